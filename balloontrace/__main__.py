@@ -1,0 +1,6 @@
+"""python -m balloontrace"""
+
+from balloontrace.cli.app import main
+
+if __name__ == "__main__":
+    main()

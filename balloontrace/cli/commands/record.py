@@ -1,0 +1,71 @@
+"""balloontrace record: trace this guest's balloon into a file."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import time
+from typing import List, Optional
+
+import typer
+
+from balloontrace.errors import UserError
+
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(text: str) -> float:
+    """Seconds in '90', '90s', '1.5m', '2h' or '500ms'. Raises typer.BadParameter."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text)
+    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    if not 0.0 < seconds < 1e9:
+        raise typer.BadParameter(f"{text!r} is not a duration such as 60s, 5m or 2h")
+    return seconds
+
+
+def default_path() -> str:
+    """balloontrace-<host>-<utc>.btrace"""
+    host = re.sub(r"[^\w.-]", "_", socket.gethostname())
+    return f"balloontrace-{host}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.btrace"
+
+
+def command(
+    argv: Optional[List[str]] = typer.Argument(
+        None, metavar="[-- COMMAND...]", help="Record until this command ends."
+    ),
+    path: Optional[str] = typer.Option(
+        None, "-o", "--output", help="The recording to write; - is stdout.", show_default=False
+    ),
+    duration: Optional[str] = typer.Option(
+        None, "-d", "--duration", help="End after this long: 60s, 5m, 2h.", show_default=False
+    ),
+    force: bool = typer.Option(False, "-f", "--force", help="Overwrite an existing recording."),
+    minimal: bool = typer.Option(False, "--minimal", help="Events only, no samplers."),
+    strict: bool = typer.Option(False, "--strict", help="Exit with 4 if events were lost."),
+    ring_kib: int = typer.Option(1024, "--ring-kib", hidden=True),
+    ready_file: Optional[str] = typer.Option(None, "--ready-file", hidden=True),
+) -> None:
+    """Trace this guest's balloon until Ctrl-C, -d, or COMMAND's end.
+
+    Needs root, a virtio balloon, and BCC (Debian, Ubuntu: python3-bpfcc; Fedora: python3-bcc). Needs
+    no kernel headers.
+    """
+    from balloontrace.tracers import launch
+
+    if argv and not shutil.which(argv[0]):
+        raise UserError(f"cannot run {argv[0]}: there is no such command")
+    if ring_kib < 4 or ring_kib & (ring_kib - 1):
+        raise typer.BadParameter("--ring-kib must be a power of two, at least 4")
+    launch.record(
+        launch.Options(
+            path=path or default_path(),
+            overwrite=force,
+            duration_s=parse_duration(duration) if duration else None,
+            command=tuple(argv or ()),
+            minimal=minimal,
+            strict=strict,
+            ready_file=ready_file,
+            ring_bytes=ring_kib * 1024,
+        )
+    )

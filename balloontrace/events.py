@@ -1,0 +1,264 @@
+"""The schema: every event and every field of the trace, declared once.
+
+From these declarations come the C struct and constants the BPF programs are compiled with
+(`c_header`), the layout of the bytes in a recording (`record_layout`, which a recording carries in
+its header, so that a reader never depends on this file's version) and the event reference in
+docs/events.md (`markdown`).
+
+All events share one fixed record of 56 bytes. With the ring buffer's own 8-byte header that makes
+64, so a consumed span of the ring can be checked and appended as one slice, without unpacking it.
+
+The unit of `asked` and `done` is the balloon page, 4 KiB (VIRTIO_BALLOON_PFN_SHIFT in
+include/uapi/linux/virtio_balloon.h), unless the kind says otherwise.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple
+
+BALLOON_PAGE_BYTES = 4096
+RING_HEADER_BYTES = 8
+"""struct bpf_ringbuf_hdr {u32 len; u32 pg_off;}, before each record (kernel/bpf/ringbuf.c)."""
+
+UNKNOWN_PAGES = 0xFFFFFFFF
+"""In `asked` or `done`: this seam's rung cannot see the number."""
+
+OPEN_DURATION = 0xFFFFFFFFFFFFFFFF
+"""In `duration_ns`: the call had not returned when the recording ended."""
+
+
+class Field(NamedTuple):
+    """One field of the event record. `ctype` is a key of `_CTYPES`."""
+
+    name: str
+    ctype: str
+    unit: str
+    doc: str
+
+
+class Kind(NamedTuple):
+    """One kind of event: what a record with this `kind` means."""
+
+    name: str
+    number: int
+    doc: str
+    asked: str
+    done: str
+
+
+class Bit(NamedTuple):
+    """One named value or bit of a small field."""
+
+    name: str
+    number: int
+    doc: str
+
+
+_CTYPES = {
+    "u64": ("unsigned long long", "<u8", "Q"),
+    "u32": ("unsigned int", "<u4", "I"),
+    "u16": ("unsigned short", "<u2", "H"),
+    "u8": ("unsigned char", "<u1", "B"),
+    "char16": ("char", "S16", "16s"),
+}
+"""Our type name -> C type, numpy format, format of `struct`."""
+
+RECORD: tuple[Field, ...] = (
+    Field("start_ns", "u64", "ns", "CLOCK_MONOTONIC when the call was entered"),
+    Field("duration_ns", "u64", "ns", "return minus entry; all ones: still open at the end"),
+    Field("asked", "u32", "balloon pages", "what the call was asked for; all ones: not visible"),
+    Field("done", "u32", "balloon pages", "what the call did; all ones: not visible"),
+    Field("tid", "u32", "", "thread that made the call (its id in the initial pid namespace)"),
+    Field("pid", "u32", "", "process of that thread"),
+    Field("cpu", "u16", "", "CPU on which the call returned"),
+    Field("kind", "u8", "", "kind of event, see below"),
+    Field("within", "u8", "bits", "calls of the driver this one was made from, see below"),
+    Field("queue", "u8", "", "virtqueue of an `ack`, see below"),
+    Field("flags", "u8", "bits", "see below"),
+    Field("reserved", "u16", "", "zero"),
+    Field("comm", "char16", "", "name of the thread: chosen by the guest, not to be trusted"),
+)
+
+KINDS: tuple[Kind, ...] = (
+    Kind(
+        "fill",
+        1,
+        "the size worker took one chunk of pages (at most 256) into the balloon",
+        "target minus balloon size when the worker looked",
+        "pages put into the balloon and told to the host",
+    ),
+    Kind(
+        "leak",
+        2,
+        "`leak_balloon` gave one chunk of pages (at most 256) back to the guest",
+        "pages the caller wanted back",
+        "pages given back",
+    ),
+    Kind(
+        "ack",
+        3,
+        "`tell_host` sent one array of page numbers and waited until the host took it",
+        "pages in the array",
+        "the same, or 0 while it waits",
+    ),
+    Kind(
+        "count",
+        4,
+        "reclaim asked the balloon's shrinker how much it could free",
+        "not used",
+        "pages the shrinker offered (kernel pages)",
+    ),
+    Kind(
+        "scan",
+        5,
+        "reclaim made the balloon's shrinker free pages",
+        "pages to scan (kernel pages)",
+        "pages freed (kernel pages)",
+    ),
+    Kind(
+        "oom_notify",
+        6,
+        "the OOM killer asked the balloon for memory before choosing a victim",
+        "not used",
+        "pages freed (kernel pages)",
+    ),
+    Kind(
+        "migrate",
+        7,
+        "compaction moved one balloon page",
+        "1",
+        "1 if the page was moved",
+    ),
+    Kind(
+        "target",
+        8,
+        "the size worker read a target that differs from the one it read before",
+        "the target: the balloon size the host wants",
+        "the balloon size at that moment",
+    ),
+    Kind(
+        "notice",
+        9,
+        "the host's configuration change interrupt arrived; no duration, no task",
+        "not used",
+        "not used",
+    ),
+)
+
+WITHIN: tuple[Bit, ...] = (
+    Bit("worker", 1, "the size worker, `update_balloon_size_func`"),
+    Bit("leak", 2, "`leak_balloon`"),
+    Bit("scan", 4, "the shrinker's scan"),
+    Bit("oom", 8, "the OOM notifier"),
+    Bit("remove", 16, "`virtballoon_remove`: the driver is unbound"),
+    Bit("freeze", 32, "`virtballoon_freeze`: the guest is suspended"),
+    Bit("migrate", 64, "`virtballoon_migratepage`"),
+)
+
+QUEUES: tuple[Bit, ...] = (
+    Bit("none", 0, "not an `ack`"),
+    Bit("inflate", 1, "pages given to the host"),
+    Bit("deflate", 2, "pages taken back"),
+    Bit("other", 3, "another virtqueue"),
+)
+
+FLAGS: tuple[Bit, ...] = (
+    Bit(
+        "partial",
+        1,
+        "the call was entered before the probes were attached; its start is that of its `ack`",
+    ),
+    Bit("stop", 2, "the shrinker answered SHRINK_STOP"),
+)
+
+CAUSES: tuple[tuple[str, str], ...] = (
+    ("shrinker", "scan"),
+    ("oom", "oom"),
+    ("remove", "remove"),
+    ("freeze", "freeze"),
+    ("host", "worker"),
+)
+"""Cause of a leak -> the bit of `within` that shows it, innermost caller first: reclaim runs inside
+the worker's own allocations, so a scan within the worker is the shrinker's doing, not the host's."""
+
+
+def number_of(table: tuple[Bit, ...] | tuple[Kind, ...], name: str) -> int:
+    """The number of the entry called `name`; KeyError if there is none."""
+    for entry in table:
+        if entry.name == name:
+            return entry.number
+    raise KeyError(name)
+
+
+def cause_of(within: int) -> str:
+    """The cause of a leak made within these calls (metrics.md: cause of a leak)."""
+    for cause, bit in CAUSES:
+        if within & number_of(WITHIN, bit):
+            return cause
+    return "unknown"
+
+
+def _record_struct() -> struct.Struct:
+    return struct.Struct("<" + "".join(_CTYPES[field.ctype][2] for field in RECORD))
+
+
+def record_bytes() -> int:
+    """Size of one record in bytes, without the ring's header."""
+    return _record_struct().size
+
+
+def pack(**values: int | bytes) -> bytes:
+    """One event as it stands in the ring, ring header first; fields not given are zero."""
+    empty = {field.name: b"" if field.ctype == "char16" else 0 for field in RECORD}
+    fields = {**empty, **values}
+    return bytes(RING_HEADER_BYTES) + _record_struct().pack(*(fields[f.name] for f in RECORD))
+
+
+def record_layout() -> list[list[str]]:
+    """[name, numpy format] of every field in order: what a recording's header carries."""
+    return [[field.name, _CTYPES[field.ctype][1]] for field in RECORD]
+
+
+def c_header() -> str:
+    """C declarations of the record and of every constant above, for the BPF programs."""
+    lines = ["struct balloon_event {"]
+    for field in RECORD:
+        array = "[16]" if field.ctype == "char16" else ""
+        lines.append(f"\t{_CTYPES[field.ctype][0]} {field.name}{array};")
+    lines.append("};")
+    tables: tuple[tuple[str, tuple[Bit, ...] | tuple[Kind, ...]], ...] = (
+        ("KIND", KINDS),
+        ("WITHIN", WITHIN),
+        ("QUEUE", QUEUES),
+        ("FLAG", FLAGS),
+    )
+    for prefix, table in tables:
+        lines += [f"#define {prefix}_{entry.name.upper()} {entry.number}" for entry in table]
+    lines.append(f"#define KINDS {max(kind.number for kind in KINDS) + 1}")
+    lines.append(f"#define UNKNOWN_PAGES {UNKNOWN_PAGES}u")
+    return "\n".join(lines) + "\n"
+
+
+def markdown() -> str:
+    """The event reference, docs/events.md."""
+    out = [
+        "# Events",
+        "",
+        "Generated from `balloontrace/events.py` by `make docs`. One event is one call of the",
+        "driver, written when the call returns. Unit of pages: 4 KiB, whatever the guest's page",
+        "size.",
+        "",
+        "| field | type | unit | meaning |",
+        "|---|---|---|---|",
+    ]
+    out += [f"| `{f.name}` | {f.ctype} | {f.unit} | {f.doc} |" for f in RECORD]
+    out += ["", "| kind | number | what happened | `asked` | `done` |", "|---|---|---|---|---|"]
+    out += [f"| `{k.name}` | {k.number} | {k.doc} | {k.asked} | {k.done} |" for k in KINDS]
+    for title, table in (("within", WITHIN), ("queue", QUEUES), ("flags", FLAGS)):
+        out += ["", f"| `{title}` | value | meaning |", "|---|---|---|"]
+        out += [f"| {bit.name} | {bit.number} | {bit.doc} |" for bit in table]
+    out += ["", "The cause of a leak follows from `within`, the first that applies:", ""]
+    out += [f"- `{cause}`: within {bit}" for cause, bit in CAUSES]
+    out += ["- `unknown`: none of these", ""]
+    return "\n".join(out)

@@ -1,0 +1,224 @@
+"""The .btrace file: an append-only sequence of framed, checksummed blocks (docs/format.md).
+
+The file starts with `MAGIC`; then blocks follow, each a 24-byte frame and a payload:
+
+    sync "BTBK" | type u8 | flags u8 | reserved u16 | sequence u32 | stored u32 | raw u32 | crc u32
+
+The checksum (CRC-32) covers the frame up to the checksum and the stored payload. A writer that is
+killed tears at most the last block; a reader that meets damage looks for the next valid frame and
+says how many blocks are missing between the two.
+
+Standard library only: this file is used inside small guests and by the analyses alike.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from balloontrace.errors import UserError
+
+FORMAT_VERSION = 1
+MAGIC = b"\x89BTRACE\n"
+SYNC = b"BTBK"
+
+HEADER, EVENTS, SAMPLE, TRAILER = 1, 2, 3, 4
+"""Types of block. A reader passes over types it does not know."""
+
+_ZLIB = 1
+_FRAME = struct.Struct("<4sBBHIIII")
+_CRC = struct.Struct("<I")
+_UNSUMMED = _FRAME.size - _CRC.size
+
+MAX_PAYLOAD = 32 << 20
+"""Bytes; a frame that promises more is damage. The writer's largest block is one whole ring."""
+
+
+class Writer:
+    """Appends blocks to a file descriptor with one write(2) each; nothing is held back."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._sequence = 0
+        self.bytes_written = 0
+        self._write(MAGIC)
+
+    def header(self, content: dict[str, Any]) -> None:
+        """Write the first block; `content` is the recording's metadata."""
+        self._json(HEADER, {"format": FORMAT_VERSION, **content})
+
+    def events(self, span: bytes | memoryview) -> None:
+        """Write a span of the ring as it was read: records with their ring headers."""
+        self._block(EVENTS, span)
+
+    def sample(self, content: dict[str, Any]) -> None:
+        """Write what the slow sources said at one moment (`t_ns`, CLOCK_MONOTONIC)."""
+        self._json(SAMPLE, content)
+
+    def trailer(self, content: dict[str, Any]) -> None:
+        """Write the last block: why the recording ended, counts, losses."""
+        self._json(TRAILER, content)
+
+    def _json(self, kind: int, content: dict[str, Any]) -> None:
+        self._block(kind, json.dumps(content, separators=(",", ":")).encode())
+
+    def _block(self, kind: int, raw: bytes | memoryview) -> None:
+        stored = zlib.compress(raw, 1)
+        frame = _FRAME.pack(SYNC, kind, _ZLIB, 0, self._sequence, len(stored), len(raw), 0)
+        summed = frame[:_UNSUMMED]
+        crc = zlib.crc32(stored, zlib.crc32(summed))
+        self._write(summed + _CRC.pack(crc) + stored)
+        self._sequence += 1
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+        self.bytes_written += len(data)
+
+
+class Block(NamedTuple):
+    """One valid block: its type, its place in the writer's order, its payload as first written."""
+
+    kind: int
+    sequence: int
+    payload: bytes
+
+
+class Damage(NamedTuple):
+    """A span of bytes in which no valid block was found."""
+
+    offset: int
+    length: int
+
+
+class Recording:
+    """What could be read of one recording.
+
+    header: metadata; events: the payloads of all event blocks in order; samples: the slow sources;
+    trailer: None if the recorder did not get to write it; damage: unreadable spans;
+    missing_blocks: blocks that the sequence numbers show to be lost between readable ones.
+    """
+
+    def __init__(self, path: str, header: dict[str, Any]) -> None:
+        self.path = path
+        self.header = header
+        self.events: list[bytes] = []
+        self.samples: list[dict[str, Any]] = []
+        self.trailer: dict[str, Any] | None = None
+        self.damage: list[Damage] = []
+        self.missing_blocks = 0
+
+    @property
+    def complete(self) -> bool:
+        """True if the recorder ended in order and every block could be read."""
+        return self.trailer is not None and not self.damage and not self.missing_blocks
+
+
+def read_blocks(data: bytes) -> Iterator[Block | Damage]:
+    """Every valid block of `data` (a whole file) in order, and the spans between that are not.
+
+    Raises nothing: whatever `data` holds, what is readable is returned.
+    """
+    offset = len(MAGIC) if data.startswith(MAGIC) else 0
+    bad_from = offset
+    while offset < len(data):
+        block, end = _block_at(data, offset)
+        if block is None:
+            following = data.find(SYNC, offset + 1)
+            offset = following if following >= 0 else len(data)
+            continue
+        if offset > bad_from:
+            yield Damage(bad_from, offset - bad_from)
+        yield block
+        offset = bad_from = end
+    if offset > bad_from:
+        yield Damage(bad_from, offset - bad_from)
+
+
+def _block_at(data: bytes, offset: int) -> tuple[Block | None, int]:
+    """The block whose frame starts at `offset` and the offset after it, or (None, 0)."""
+    if len(data) - offset < _FRAME.size:
+        return None, 0
+    sync, kind, flags, _, sequence, stored_len, raw_len, crc = _FRAME.unpack_from(data, offset)
+    start = offset + _FRAME.size
+    if sync != SYNC or max(stored_len, raw_len) > MAX_PAYLOAD or len(data) - start < stored_len:
+        return None, 0
+    stored = data[start : start + stored_len]
+    if zlib.crc32(stored, zlib.crc32(data[offset : offset + _UNSUMMED])) != crc:
+        return None, 0
+    payload = _inflate(stored, raw_len) if flags & _ZLIB else stored
+    if payload is None or len(payload) != raw_len:
+        return None, 0
+    return Block(kind, sequence, payload), start + stored_len
+
+
+def _inflate(stored: bytes, raw_len: int) -> bytes | None:
+    """`stored` decompressed, never to more than one byte over `raw_len`; None if it is not zlib."""
+    try:
+        return zlib.decompressobj().decompress(stored, raw_len + 1)
+    except zlib.error:
+        return None
+
+
+def read_recording(path: str) -> Recording:
+    """Read the .btrace file at `path`, as far as it can be read.
+
+    Raises UserError if the file cannot be opened, is not a recording, or has lost its header.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from None
+    if not data:
+        raise UserError(f"{path} is empty", "the recorder had not attached when it was stopped")
+    if not data.startswith(MAGIC):
+        raise UserError(
+            f"{path} is not a balloontrace recording", "record one with: balloontrace record"
+        )
+    return _collect(path, read_blocks(data))
+
+
+def _collect(path: str, blocks: Iterator[Block | Damage]) -> Recording:
+    """Sort blocks by type into a Recording."""
+    found = Recording(path, {})
+    expected = 0
+    for block in blocks:
+        if isinstance(block, Damage):
+            found.damage.append(block)
+            continue
+        found.missing_blocks += max(0, block.sequence - expected)
+        expected = block.sequence + 1
+        if block.kind == EVENTS:
+            found.events.append(block.payload)
+        elif block.kind in (HEADER, SAMPLE, TRAILER):
+            _take_json(found, block)
+    if not found.header:
+        raise UserError(f"{path} has lost its header", "nothing can be read without it")
+    if found.header["format"] > FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format {found.header['format']}, this version reads {FORMAT_VERSION}",
+            "upgrade balloontrace",
+        )
+    return found
+
+
+def _take_json(found: Recording, block: Block) -> None:
+    """Put a JSON block where it belongs; one that is not an object counts as damage."""
+    try:
+        content = json.loads(block.payload)
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        found.damage.append(Damage(0, len(block.payload)))
+    elif block.kind == SAMPLE:
+        found.samples.append(content)
+    elif block.kind == TRAILER:
+        found.trailer = content
+    elif isinstance(content.get("format"), int):
+        found.header = found.header or content

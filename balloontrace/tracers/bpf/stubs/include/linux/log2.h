@@ -1,0 +1,1 @@
+/* Asked for by BCC's own headers; nothing of it is needed. */

@@ -1,0 +1,2 @@
+/* Asked for by BCC's own headers; nothing of it is needed. */
+#include <uapi/linux/ptrace.h>

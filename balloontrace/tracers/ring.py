@@ -1,0 +1,48 @@
+"""Reads the BPF ring buffer through mmap, in spans, without unpacking it.
+
+Layout: kernel/bpf/ringbuf.c. The consumer's position is a page of its own, writable; then the
+producer's page and the data, mapped twice in a row so that no record is ever split. Every event of
+ours has the same size, so a span's record headers stand at a fixed stride, and one slice finds out
+whether any of them is still being written.
+"""
+
+from __future__ import annotations
+
+import mmap
+
+from balloontrace import events
+
+ITEM_BYTES = events.RING_HEADER_BYTES + events.record_bytes()
+_BUSY = 0x80
+"""BPF_RINGBUF_BUSY_BIT, in the last byte of a record header's little-endian length."""
+
+
+class Ring:
+    """The reader's side of one ring buffer map."""
+
+    def __init__(self, fd: int, ring_bytes: int) -> None:
+        """Map the ring of `fd`, whose data is `ring_bytes` long. Raises OSError."""
+        self._mask = ring_bytes - 1
+        self._consumer_map = mmap.mmap(fd, mmap.PAGESIZE)
+        self._map = mmap.mmap(
+            fd,
+            mmap.PAGESIZE + 2 * ring_bytes,
+            prot=mmap.PROT_READ,
+            offset=mmap.PAGESIZE,
+        )
+        # Items of a cast memoryview are single 8-byte loads and stores, as the kernel's side needs.
+        self._consumer = memoryview(self._consumer_map).cast("Q")
+        self._producer = memoryview(self._map)[: mmap.PAGESIZE].cast("Q")
+
+    def read(self, limit: int) -> bytes:
+        """Consume at most `limit` bytes of finished records; b'' if there are none."""
+        consumed = self._consumer[0]
+        length = min(self._producer[0] - consumed, limit - limit % ITEM_BYTES)
+        start = mmap.PAGESIZE + (consumed & self._mask)
+        span = self._map[start : start + length]
+        lengths_high_bytes = span[3::ITEM_BYTES]
+        if lengths_high_bytes and max(lengths_high_bytes) >= _BUSY:
+            finished = next(i for i, high in enumerate(lengths_high_bytes) if high >= _BUSY)
+            span = span[: finished * ITEM_BYTES]
+        self._consumer[0] = consumed + len(span)
+        return span

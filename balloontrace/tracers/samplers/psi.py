@@ -1,0 +1,30 @@
+"""Pressure stall information (Documentation/accounting/psi.rst): totals since boot."""
+
+from __future__ import annotations
+
+from balloontrace.tracers.samplers.proc import ProcFile
+
+_RESOURCES = ("memory", "cpu", "io")
+
+
+class Psi:
+    """Sampler `psi`: microseconds that some or all tasks stalled, per resource.
+
+    Raises OSError where the kernel has no PSI (CONFIG_PSI, or the boot option psi=1 is missing).
+    """
+
+    name = "psi"
+
+    def __init__(self) -> None:
+        self._files = {name: ProcFile(f"/proc/pressure/{name}") for name in _RESOURCES}
+
+    def read(self) -> dict[str, dict[str, int]]:
+        """{"memory": {"some_us": total, "full_us": total}, ...}"""
+        found: dict[str, dict[str, int]] = {}
+        for resource, file in self._files.items():
+            found[resource] = {}
+            for line in file.lines():
+                share, *fields = line.decode().split()
+                total = next(field for field in fields if field.startswith("total="))
+                found[resource][f"{share}_us"] = int(total.removeprefix("total="))
+        return found

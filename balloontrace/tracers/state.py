@@ -1,0 +1,124 @@
+"""What the BPF programs keep between a call's entry and its return, declared once.
+
+`c_header` gives bpf/balloon.c its structures; the recorder reads the same bytes with `CounterTable`
+and `open_calls`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Iterator
+
+from balloontrace import events
+
+CALLS: tuple[tuple[str, str], ...] = (
+    ("worker", "fill"),
+    ("leak", "leak"),
+    ("scan", "scan"),
+    ("oom", "oom_notify"),
+    ("remove", ""),
+    ("freeze", ""),
+    ("migrate", "migrate"),
+    ("ack", "ack"),
+    ("count", "count"),
+    ("config", ""),
+)
+"""Calls a task can be in -> the kind of event their return writes. The first are the bits of an
+event's `within`, in the same order."""
+
+COUNTERS: tuple[tuple[str, str], ...] = (
+    ("entered", "calls entered"),
+    ("written", "events written to the ring"),
+    ("lost", "events the ring had no room for"),
+    ("lost_pages", "pages those events would have told of"),
+    ("untracked", "calls for which `calls` had no room"),
+)
+"""What is counted for each kind of event on each CPU."""
+
+_KINDS = max(kind.number for kind in events.KINDS) + 1
+_COUNTERS = struct.Struct(f"@{len(COUNTERS)}Q")
+_TASK = struct.Struct("@IIII16s")
+_SLOT = struct.Struct("@QQII")
+
+COUNTERS_BYTES = _KINDS * _COUNTERS.size
+"""Size of one CPU's counters, one element of the map `counters`."""
+
+TASK_BYTES = _TASK.size + len(CALLS) * _SLOT.size
+"""Size of one value of the map `calls`."""
+
+
+def c_header() -> str:
+    """C declarations of the above."""
+    calls = "\n".join(f"\tCALL_{name.upper()}," for name, _ in CALLS)
+    counters = "\n".join(f"\tu64 {name}; /* {doc} */" for name, doc in COUNTERS)
+    within = "".join(
+        f"_Static_assert(1 << CALL_{bit.name.upper()} == WITHIN_{bit.name.upper()}, \"\");\n"
+        for bit in events.WITHIN
+    )
+    return f"""enum call {{
+{calls}
+	CALLS,
+}};
+{within}struct counters {{
+{counters}
+}};
+struct cpu_counters {{
+	struct counters kind[KINDS];
+}};
+struct slot {{
+	u64 start;
+	u64 object; /* what the return program needs again */
+	u32 asked;
+	u32 done;
+}};
+struct task_calls {{
+	u32 open; /* bits of enum call */
+	u32 leaked; /* this run of the size worker called leak_balloon */
+	u32 queue; /* of the open CALL_ACK */
+	u32 pid;
+	char comm[16];
+	struct slot slot[CALLS];
+}};
+"""
+
+
+def sum_counters(table: bytes | memoryview) -> dict[str, dict[str, int]]:
+    """Kind -> counter -> sum over all CPUs, from the bytes of the map `counters`."""
+    total = {kind.name: dict.fromkeys((name for name, _ in COUNTERS), 0) for kind in events.KINDS}
+    for cpu in range(len(table) // COUNTERS_BYTES):
+        for kind in events.KINDS:
+            at = cpu * COUNTERS_BYTES + kind.number * _COUNTERS.size
+            sums = total[kind.name]
+            for (name, _), value in zip(COUNTERS, _COUNTERS.unpack_from(table, at), strict=True):
+                # A call may be counted on one CPU and taken back on another.
+                sums[name] = (sums[name] + value) % 2**64
+    return total
+
+
+def open_calls(tasks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[str, bytes]]:
+    """(kind, event as it stands in the ring) of every call that has not returned.
+
+    tasks: (thread id, value) of each entry of the map `calls`.
+    """
+    within_bits = sum(bit.number for bit in events.WITHIN)
+    for tid, value in tasks:
+        opened, leaked, queue, pid, comm = _TASK.unpack_from(value)
+        for number, (call, kind) in enumerate(CALLS):
+            if not kind or not opened >> number & 1:
+                continue
+            start, _, asked, done = _SLOT.unpack_from(value, _TASK.size + number * _SLOT.size)
+            if call == "worker" and not done and (leaked or asked == 0):
+                continue  # the worker is there, but not to fill
+            yield kind, events.pack(
+                start_ns=start,
+                duration_ns=events.OPEN_DURATION,
+                asked=asked,
+                # `done` of an OOM notification starts as what others had freed (balloon.c)
+                done=0 if call == "oom" else done,
+                tid=tid,
+                pid=pid,
+                kind=events.number_of(events.KINDS, kind),
+                within=opened & within_bits & ~(1 << number),
+                queue=queue if call == "ack" else 0,
+                comm=comm,
+            )

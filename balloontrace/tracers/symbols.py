@@ -1,0 +1,53 @@
+"""Where the kernel's functions are: /proc/kallsyms, searched without keeping it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+KALLSYMS = "/proc/kallsyms"
+
+
+class Symbol(NamedTuple):
+    """One text symbol. `address` is 0 where kptr_restrict hides it."""
+
+    name: str
+    address: int
+    module: str
+
+
+def find_functions(
+    names: Iterable[str], modules: Iterable[str], path: str = KALLSYMS
+) -> dict[str, list[Symbol]]:
+    """The text symbols of each name: those of `modules` or, where there are none, the kernel's own.
+
+    The compiler's suffixed copies (`.isra.0`, `.constprop.0`) count as the function; `.cold` and
+    `.part.0`, which are pieces of it, do not. Names that are not found are left out.
+    """
+    with open(path, "rb") as kallsyms:
+        text = kallsyms.read()
+    wanted = frozenset(modules)
+    found = {}
+    for name in names:
+        symbols = list(_matches(text, name))
+        ours = [symbol for symbol in symbols if symbol.module in wanted]
+        if ours or (symbols := [symbol for symbol in symbols if not symbol.module]):
+            found[name] = ours or symbols
+    return found
+
+
+def _matches(text: bytes, name: str) -> Iterable[Symbol]:
+    """Every text symbol called `name`, by a search for the name rather than a parse of each line."""
+    line = re.compile(
+        rb"([0-9a-f]+) [tT] (%s(?:\.isra\.\d+|\.constprop\.\d+)*)(?:\t\[(\w+)\])?(?:\n|$)"
+        % re.escape(name.encode())
+    )
+    needle = b" " + name.encode()
+    at = text.find(needle)
+    while at >= 0:
+        match = line.match(text, text.rfind(b"\n", 0, at) + 1)
+        if match:
+            address, symbol, module = match.groups()
+            yield Symbol(symbol.decode(), int(address, 16), (module or b"").decode())
+        at = text.find(needle, at + 1)
