@@ -179,8 +179,8 @@ CAUSES: tuple[tuple[str, str], ...] = (
     ("freeze", "freeze"),
     ("host", "worker"),
 )
-"""Cause of a leak -> the bit of `within` that shows it, innermost caller first: reclaim runs inside
-the worker's own allocations, so a scan within the worker is the shrinker's doing, not the host's."""
+"""Cause of a leak -> the bit of `within` that shows it, innermost caller first: reclaim runs in the
+worker's own allocations, so a scan within the worker is the shrinker's doing, not the host's."""
 
 
 def number_of(table: tuple[Bit, ...] | tuple[Kind, ...], name: str) -> int:

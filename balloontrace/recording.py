@@ -39,10 +39,14 @@ MAX_PAYLOAD = 32 << 20
 
 
 class Writer:
-    """Appends blocks to a file descriptor with one write(2) each; nothing is held back."""
+    """Appends blocks to a file descriptor with one write(2) each; nothing is held back.
 
-    def __init__(self, fd: int) -> None:
+    Every method raises UserError if the file (called `name` for people) takes no more.
+    """
+
+    def __init__(self, fd: int, name: str = "the recording") -> None:
         self._fd = fd
+        self._name = name
         self._sequence = 0
         self.bytes_written = 0
         self._write(MAGIC)
@@ -76,8 +80,14 @@ class Writer:
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)
-        while view:
-            view = view[os.write(self._fd, view) :]
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            raise UserError(
+                f"cannot go on writing {self._name}: {error.strerror}",
+                "what was recorded before is kept",
+            ) from None
         self.bytes_written += len(data)
 
 

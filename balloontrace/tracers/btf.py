@@ -67,9 +67,7 @@ def struct_offsets(
     try:
         vmlinux = _Section((directory / "vmlinux").read_bytes())
         split = directory / module
-        section = (
-            _Section(split.read_bytes(), vmlinux.strings) if split.exists() else vmlinux
-        )
+        section = _Section(split.read_bytes(), vmlinux.strings) if split.exists() else vmlinux
         for found in section.structs(name):
             if all(member in found for member in members):
                 return {member: found[member] // 8 for member in members}

@@ -34,7 +34,7 @@ class Command:
                 os.dup2(2, 1)
             else:
                 os.close(recording)
-            os.execvp(argv[0], argv)
+            os.execvp(argv[0], argv)  # noqa: S606 - the command the user typed
         except OSError as error:
             os.write(2, f"balloontrace: cannot run {argv[0]}: {error.strerror}\n".encode())
         finally:

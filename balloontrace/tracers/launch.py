@@ -50,7 +50,8 @@ def record(options: Options) -> NoReturn:
     path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH", "")]))
     # -S: without site, which would read every .pth file of the installation.
     argv = [sys.executable, "-S", "-m", "balloontrace.tracers.recorder", json.dumps(inner)]
-    os.execve(sys.executable, argv, {**os.environ, "PYTHONPATH": path})
+    environment = {**os.environ, "PYTHONPATH": path}
+    os.execve(sys.executable, argv, environment)  # noqa: S606 - ourselves
 
 
 def _create(path: str, overwrite: bool) -> int:

@@ -165,7 +165,7 @@ class _Attached:
 
         Raises UserError if a required seam cannot be observed.
         """
-        reasons = []
+        reasons: list[str] = []
         for rung in seam.rungs:
             reason = why_not(rung, self._symbols, self._btf) or self._rung(rung)
             if not reason:

@@ -16,7 +16,7 @@ import socket
 import sys
 import time
 
-from balloontrace.errors import EXIT_EVENTS_LOST, EXIT_FAILURE, UserError
+from balloontrace.errors import EXIT_EVENTS_LOST, UserError
 from balloontrace.recording import Writer
 from balloontrace.tracers import kernel, state
 from balloontrace.tracers.command import Command
@@ -43,8 +43,8 @@ LEVEL_BYTES = 16
 """struct level of bpf/balloon.c: events written, events read."""
 
 LAST_VICTIM = -999
-"""oom_score_adj: killed after everything else, but not never (-1000), for a kernel that finds nobody
-to kill panics."""
+"""oom_score_adj: killed after everything else, but not never (-1000), for a kernel that finds
+nobody to kill panics."""
 
 _ENDINGS = {
     signal.SIGINT: "interrupted",
@@ -63,7 +63,7 @@ class Recorder:
         counters_bytes = state.COUNTERS_BYTES * handover.header["possible_cpus"]
         self._counters = _map_array(handover.maps["counters"], counters_bytes)
         self._level = memoryview(_map_array(handover.maps["level"], LEVEL_BYTES)).cast("Q")
-        self._writer = Writer(output)
+        self._writer = Writer(output, options["path"])
         self._samplers: list[Sampler] = []
         absent: list[str] = []
         if not options["minimal"]:
@@ -106,7 +106,9 @@ class Recorder:
             os.close(probe)
         after = balloon_counters()
         self.drain()
-        open_calls = list(state.open_calls(kernel.map_entries(self._maps["calls"], state.TASK_BYTES)))
+        open_calls = list(
+            state.open_calls(kernel.map_entries(self._maps["calls"], state.TASK_BYTES))
+        )
         if open_calls:
             self._writer.events(b"".join(event for _, event in open_calls))
         self.sample()
@@ -240,18 +242,16 @@ def record(options: dict[str, Any]) -> int:
     handover = _await_handover(wakeups, channel, options["loader"])
     old_score = _protect()
     path, output = options["path"], options["output"]
+    recorder = Recorder(handover, output, options)
+    wakeups.watch(handover.maps["events"], edges=True)
+    end_s = time.monotonic() + options["duration_s"] if options["duration_s"] else None
+    _announce(path, options["ready_file"])
+    command = Command(options["command"], old_score, output) if options["command"] else None
     try:
-        recorder = Recorder(handover, output, options)
-        wakeups.watch(handover.maps["events"], edges=True)
-        end_s = time.monotonic() + options["duration_s"] if options["duration_s"] else None
-        _announce(path, options["ready_file"])
-        command = Command(options["command"], old_score, output) if options["command"] else None
         reason = _loop(recorder, wakeups, command, end_s)
-        trailer = recorder.finish(reason, command.finish() if command else None)
-    except OSError as error:
-        raise UserError(
-            f"cannot go on writing {path}: {error.strerror}", "what was recorded before is kept"
-        ) from None
+    finally:
+        ended = command.finish() if command else None
+    trailer = recorder.finish(reason, ended)
     _summarise(trailer, recorder.bytes_written, path)
     return EXIT_EVENTS_LOST if options["strict"] and trailer["lost_events"] else 0
 
@@ -295,8 +295,6 @@ def main() -> int:
             os.unlink(options["path"])
         _say(f"balloontrace: {error}")
         return error.exit_code
-    except BrokenPipeError:
-        return EXIT_FAILURE
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Reads the BPF ring buffer through mmap, in spans, without unpacking it.
 
 Layout: kernel/bpf/ringbuf.c. The consumer's position is a page of its own, writable; then the
-producer's page and the data, mapped twice in a row so that no record is ever split. Every event of
-ours has the same size, so a span's record headers stand at a fixed stride, and one slice finds out
-whether any of them is still being written.
+producer's page and the data. Every event of ours has the same size, a power of two with its header:
+none is ever split by the ring's end, a span's record headers stand at a fixed stride, and one slice
+finds out whether any of them is still being written.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Ring:
         self._consumer_map = mmap.mmap(fd, mmap.PAGESIZE)
         self._map = mmap.mmap(
             fd,
-            mmap.PAGESIZE + 2 * ring_bytes,
+            mmap.PAGESIZE + ring_bytes,
             prot=mmap.PROT_READ,
             offset=mmap.PAGESIZE,
         )
@@ -37,8 +37,10 @@ class Ring:
     def read(self, limit: int) -> bytes:
         """Consume at most `limit` bytes of finished records; b'' if there are none."""
         consumed = self._consumer[0]
-        length = min(self._producer[0] - consumed, limit - limit % ITEM_BYTES)
-        start = mmap.PAGESIZE + (consumed & self._mask)
+        offset = consumed & self._mask
+        to_end = self._mask + 1 - offset
+        length = min(self._producer[0] - consumed, limit - limit % ITEM_BYTES, to_end)
+        start = mmap.PAGESIZE + offset
         span = self._map[start : start + length]
         lengths_high_bytes = span[3::ITEM_BYTES]
         if lengths_high_bytes and max(lengths_high_bytes) >= _BUSY:

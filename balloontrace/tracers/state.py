@@ -37,7 +37,7 @@ COUNTERS: tuple[tuple[str, str], ...] = (
 
 _KINDS = max(kind.number for kind in events.KINDS) + 1
 _COUNTERS = struct.Struct(f"@{len(COUNTERS)}Q")
-_TASK = struct.Struct("@IIII16s")
+_TASK = struct.Struct("@IIIII16sxxxx")
 _SLOT = struct.Struct("@QQII")
 
 COUNTERS_BYTES = _KINDS * _COUNTERS.size
@@ -52,7 +52,7 @@ def c_header() -> str:
     calls = "\n".join(f"\tCALL_{name.upper()}," for name, _ in CALLS)
     counters = "\n".join(f"\tu64 {name}; /* {doc} */" for name, doc in COUNTERS)
     within = "".join(
-        f"_Static_assert(1 << CALL_{bit.name.upper()} == WITHIN_{bit.name.upper()}, \"\");\n"
+        f'_Static_assert(1 << CALL_{bit.name.upper()} == WITHIN_{bit.name.upper()}, "");\n'
         for bit in events.WITHIN
     )
     return f"""enum call {{
@@ -75,6 +75,7 @@ struct task_calls {{
 	u32 open; /* bits of enum call */
 	u32 leaked; /* this run of the size worker called leak_balloon */
 	u32 queue; /* of the open CALL_ACK */
+	u32 orphan; /* kind of the call the open CALL_ACK belongs to, if its entry was not seen */
 	u32 pid;
 	char comm[16];
 	struct slot slot[CALLS];
@@ -102,23 +103,26 @@ def open_calls(tasks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[str, bytes]
     """
     within_bits = sum(bit.number for bit in events.WITHIN)
     for tid, value in tasks:
-        opened, leaked, queue, pid, comm = _TASK.unpack_from(value)
+        opened, leaked, queue, _, pid, comm = _TASK.unpack_from(value)
         for number, (call, kind) in enumerate(CALLS):
             if not kind or not opened >> number & 1:
                 continue
             start, _, asked, done = _SLOT.unpack_from(value, _TASK.size + number * _SLOT.size)
             if call == "worker" and not done and (leaked or asked == 0):
                 continue  # the worker is there, but not to fill
-            yield kind, events.pack(
-                start_ns=start,
-                duration_ns=events.OPEN_DURATION,
-                asked=asked,
-                # `done` of an OOM notification starts as what others had freed (balloon.c)
-                done=0 if call == "oom" else done,
-                tid=tid,
-                pid=pid,
-                kind=events.number_of(events.KINDS, kind),
-                within=opened & within_bits & ~(1 << number),
-                queue=queue if call == "ack" else 0,
-                comm=comm,
+            yield (
+                kind,
+                events.pack(
+                    start_ns=start,
+                    duration_ns=events.OPEN_DURATION,
+                    asked=asked,
+                    # `done` of an OOM notification starts as what others had freed (balloon.c)
+                    done=0 if call == "oom" else done,
+                    tid=tid,
+                    pid=pid,
+                    kind=events.number_of(events.KINDS, kind),
+                    within=opened & within_bits & ~(1 << number),
+                    queue=queue if call == "ack" else 0,
+                    comm=comm,
+                ),
             )

@@ -38,7 +38,7 @@ def find_functions(
 
 
 def _matches(text: bytes, name: str) -> Iterable[Symbol]:
-    """Every text symbol called `name`, by a search for the name rather than a parse of each line."""
+    """Every text symbol called `name`, found by its name rather than by parsing every line."""
     line = re.compile(
         rb"([0-9a-f]+) [tT] (%s(?:\.isra\.\d+|\.constprop\.\d+)*)(?:\t\[(\w+)\])?(?:\n|$)"
         % re.escape(name.encode())

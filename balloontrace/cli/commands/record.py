@@ -48,8 +48,8 @@ def command(
 ) -> None:
     """Trace this guest's balloon until Ctrl-C, -d, or COMMAND's end.
 
-    Needs root, a virtio balloon, and BCC (Debian, Ubuntu: python3-bpfcc; Fedora: python3-bcc). Needs
-    no kernel headers.
+    Needs root, a virtio balloon, and BCC (Debian, Ubuntu: python3-bpfcc; Fedora: python3-bcc); no
+    kernel headers.
     """
     from balloontrace.tracers import launch
 

@@ -232,29 +232,21 @@ int leak_return(struct pt_regs *ctx)
 
 /* ---- tell_host(vb, vq), and how many pages it tells ---- */
 
-static __always_inline void emit_partial(u32 kind, const struct slot *ack, u32 pages, u32 within)
-{
-	count_entered(kind);
-	emit(kind, ack, pages, within, QUEUE_NONE, FLAG_PARTIAL);
-}
-
-/* The pages of the open ack, credited to the call that moves them. Where that call was entered
- * before the probes were there, the ack is all there is to know of it. */
+/* The pages of the open ack are the done of the call that moves them. Where that call was entered
+ * before the probes were there, the ack is all there is to know of it: its return tells. */
 static __always_inline void credit(struct task_calls *t, u32 pages)
 {
-	struct slot *ack = &t->slot[CALL_ACK];
-
-	ack->asked = pages;
+	t->slot[CALL_ACK].asked = pages;
 	if (t->open & (1 << CALL_LEAK))
 		t->slot[CALL_LEAK].done += pages;
 	else if (t->open & (1 << CALL_MIGRATE))
 		return;
 	else if (t->queue == QUEUE_INFLATE && t->open & (1 << CALL_WORKER))
 		t->slot[CALL_WORKER].done += pages;
-	else if (t->queue == QUEUE_INFLATE)
-		emit_partial(KIND_FILL, ack, pages, 0);
-	else if (t->queue == QUEUE_DEFLATE)
-		emit_partial(KIND_LEAK, ack, pages, within(t));
+	else
+		t->orphan = t->queue == QUEUE_INFLATE   ? KIND_FILL :
+			    t->queue == QUEUE_DEFLATE ? KIND_LEAK :
+							0;
 }
 
 int ack_entry(struct pt_regs *ctx)
@@ -268,6 +260,7 @@ int ack_entry(struct pt_regs *ctx)
 		return 0;
 	bpf_probe_read_kernel(&name, sizeof(name), (void *)PT_REGS_PARM2(ctx) + 24);
 	bpf_probe_read_kernel(&first, sizeof(first), (void *)name);
+	t->orphan = 0;
 	t->queue = first == 'i' ? QUEUE_INFLATE : first == 'd' ? QUEUE_DEFLATE : QUEUE_OTHER;
 #ifdef VB_NUM_PFNS
 	u32 pages = 0;
@@ -303,6 +296,10 @@ int ack_return(struct pt_regs *ctx)
 	if (!s)
 		return 0;
 	emit(KIND_ACK, s, s->asked, within(t), t->queue, 0);
+	if (t->orphan) {
+		count_entered(t->orphan);
+		emit(t->orphan, s, s->asked, within(t), QUEUE_NONE, FLAG_PARTIAL);
+	}
 	forget_if_idle(t);
 	return 0;
 }

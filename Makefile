@@ -1,0 +1,33 @@
+# make demo   the founding experiment in two real guests, ends with the table
+# make test   lint, types, unit tests, and the tests in real guests
+
+VENV = .venv/bin
+# Where `make demo` leaves the recordings.
+DEMO = demo
+
+.PHONY: setup demo test lint bench-footprint docs clean
+
+setup:
+	@tools/setup
+
+demo: setup
+	@$(VENV)/balloontrace lab run page-cache --driver stock,shrinker --out $(DEMO)
+	@$(VENV)/balloontrace compare $(DEMO)/page-cache-shrinker.btrace $(DEMO)/page-cache-stock.btrace
+
+lint: setup
+	@$(VENV)/ruff check .
+	@$(VENV)/ruff format --check .
+	@$(VENV)/mypy
+
+test: lint
+	@$(VENV)/pytest
+
+bench-footprint: setup
+	@$(VENV)/python -m bench.footprint
+
+docs: setup
+	@$(VENV)/python -c 'from balloontrace import events; print(events.markdown(), end="")' \
+		> docs/events.md
+
+clean:
+	rm -rf .venv $(DEMO)

@@ -1,0 +1,102 @@
+"""`make bench-footprint`: what tracing costs a guest, beside what one would use instead.
+
+Prints the budgets and whether they hold; exits with 1 if one does not.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from balloontrace.lab.guest import Guest
+from balloontrace.lab.image import ensure_image
+from balloontrace.lab.kernels import find_kernel
+from balloontrace.lab.qemu import GuestConfig, choose_accel
+from balloontrace.lab.run import run_scenario
+from balloontrace.lab.scenario import find_scenario
+from balloontrace.recording import read_recording
+from bench.in_guest import BPFTRACE, OURS, PLAIN_BCC
+
+RSS_BUDGET = 16 << 20
+ROUNDS = 5
+_SCRIPT = "/root/in_guest.py"
+
+
+def progress(text: str) -> None:
+    """Say what takes long."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def budget(what: str, holds: bool) -> bool:
+    """Print one budget line."""
+    print(f"  {'holds ' if holds else 'MISSED'}  {what}")
+    return holds
+
+
+def attach_times(guest: Guest) -> dict[str, list[dict[str, float]]]:
+    """Tool -> its measurements, alternating in one warm guest."""
+    guest.push_tree()
+    guest.run(f"cat > {_SCRIPT}", input=Path(__file__).with_name("in_guest.py").read_text())
+    done = guest.run(f"PYTHONPATH=/opt/balloontrace python3 {_SCRIPT} {ROUNDS}", timeout_s=900)
+    found: dict[str, list[dict[str, float]]] = {}
+    for line in done.stdout.splitlines():
+        result = json.loads(line)
+        found.setdefault(result["tool"], []).append(result)
+    return found
+
+
+def compare_attaching() -> bool:
+    """Exec to attached and resident memory, of balloontrace, plain BCC and bpftrace."""
+    config = GuestConfig(headers=True)
+    image = ensure_image(find_kernel(config.kernel), progress)
+    progress("exec to attached: booting a guest")
+    with Guest(image, config) as guest:
+        print(f"kernel {image.release}, {choose_accel()}, {ROUNDS} alternating rounds, medians\n")
+        times = attach_times(guest)
+    median = {tool: statistics.median(r["seconds"] for r in runs) for tool, runs in times.items()}
+    memory = {tool: max(r["rss_bytes"] for r in runs) for tool, runs in times.items()}
+    print(f"  {'':28}{'exec to attached':>18}{'RSS attached':>15}")
+    for tool in (OURS, PLAIN_BCC, BPFTRACE):
+        print(f"  {tool:28}{median[tool]:>16.2f} s{memory[tool] / 2**20:>11.1f} MiB")
+    print()
+    return budget("attached no later than plain BCC", median[OURS] <= median[PLAIN_BCC])
+
+
+def record_scenarios() -> bool:
+    """Both scenarios: the recorder's peak memory, and what was lost."""
+    holds = True
+    with TemporaryDirectory() as out:
+        for name, driver in (("idle", "stock"), ("page-cache", "stock"), ("page-cache", "shrinker")):
+            scenario = find_scenario(name)
+            config = GuestConfig(driver=driver, memory_bytes=scenario.memory_bytes)
+            run = run_scenario(scenario, config, Path(out), progress)
+            trailer = read_recording(str(run.recording)).trailer
+            assert trailer is not None
+            peak, lost = trailer["recorder"]["rss_peak_bytes"], trailer["lost_events"]
+            what = (
+                f"{name}, {driver}: recorder's peak RSS {peak / 2**20:.1f} MiB of 16, "
+                f"{trailer['events']:,} events, {lost} lost, "
+                f"{trailer['recorder']['cpu_s']:.2f} s of CPU"
+            )
+            holds &= budget(what, peak <= RSS_BUDGET and lost == 0)
+    return holds
+
+
+def no_headers() -> bool:
+    """The image has none."""
+    with Guest(ensure_image(find_kernel("6.1"), progress), GuestConfig()) as guest:
+        found = guest.run("ls -d /lib/modules/*/build /usr/src/linux-headers-* 2>/dev/null | wc -l")
+    return budget("no kernel headers in the guest", found.stdout.strip() == "0")
+
+
+def main() -> int:
+    """Print all budgets; 1 if one is missed."""
+    results = [compare_attaching(), no_headers(), record_scenarios()]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,211 @@
+"""`balloontrace record` in a real guest: known balloon moves, exact counts, every way of ending."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from balloontrace.lab.guest import Guest
+from balloontrace.recording import Recording, read_recording
+from tests.guest.conftest import (
+    MIB_PAGES,
+    REMOTE,
+    Recorder,
+    balloon_counters,
+    move_balloon,
+    report_of,
+)
+
+Fetch = Callable[..., Recording]
+
+RSS_BUDGET_BYTES = 16 << 20
+
+
+@pytest.fixture(autouse=True)
+def _empty_balloon(stock: Guest) -> None:
+    move_balloon(stock, 0)
+
+
+def test_counts_equal_vmstat_and_qmp_to_the_page(stock: Guest, fetch: Fetch) -> None:
+    before = balloon_counters(stock)
+    recorder = Recorder(stock)
+    move_balloon(stock, 101 * MIB_PAGES + 7)  # no multiple of the driver's chunk of 256
+    move_balloon(stock, 40 * MIB_PAGES)
+    status, _, said = recorder.stop()
+    after = balloon_counters(stock)
+
+    recording = fetch(stock)
+    report = report_of(recording)
+    assert status == 0, said
+    assert recording.trailer is not None
+    assert recording.trailer["reason"] == "interrupted"
+    assert report["complete"] is True
+    assert report["lost_events"] == 0
+    totals, checked = report["totals"], report["reconciliation"]
+    assert totals["inflated_pages"] == 101 * MIB_PAGES + 7 == after[0] - before[0]
+    assert totals["deflated_pages"] == 61 * MIB_PAGES + 7 == after[1] - before[1]
+    assert totals["net_pages"] == stock.balloon.actual_pages() == 40 * MIB_PAGES
+    assert checked["agrees"] is True
+    assert checked["exact"] is True
+    inflate, deflate = report["episodes"]
+    assert (inflate["direction"], inflate["target_pages"]) == ("inflate", 101 * MIB_PAGES + 7)
+    assert (deflate["direction"], deflate["target_pages"]) == ("deflate", 40 * MIB_PAGES)
+    for episode in (inflate, deflate):
+        assert episode["outcome"] == "reached"
+        assert episode["amplification"] == 1.0
+    assert [(c["cause"], c["pages"]) for c in report["causes"]] == [("host", 61 * MIB_PAGES + 7)]
+
+
+def test_duration_ends_a_recording_without_any_event(stock: Guest, fetch: Fetch) -> None:
+    recorder = Recorder(stock, "-d", "500ms")
+    status, _, said = recorder.process.communicate()
+    recording = fetch(stock)
+    assert status == 0
+    assert recording.trailer is not None
+    assert recording.trailer["reason"] == "duration"
+    assert "next: balloontrace report" in said
+    span_ns = recording.trailer["ended_ns"] - recording.header["attached_ns"]
+    assert span_ns >= 500_000_000
+    assert report_of(recording)["totals"]["inflated_pages"] == 0
+
+
+def test_command_ends_the_recording_and_is_not_protected_like_it(
+    stock: Guest, fetch: Fetch
+) -> None:
+    script = "cat /proc/self/oom_score_adj; exit 3"
+    recorder = Recorder(stock, "--", "sh", "-c", script)
+    status, said_by_command, _ = recorder.process.communicate()
+    trailer = fetch(stock).trailer
+    own_score = stock.run("cat /proc/self/oom_score_adj").stdout
+    assert status == 0
+    assert said_by_command == own_score
+    assert trailer is not None
+    assert trailer["reason"] == "command"
+    assert trailer["command"] == {"argv": ["sh", "-c", script], "status": 3}
+
+
+def test_sigkill_loses_at_most_the_last_block(stock: Guest, fetch: Fetch) -> None:
+    recorder = Recorder(stock)
+    move_balloon(stock, 64 * MIB_PAGES)
+    written = f"until [ $(stat -c %s {REMOTE}) -gt $size ]; do sleep 0.05; done"
+    size = stock.run(["stat", "-c", "%s", REMOTE]).stdout.strip()
+    stock.run(f"size={size}; {written}")  # a sample at least, so that what came before is there
+    status, _, _ = recorder.stop(signal.SIGKILL)
+    recording = fetch(stock)
+    report = report_of(recording)
+    assert status != 0
+    assert recording.trailer is None
+    assert report["complete"] is False
+    assert report["totals"]["inflated_pages"] == 64 * MIB_PAGES
+    assert stock.run("cat /sys/kernel/debug/kprobes/list").stdout == ""
+
+
+def test_two_recorders_at_once_count_the_same(stock: Guest, fetch: Fetch) -> None:
+    first = Recorder(stock)
+    second = Recorder(stock, path="/root/second.btrace")
+    move_balloon(stock, 32 * MIB_PAGES)
+    for recorder in (second, first):
+        assert recorder.stop()[0] == 0
+        report = report_of(fetch(stock, recorder.path))
+        assert report["totals"]["inflated_pages"] == 32 * MIB_PAGES
+        assert report["reconciliation"]["agrees"] is True
+
+
+def test_bpftrace_counts_the_same(stock: Guest, fetch: Fetch) -> None:
+    program = (
+        "kretprobe:leak_balloon { @leaks = count(); @deflated = sum(retval); } "
+        "kprobe:balloon_page_enqueue { @inflated = count(); } "
+        'BEGIN { printf("attached\\n"); }'
+    )
+    recorder = Recorder(stock)
+    bpftrace = stock.popen(["bpftrace", "-e", program])
+    while b"attached" not in bpftrace.stdout.readline():
+        pass
+    move_balloon(stock, 48 * MIB_PAGES)
+    move_balloon(stock, 3)
+    bpftrace.send_signal(signal.SIGINT)
+    _, theirs, _ = bpftrace.communicate()
+    assert recorder.stop()[0] == 0
+    recording = fetch(stock)
+    report = report_of(recording)
+    assert recording.trailer is not None
+    leaks = recording.trailer["counters"]["leak"]["written"]
+    assert f"@inflated: {report['totals']['inflated_pages']}\n" in theirs
+    assert f"@deflated: {report['totals']['deflated_pages']}\n" in theirs
+    assert f"@leaks: {leaks}\n" in theirs
+
+
+def test_recorder_is_small_locked_and_the_last_victim(stock: Guest, fetch: Fetch) -> None:
+    recorder = Recorder(stock)
+    move_balloon(stock, 128 * MIB_PAGES)
+    pid = recorder.process.pid
+    status = stock.run(f"cat /proc/{pid}/status").stdout
+    fields = dict(line.split(":\t", 1) for line in status.splitlines())
+    assert int(fields["VmHWM"].split()[0]) * 1024 <= RSS_BUDGET_BYTES
+    assert fields["VmLck"].split()[0] != "0"
+    assert stock.run(f"cat /proc/{pid}/oom_score_adj").stdout.strip() == "-999"
+    assert recorder.stop()[0] == 0
+
+
+def test_nothing_stays_attached(stock: Guest) -> None:
+    for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
+        Recorder(stock).stop(ending)
+        assert stock.run("cat /sys/kernel/debug/kprobes/list").stdout == ""
+        assert "kprobe" not in stock.run("bpftool prog list").stdout
+
+
+def test_stdout_takes_the_recording(stock: Guest, tmp_path: Path) -> None:
+    streamed = stock.run(
+        "balloontrace record -o - -d 300ms -- sh -c 'echo noise; sleep 60' > /root/streamed.btrace"
+    )
+    assert "noise" in streamed.stderr
+    local = tmp_path / "streamed.btrace"
+    stock.fetch("/root/streamed.btrace", local)
+    assert read_recording(str(local)).complete
+
+
+def test_existing_file_needs_f_and_a_symlink_is_never_followed(stock: Guest) -> None:
+    stock.run("rm -f /root/link.btrace; echo kept > /root/kept; ln -s kept /root/link.btrace")
+    for arguments, complaint in (
+        ("-o /root/kept", "exists; overwrite it with -f"),
+        ("-f -o /root/link.btrace", "cannot write /root/link.btrace"),
+    ):
+        done = stock.run(f"balloontrace record -d 1s {arguments}", check=False)
+        assert done.returncode == 1
+        assert complaint in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    assert stock.run("cat /root/kept").stdout == "kept\n"
+
+
+@pytest.mark.parametrize(
+    ("prepare", "command", "complaint"),
+    [
+        (
+            "true",
+            "setpriv --reuid=nobody --clear-groups balloontrace",
+            "needs root; run it with sudo",
+        ),
+        (
+            "mkdir -p /tmp/lattice/bcc && touch /tmp/lattice/bcc/__init__.py",
+            "PYTHONPATH=/tmp/lattice:/opt/balloontrace python3 -m balloontrace",
+            "unrelated lattice package; pip uninstall bcc; apt install python3-bpfcc",
+        ),
+        ("rmmod virtio_balloon", "balloontrace", "not loaded; modprobe virtio_balloon"),
+    ],
+    ids=["not root", "lattice bcc", "no driver"],
+)
+def test_what_is_missing_is_said_in_one_line(
+    stock: Guest, prepare: str, command: str, complaint: str
+) -> None:
+    stock.run(prepare)
+    try:
+        done = stock.run(f"cd /tmp; {command} record -d 1s -o /tmp/never.btrace", check=False)
+    finally:
+        stock.run("modprobe virtio_balloon; rm -rf /tmp/lattice")
+    assert done.returncode == 3
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert stock.run("ls /tmp/never.btrace", check=False).returncode != 0

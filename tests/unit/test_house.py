@@ -1,0 +1,77 @@
+"""The rules of the house that a machine can check."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "balloontrace"
+HEAVY = ("pandas", "numpy", "rich", "pyarrow")
+RECORDER_HAS_NO = (*HEAVY, "typer", "click", "bcc", "subprocess", "dataclasses", "pathlib")
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Top-level modules in memory after a statement, in a fresh interpreter."""
+    code = f"{statement}; import sys; print(*{{m.partition('.')[0] for m in sys.modules}})"
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
+@pytest.mark.parametrize(
+    "module", [f"balloontrace.tracers.{p.stem}" for p in (PACKAGE / "tracers").glob("[!_]*.py")]
+)
+def test_what_runs_in_a_guest_is_light(module: str) -> None:
+    assert not loaded_by(f"import {module}") & set(HEAVY)
+
+
+def test_the_recorder_is_lighter_still() -> None:
+    # -S as it is run: site may import anything for an editable installation.
+    code = "import balloontrace.tracers.recorder, sys; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        capture_output=True, text=True, check=True, cwd=PACKAGE.parent,
+    )  # fmt: skip
+    assert not set(done.stdout.split()) & set(RECORDER_HAS_NO)
+
+
+def test_the_command_line_loads_no_analysis_before_it_is_asked_to() -> None:
+    assert not loaded_by("import balloontrace.cli.app") & {"pandas", "numpy", "pyarrow", "qemu"}
+
+
+def test_data_moves_down_only() -> None:
+    above = {
+        "tracers": ("cli", "analysis", "lab"),
+        "analysis": ("cli", "tracers", "lab"),
+        "lab": ("cli", "analysis"),
+        "": ("cli", "analysis", "tracers", "lab"),
+    }
+    for layer, forbidden in above.items():
+        for path in (PACKAGE / layer).glob("**/*.py" if layer else "*.py"):
+            if path.name == "__main__.py":
+                continue
+            for name in imported(path):
+                parts = name.split(".")
+                wrong = parts[0] == "balloontrace" and len(parts) > 1 and parts[1] in forbidden
+                assert not wrong, f"{path} imports {name}"
+
+
+def imported(path: Path) -> list[str]:
+    """Every module a file imports, anywhere in it."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
+
+
+def test_no_version_of_the_kernel_is_compared() -> None:
+    for path in (PACKAGE / "tracers").glob("**/*.[ch]"):
+        text = path.read_text()
+        assert "LINUX_VERSION_CODE" not in text or path.name == "version.h", path
