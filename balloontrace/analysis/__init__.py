@@ -1,0 +1,1 @@
+"""The analysis side: turns a recording into results, and shows them. Needs pandas."""

@@ -1,0 +1,211 @@
+"""Traced totals against the guest's own count in /proc/vmstat (metrics.md: reconciliation)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.trace import Trace, known_pages, section
+
+COUNTERS = {
+    "inflate": ("fill", "balloon_inflate", "in"),
+    "deflate": ("leak", "balloon_deflate", "out"),
+    "migrate": ("migrate", "balloon_migrate", "migrated"),
+}
+"""Name -> kind of event, counter in /proc/vmstat (in pages of the kernel), word in sentences."""
+
+CHUNK_PAGES = 256
+"""The driver moves at most one array of page numbers at a time, under its lock
+(VIRTIO_BALLOON_ARRAY_PFNS_MAX in drivers/virtio/virtio_balloon.c): so many balloon pages can be
+counted by /proc/vmstat on one side of a moment and traced on the other."""
+
+SAMPLE_SKEW_NS = 100_000_000
+"""A sample has one time stamp for several files read one after the other; on a guest that reclaims
+hard, under emulation, that takes tens of milliseconds. Only used if the recorder was killed."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Four readings of /proc/vmstat: before and after attach, before and after detach.
+
+    sample_ns: None, or the moment of the sample that stands for the last two.
+    """
+
+    attaching: dict[str, Any]
+    attached: dict[str, Any]
+    detaching: dict[str, Any]
+    detached: dict[str, Any]
+    sample_ns: int | None = None
+
+
+class Reconciliation(Analysis):
+    """Whether the traced totals agree with /proc/vmstat, to the page or within a bound."""
+
+    name = "reconciliation"
+    optional = ("fill", "leak", "migrate")
+
+    def run(self, trace: Trace) -> Result:
+        """Pages are balloon pages. `agrees` is None if inflate or deflate could not be compared."""
+        window = _window(trace)
+        rows = {name: _compare(trace, window, name) for name in COUNTERS}
+        compared = [row["agrees"] for row in rows.values() if row["agrees"] is not None]
+        needed = [rows[name]["agrees"] for name in ("inflate", "deflate")]
+        agrees = False if False in compared else None if None in needed else True
+        exact = agrees is not None and all(
+            row["exact"] for row in rows.values() if row["agrees"] is not None
+        )
+        scalars: dict[str, Any] = {"agrees": agrees, "exact": exact}
+        for key in ("vmstat", "traced", "lost", "bounds"):
+            scalars |= {f"{key}_{name}": row[key] for name, row in rows.items()}
+        scalars["until"] = "detach" if window.sample_ns is None else "sample"
+        reasons = _reasons(trace, window)
+        scalars["inexact_because"] = reasons
+        scalars["summary"] = _summary(agrees, exact, rows, reasons)
+        return Result(self.name, scalars)
+
+
+def _window(trace: Trace) -> Window:
+    """The readings that bracket the traced span; without a trailer, up to a sample."""
+    attach = section(trace.header, "vmstat_attach")
+    start = section(attach, "before"), section(attach, "after")
+    detach = section(trace.trailer, "vmstat_detach")
+    if detach:
+        return Window(*start, section(detach, "before"), section(detach, "after"))
+    sample = _last_sample(trace)
+    counters = section(sample, "vmstat")
+    return Window(*start, counters, counters, int(sample.get("t_ns", trace.begin_ns)))
+
+
+def _last_sample(trace: Trace) -> dict[str, Any]:
+    """The sample to compare a killed recording with.
+
+    The last one that is followed by an event: had the recorder kept an earlier event back, this
+    later one would not be in the file either. Failing that the first sample.
+    """
+    samples = [sample for sample in trace.recording.samples if "t_ns" in sample]
+    ends = [trace.events(kind)["end_ns"].max() for kind, _, _ in COUNTERS.values()]
+    last_event = max((end for end in ends if pd.notna(end)), default=0)
+    followed = [sample for sample in samples if sample["t_ns"] <= last_event]
+    return followed[-1] if followed else samples[0] if samples else {}
+
+
+def _compare(trace: Trace, window: Window, name: str) -> dict[str, Any]:
+    """One counter: its change, what was traced, and between which bounds that must lie."""
+    kind, counter, _ = COUNTERS[name]
+    unit = trace.pages_per_page
+    inner, outer = _changes(window, counter, unit)
+    row: dict[str, Any] = {"vmstat": inner, "traced": None, "bounds": None}
+    row |= {"exact": False, "agrees": None}
+    row["lost"] = section(section(trace.trailer, "counters"), kind).get("lost_pages")
+    if not trace.recorded(kind):
+        return row
+    frame = trace.events(kind)
+    traced = _traced(frame, window.sample_ns) * (unit if kind == "migrate" else 1)
+    row["traced"] = traced
+    if inner is None or outer is None:
+        return row
+    row["exact"] = inner == outer and window.sample_ns is None and not _blurred(trace, kind)
+    if row["exact"]:
+        row["agrees"] = traced == inner
+        return row
+    below, above = _slack(frame, window, trace.unknown_pages(kind))
+    low, high = max(0, inner - below), outer + above
+    return row | {"bounds": [low, high], "agrees": low <= traced <= high}
+
+
+def _changes(window: Window, counter: str, unit: int) -> tuple[int | None, int | None]:
+    """Balloon pages counted from after attach to before detach, and from before to after.
+
+    The counters only grow: if the two are equal, nothing moved at either end.
+    """
+    readings = (window.attaching, window.attached, window.detaching, window.detached)
+    attaching, attached, detaching, detached = (reading.get(counter) for reading in readings)
+    if attached is None or detaching is None:
+        return None, None
+    if attaching is None or detached is None:
+        return (detaching - attached) * unit, None
+    return (detaching - attached) * unit, (detached - attaching) * unit
+
+
+def _slack(frame: pd.DataFrame, window: Window, unknown_calls: int) -> tuple[int, int]:
+    """How many pages less and more than /proc/vmstat counted may have been traced."""
+    below, above = CHUNK_PAGES * (1 + unknown_calls), CHUNK_PAGES
+    if window.sample_ns is not None:
+        early, now, late = (
+            _traced(frame, window.sample_ns + skew) for skew in (-SAMPLE_SKEW_NS, 0, SAMPLE_SKEW_NS)
+        )
+        below, above = below + late - now, above + now - early
+    return below, above
+
+
+def _traced(frame: pd.DataFrame, until_ns: int | None) -> int:
+    """Pages of all calls, or of those that had returned at a moment."""
+    pages = known_pages(frame)
+    return int(pages.sum() if until_ns is None else pages[frame["end_ns"] <= until_ns].sum())
+
+
+def _in_flight(trace: Trace, kind: str) -> bool:
+    """Whether a call of this kind was under way when the probes attached or detached."""
+    frame = trace.events(kind)
+    return bool(frame["open"].any() or trace.marked(frame, "flags", "flags", "partial").any())
+
+
+def _blurred(trace: Trace, kind: str) -> bool:
+    """Whether the traced pages of this kind are themselves not known to the page."""
+    return _in_flight(trace, kind) or trace.unknown_pages(kind) > 0
+
+
+def _reasons(trace: Trace, window: Window) -> list[str]:
+    """Why exactness cannot be claimed; empty if it can."""
+    counters = [counter for _, counter, _ in COUNTERS.values()]
+    kinds = [kind for kind, _, _ in COUNTERS.values()]
+
+    def moved(before: dict[str, Any], after: dict[str, Any]) -> bool:
+        return any(before.get(counter) != after.get(counter) for counter in counters)
+
+    reasons = {
+        "the recorder was killed": window.sample_ns is not None,
+        "the balloon moved while probes attached": moved(window.attaching, window.attached),
+        "the balloon moved while probes detached": moved(window.detaching, window.detached),
+        "a call was under way at attach or detach": any(_in_flight(trace, k) for k in kinds),
+        "calls moved pages that could not be seen": any(trace.unknown_pages(k) for k in kinds),
+    }
+    return [reason for reason, applies in reasons.items() if applies]
+
+
+def _summary(
+    agrees: bool | None, exact: bool, rows: dict[str, dict[str, Any]], reasons: list[str]
+) -> str:
+    """The reconciliation in one sentence."""
+    because = f" ({', '.join(reasons)})" if reasons else ""
+    if agrees is None:
+        whys = [
+            f"{COUNTERS[name][2]}: {'not traced' if rows[name]['traced'] is None else 'no vmstat'}"
+            for name in ("inflate", "deflate")
+            if rows[name]["agrees"] is None
+        ]
+        return f"traced totals cannot be checked against /proc/vmstat: {', '.join(whys)}{because}"
+    compared = {COUNTERS[name][2]: row for name, row in rows.items() if row["agrees"] is not None}
+    if agrees and exact:
+        pages = [f"{row['traced']:,} {word}" for word, row in compared.items()]
+        return f"traced totals equal /proc/vmstat to the page: {', '.join(pages)}"
+    lines = [_line(word, row) for word, row in compared.items()]
+    verdict = "lie within the bounds of" if agrees else "DISAGREE with"
+    return f"traced totals {verdict} /proc/vmstat{because}: {'; '.join(lines)}"
+
+
+def _line(word: str, row: dict[str, Any]) -> str:
+    """One counter in words, where totals are not simply equal."""
+    traced, vmstat = row["traced"], row["vmstat"]
+    if row["bounds"]:
+        low, high = row["bounds"]
+        return f"{traced:,} {word}, bounds {low:,} to {high:,}"
+    if traced == vmstat:
+        return f"{traced:,} {word}, equal"
+    off = f"{abs(vmstat - traced):,} {'short of' if traced < vmstat else 'more than'} {vmstat:,}"
+    return f"{traced:,} {word}, {off}" + (
+        f", {row['lost']:,} in lost events" if row["lost"] else ""
+    )

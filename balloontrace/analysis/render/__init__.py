@@ -1,0 +1,1 @@
+"""Renderers: text and JSON. They see results, never a trace."""

@@ -1,0 +1,313 @@
+"""The report for a terminal. Sees results only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from balloontrace.analysis.base import Result
+from balloontrace.analysis.causes import actor_name
+from balloontrace.analysis.render.page import (
+    BAD,
+    DIM,
+    GOOD,
+    WARN,
+    Page,
+    count,
+    gib,
+    number,
+    percent,
+    seconds,
+)
+from balloontrace.analysis.report import Report
+
+SHOWN_ROWS = 10
+"""Rows of a table without -v; the rest is counted, and all of them are in --json."""
+
+SHOWN_SPANS = 5
+"""No-progress spans without -v, the longest ones."""
+
+BEHAVIOURS = {
+    "shrinker": "any reclaim may deflate the balloon (shrinker)",
+    "oom-notifier": "deflates before the OOM killer chooses a victim (oom-notifier)",
+    "none": "only the host moves the balloon (none)",
+}
+
+
+Show = Callable[[Page, Result, bool], None]
+
+
+def report_text(report: Report, colour: bool = False, verbose: bool = False) -> str:
+    """The report in at most 98 columns. verbose: all rows, all seams, what the recorder cost."""
+    page = Page(colour)
+    page.facts(_trust(report) + _guest(report.results["guest"]))
+    unknown = [name for name in report.results if name not in (*SECTIONS, *IN_FACTS)]
+    for name in (*SECTIONS, *unknown):
+        _section(page, report.results[name], SECTIONS.get(name, _anything), verbose)
+    _seams(page, report.recording, verbose)
+    if verbose:
+        _recorder(page, report.recording)
+    return page.text()
+
+
+def _section(page: Page, result: Result, show: Show, verbose: bool) -> None:
+    """One result with its notes, or why there is none."""
+    page.heading(result.name.capitalize())
+    if result.missing:
+        page.line(f"not recorded: {', '.join(result.missing)}", WARN)
+        return
+    show(page, result, verbose)
+    for note in result.notes:
+        page.line(f"note: {note}", DIM)
+
+
+def _trust(report: Report) -> list[tuple[str, str, str]]:
+    """What must be known before any number is believed, then the verdict."""
+    facts, reconciliation = report.recording.scalars, report.results["reconciliation"].scalars
+    rows = [("recording", facts["path"], ""), ("", *_completeness(facts))]
+    rows += [("", text, BAD) for text in _losses(facts)]
+    style = {True: GOOD, False: BAD, None: WARN}[reconciliation["agrees"]]
+    rows.append(("vmstat", reconciliation["summary"], style))
+    findings = report.results["findings"].tables["findings"]
+    return rows + [("finding", finding["title"], BAD) for finding in findings]
+
+
+def _completeness(facts: dict[str, Any]) -> tuple[str, str]:
+    """How the recording ended, and the style to say it in."""
+    lost = facts["lost_events"]
+    size = f"{facts['duration_s']:,.1f} s, {count(facts['events'])} events"
+    said = "losses unknown" if lost is None else f"{count(lost)} lost"
+    if facts["truncated"]:
+        return f"TRUNCATED: the recorder was killed or could not finish; {size}, {said}", BAD
+    if not facts["complete"]:
+        return f"DAMAGED: parts cannot be read; {size}, {said}", BAD
+    if lost:
+        return f"LOSSY: {count(lost)} events lost; {size}; ended: {facts['ended']}", BAD
+    return f"complete; {size}, {said}; ended: {facts['ended']}", GOOD
+
+
+def _losses(facts: dict[str, Any]) -> list[str]:
+    """What is known to be missing from the file."""
+    lines = []
+    if facts["missing_blocks"] or facts["damaged_bytes"]:
+        lines.append(
+            f"{count(facts['missing_blocks'])} blocks missing, "
+            f"{count(facts['damaged_bytes'])} bytes unreadable"
+        )
+    if facts["lost_pages"]:
+        held = ", ".join(f"{count(pages)} {kind}" for kind, pages in facts["lost_pages"].items())
+        lines.append(f"pages in lost events: {held}")
+    return lines
+
+
+def _guest(guest: Result) -> list[tuple[str, str, str]]:
+    """Kernel, machine, balloon device and driver."""
+    facts = guest.scalars
+    memory = facts["memory_bytes"]
+    machine = [
+        f"Linux {facts['kernel']} {facts['machine'] or ''}".strip(),
+        f"{facts['cpus']} CPUs",
+        f"{memory / 2**30:,.1f} GiB" if memory else "",
+        f"{(facts['page_size'] or 0) // 1024} KiB pages",
+        f"host name {facts['hostname']}" if facts["hostname"] else "",
+    ]
+    driver = [BEHAVIOURS[facts["driver_behaviour"]], facts["driver_behaviour_because"]]
+    build = [f"{key} {value}" for key, value in facts["driver"].items() if value]
+    return [
+        ("guest", ", ".join(filter(None, machine)), ""),
+        ("balloon", f"{facts['device']}: {', '.join(facts['features']) or 'no features'}", ""),
+        ("driver", ": ".join(driver), ""),
+        *([("", ", ".join(build), "")] if build else []),
+    ]
+
+
+def _totals(page: Page, result: Result, verbose: bool) -> None:
+    """Pages and GiB in, out, net and migrated."""
+    words = {
+        "inflated_pages": "in",
+        "deflated_pages": "out",
+        "net_pages": "net",
+        "migrated_pages": "migrated",
+    }
+    values = [result.scalars[key] for key in words]
+    page.table(
+        ["<", *words.values(), "churn ratio"],
+        [
+            ["pages", *map(count, values), number(result.scalars["churn_ratio"], 3)],
+            ["GiB", *map(gib, values), ""],
+        ],
+    )
+
+
+def _episodes(page: Page, result: Result, verbose: bool) -> None:
+    """One line for each episode, then the spans in which nothing was gained."""
+    rows = result.tables["episodes"]
+    if not rows:
+        page.line("the target did not change")
+        return
+    shown = rows if verbose else rows[:SHOWN_ROWS]
+    page.table(
+        [
+            "#",
+            "start s",
+            "took s",
+            "<way",
+            "target",
+            "<outcome",
+            "in",
+            "out",
+            "amplifi-\ncation",
+            "churn\nratio",
+            "longest no-\nprogress",
+        ],
+        [_episode(number_, row) for number_, row in enumerate(shown, start=1)],
+        gap=1,
+    )
+    _more(page, len(rows) - len(shown), "episodes")
+    _no_progress(page, result.intervals["no_progress"], verbose)
+
+
+def _episode(number_: int, row: dict[str, Any]) -> list[str]:
+    return [
+        str(number_),
+        number(row["start_s"], 1),
+        number(row["end_s"] - row["start_s"], 1),
+        row["direction"],
+        count(row["target_pages"]),
+        row["outcome"],
+        count(row["inflated_pages"]),
+        count(row["deflated_pages"]),
+        number(row["amplification"], 2, "x"),
+        number(row["churn_ratio"], 3),
+        seconds(row["longest_no_progress_s"]),
+    ]
+
+
+def _no_progress(page: Page, spans: list[dict[str, Any]], verbose: bool) -> None:
+    """The longest spans without progress, longest first."""
+    if not spans:
+        return
+    ordered = sorted(spans, key=lambda span: float(span["start_s"] - span["end_s"]))
+    shown = ordered if verbose else ordered[:SHOWN_SPANS]
+    said = [
+        f"{span['end_s'] - span['start_s']:,.1f} s (#{span['episode']}, "
+        f"{span['start_s']:,.1f} to {span['end_s']:,.1f})"
+        for span in shown
+    ]
+    more = len(spans) - len(shown)
+    page.line(f"no progress for: {', '.join(said)}" + (f", and {more:,} more" if more else ""))
+
+
+def _causes(page: Page, result: Result, verbose: bool) -> None:
+    """Who took pages out of the balloon."""
+    rows = result.tables["causes"]
+    if not rows:
+        page.line("nothing was taken out of the balloon")
+        return
+    total = sum(row["pages"] for row in rows)
+    shown = rows if verbose else rows[:SHOWN_ROWS]
+    page.table(
+        ["<cause", "<by", "pages out", "share", "calls", "busy"],
+        [
+            [
+                row["cause"],
+                actor_name(row),
+                count(row["pages"]),
+                percent(row["pages"] / total if total else None),
+                count(row["calls"]),
+                seconds(row["busy_s"]),
+            ]
+            for row in shown
+        ],
+    )
+    _more(page, len(rows) - len(shown), "causes")
+
+
+def _phases(page: Page, result: Result, verbose: bool) -> None:
+    """Where the time of fills and leaks went."""
+    page.table(
+        ["<call", "calls", "total", "per call", "host ack", "share", "the rest"],
+        [_phase(kind, row) for kind, row in result.scalars.items() if row is not None],
+    )
+
+
+def _phase(kind: str, row: dict[str, Any]) -> list[str]:
+    return [
+        kind,
+        count(row["calls"]),
+        seconds(row["total_s"]),
+        seconds(row["total_s"] / row["calls"] if row["calls"] else None),
+        seconds(row["host_ack_s"]),
+        percent(row["host_ack_share"]),
+        seconds(row["rest_s"]),
+    ]
+
+
+def _findings(page: Page, result: Result, verbose: bool) -> None:
+    """Each finding with its evidence and remedy, and what was looked for."""
+    for row in result.tables["findings"]:
+        page.line(f"{row['title']} [{row['id']}, {row['severity']}]", BAD)
+        page.line(row["summary"])
+        page.line(f"Remedy: {row['remedy']}")
+    if not result.tables["findings"] and result.scalars["checked"]:
+        page.line(f"none of those looked for: {', '.join(result.scalars['checked'])}")
+    for name, lacking in result.scalars["unchecked"].items():
+        page.line(f"could not look for {name}: not recorded: {', '.join(lacking)}", WARN)
+
+
+def _anything(page: Page, result: Result, verbose: bool) -> None:
+    """A result this renderer has no layout for."""
+    for key, value in result.scalars.items():
+        page.line(f"{key}: {'not recorded' if value is None else value}")
+    for rows in result.tables.values():
+        if rows:
+            page.table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
+
+
+def _seams(page: Page, recording: Result, verbose: bool) -> None:
+    """The seams that lose something; verbose: all."""
+    rows = recording.tables["seams"]
+    shown = [row for row in rows if verbose or row["rung"] is None or row["loses"]]
+    page.heading("Seams")
+    if not rows:
+        page.line("the recording does not say how its events were traced", WARN)
+    elif not shown:
+        page.line(f"all {len(rows)} attached, none loses anything")
+    else:
+        table = [
+            [
+                row["seam"],
+                row["rung"] or "not attached",
+                row["loses"] or row["why_not"],
+                count(row["events"]),
+            ]
+            for row in shown
+        ]
+        page.table(["<seam", "<traced by", "<loses, or why not", "events"], table)
+
+
+def _recorder(page: Page, recording: Result) -> None:
+    """Who wrote the recording and what that cost the guest."""
+    page.heading("Recorder")
+    page.line(f"written by {recording.scalars['tool']}")
+    for key, value in (recording.scalars["recorder"] or {}).items():
+        is_bytes = key.endswith("_bytes")
+        page.line(f"{key}: {value / 2**20:,.1f} MiB" if is_bytes else f"{key}: {value}")
+
+
+def _more(page: Page, hidden: int, what: str) -> None:
+    if hidden:
+        page.line(f"and {count(hidden)} more {what} (-v shows all)", DIM)
+
+
+SECTIONS: dict[str, Show] = {
+    "totals": _totals,
+    "episodes": _episodes,
+    "causes": _causes,
+    "phases": _phases,
+    "findings": _findings,
+}
+"""Layouts in the order of the report; a result without one is shown after these."""
+
+IN_FACTS = ("guest", "reconciliation")
+"""Results that are shown at the top."""

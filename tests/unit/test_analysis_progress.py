@@ -1,0 +1,188 @@
+"""Episodes and progress, against answers worked out by hand and by a plain loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from balloontrace.analysis.progress import progress_edges
+from balloontrace.analysis.report import build
+from balloontrace.events import UNKNOWN_PAGES
+from tests.unit.builders import KSWAPD_TID, Built, stock_like, vmstat
+
+
+def episodes(built: Built, tmp_path: Path) -> list[dict[str, Any]]:
+    result = build(built.write(tmp_path / "r.btrace")).results["episodes"]
+    assert not result.missing
+    return result.tables["episodes"]
+
+
+def test_ideal_inflate_and_deflate(tmp_path: Path) -> None:
+    up, down = episodes(stock_like(chunks=400), tmp_path)
+    assert up == {
+        "start_s": 1.0,
+        "end_s": 5.0,
+        "direction": "inflate",
+        "target_pages": 102_400,
+        "start_pages": 0,
+        "end_pages": 102_400,
+        "asked_pages": 102_400,
+        "outcome": "reached",
+        "inflated_pages": 102_400,
+        "deflated_pages": 0,
+        "reclaimed_pages": 0,
+        "amplification": 1.0,
+        "churn_ratio": 0.0,
+        "longest_no_progress_s": 0.01,
+        "no_progress": [],
+    }
+    assert (down["direction"], down["outcome"], down["deflated_pages"]) == (
+        "deflate",
+        "reached",
+        102_400,
+    )
+    assert (down["start_s"], down["end_s"]) == (7.0, 9.0)
+    assert down["longest_no_progress_s"] == 0.005
+
+
+def test_a_loss_that_is_made_good_is_no_progress(tmp_path: Path) -> None:
+    # 512 at 2 s, 256 at 3 s, 512 again at 4 s: the mark advances only at 7 s.
+    built = Built().target(1, 768).fill(1, 1, 512)
+    built.leak(2.5, 0.5, 256, within="scan leak", tid=KSWAPD_TID)
+    built.fill(3.5, 0.5, 256).fill(6, 1, 256).ends(9)
+    (row,) = episodes(built, tmp_path)
+    assert row["outcome"] == "reached"
+    assert row["end_s"] == 7.0
+    assert (row["inflated_pages"], row["deflated_pages"]) == (1024, 256)
+    assert row["reclaimed_pages"] == 256
+    assert row["amplification"] == pytest.approx(1024 / 768)
+    assert row["churn_ratio"] == pytest.approx(1 - 768 / 1280)
+    assert row["longest_no_progress_s"] == 5.0
+    assert row["no_progress"] == [
+        {"start_s": 1.0, "end_s": 2.0},
+        {"start_s": 2.0, "end_s": 7.0},
+    ]
+
+
+def test_superseded_then_unfinished(tmp_path: Path) -> None:
+    built = Built().target(1, 1000).fill(1, 0.5, 256).target(2, 500).fill(2, 0.1, 100).ends(4)
+    first, second = episodes(built, tmp_path)
+    assert (first["outcome"], first["start_s"], first["end_s"]) == ("superseded", 1.0, 2.0)
+    assert first["amplification"] == 0.256
+    assert (second["outcome"], second["end_s"]) == ("unfinished", 4.0)
+    assert second["asked_pages"] == 244
+    assert second["longest_no_progress_s"] == pytest.approx(1.9)
+
+
+def test_direction_follows_from_the_size_at_that_time(tmp_path: Path) -> None:
+    built = Built(base=5000).target(1, 4000).leak(1, 1, 1000).ends(3)
+    (row,) = episodes(built, tmp_path)
+    assert (row["direction"], row["start_pages"], row["outcome"]) == ("deflate", 5000, "reached")
+
+
+def test_a_call_that_ends_as_a_target_is_read_belongs_to_the_time_before(tmp_path: Path) -> None:
+    built = Built().target(0, 256).fill(0, 1, 256).target(1, 0).leak(1, 1, 256).ends(3)
+    up, down = episodes(built, tmp_path)
+    assert (up["outcome"], up["end_s"]) == ("reached", 1.0)
+    assert (down["start_pages"], down["outcome"]) == (256, "reached")
+
+
+def test_a_target_that_equals_the_size_is_no_episode_but_ends_one(tmp_path: Path) -> None:
+    built = Built().target(1, 1000).fill(1, 1, 256).target(3, 256).ends(5)
+    (row,) = episodes(built, tmp_path)
+    assert (row["outcome"], row["end_s"]) == ("superseded", 3.0)
+
+
+def test_what_moves_after_the_target_is_reached_belongs_to_the_totals(tmp_path: Path) -> None:
+    built = Built().target(1, 256).fill(1, 1, 256)
+    built.leak(5, 0.1, 256, within="oom leak", comm=b"stress").ends(6)
+    report = build(built.write(tmp_path / "r.btrace"))
+    (row,) = report.results["episodes"].tables["episodes"]
+    assert row["deflated_pages"] == 0
+    assert report.results["totals"].scalars["deflated_pages"] == 256
+
+
+def test_an_open_fill_counts_what_the_host_was_told_when_the_recording_ends(
+    tmp_path: Path,
+) -> None:
+    built = Built().target(1, 1000).fill(2, None, 100).ends(9)
+    (row,) = episodes(built, tmp_path)
+    assert (row["outcome"], row["inflated_pages"], row["end_pages"]) == ("unfinished", 100, 100)
+    assert row["longest_no_progress_s"] == 8.0
+
+
+def test_attach_while_moving_is_settled_by_the_size_a_target_event_saw(tmp_path: Path) -> None:
+    built = Built(base=1000)
+    built.header["vmstat_attach"]["after"] = vmstat(1256)
+    built.fill(0.1, 0.1, 256).target(1, 2000, 1256).fill(1, 1, 744).ends(3)
+    (row,) = episodes(built, tmp_path)
+    assert (row["start_pages"], row["outcome"]) == (1256, "reached")
+
+
+def test_without_any_known_size_there_are_no_episodes(tmp_path: Path) -> None:
+    built = Built().target(1, 256, UNKNOWN_PAGES).fill(1, 1, 256).ends(3)
+    built.header["vmstat_attach"] = {"before": {}, "after": {}}
+    result = build(built.write(tmp_path / "r.btrace")).results["episodes"]
+    assert result.missing
+    assert not result.tables
+
+
+steps = st.lists(
+    st.tuples(st.integers(0, 50), st.integers(-300, 300)),
+    max_size=60,
+)
+
+
+@given(steps, st.integers(0, 1000), st.sampled_from([1, -1]), st.integers(0, 100))
+def test_edges_equal_those_of_a_plain_loop(
+    moves: list[tuple[int, int]], start_size: int, direction: int, rest: int
+) -> None:
+    times = np.cumsum([100, *(gap for gap, _ in moves)])[1:]
+    sizes = start_size + np.cumsum([change for _, change in moves], dtype=np.int64)
+    end = int(times[-1]) + rest if moves else 100 + rest
+    edges = progress_edges(times, sizes, start_size, 100, end, direction)
+
+    expected, mark = [100], start_size * direction
+    for time, size in zip(times.tolist(), sizes.tolist(), strict=True):
+        if size * direction > mark:
+            mark = size * direction
+            expected.append(time)
+    assert edges.tolist() == [*expected, end]
+    assert int(np.diff(edges).max()) == max(
+        b - a for a, b in zip([*expected], [*expected[1:], end], strict=True)
+    )
+
+
+@given(steps, st.integers(0, 2000))
+def test_an_episode_s_answers_equal_those_of_a_plain_loop(
+    tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[int, int]], target: int
+) -> None:
+    built, at, base = Built(base=20_000), 1.0, 20_000
+    target += 19_000
+    built.target(at, target)
+    size, high, last, longest, reached = base, abs(target - base), at, 0.0, None
+    for gap, change in moves:
+        at = round(at + (gap + 1) / 8, 3)
+        (built.fill if change > 0 else built.leak)(at, 0.0, abs(change))
+        size += change
+        if reached is None and target != base:
+            remaining = (target - size) if target > base else (size - target)
+            if remaining < high:
+                longest, last, high = max(longest, at - last), at, remaining
+            if remaining <= 0:
+                reached = at
+    end = at + 1
+    rows = episodes(built.ends(end), tmp_path_factory.mktemp("r"))
+    if target == base:
+        assert rows == []
+        return
+    (row,) = rows
+    assert row["outcome"] == ("unfinished" if reached is None else "reached")
+    assert row["end_s"] == pytest.approx(end if reached is None else reached)
+    longest = longest if reached is not None else max(longest, end - last)
+    assert row["longest_no_progress_s"] == pytest.approx(longest)

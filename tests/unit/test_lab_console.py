@@ -1,0 +1,44 @@
+"""What the console watcher makes of a guest's last words."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from balloontrace.lab.console import READY, Console
+
+
+def followed(tmp_path: Path, *lines: str) -> Console:
+    console = Console(tmp_path / "console.log")
+    console.follow(f"{line}\n" for line in lines)
+    return console
+
+
+def test_ready_is_seen_and_the_log_is_complete(tmp_path: Path) -> None:
+    console = followed(tmp_path, "booting", READY)
+    assert console.wait_ready(0.0)
+    assert (tmp_path / "console.log").read_text() == f"booting\n{READY}\n"
+
+
+def test_a_panic_is_trouble_even_after_ready(tmp_path: Path) -> None:
+    panic = "[ 3.1] Kernel panic - not syncing: Attempted to kill init!"
+    console = followed(tmp_path, READY, panic, "more")
+    assert not console.wait_ready(0.0)
+    assert console.trouble == panic
+    assert console.tail() == [READY, panic, "more"]
+
+
+def test_the_end_of_qemu_wakes_a_waiter_at_once(tmp_path: Path) -> None:
+    console = Console(tmp_path / "console.log")
+    follower = threading.Timer(0.05, console.follow, args=(["qemu: no such device"],))
+    follower.start()
+    assert not console.wait_ready(30.0)
+    follower.join()
+    assert console.trouble == "QEMU ended"
+    assert console.tail() == ["qemu: no such device"]
+
+
+def test_silence_is_not_waited_for_forever(tmp_path: Path) -> None:
+    console = Console(tmp_path / "console.log")
+    assert not console.wait_ready(0.01)
+    assert console.trouble == ""

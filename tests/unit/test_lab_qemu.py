@@ -1,0 +1,76 @@
+"""QEMU's command line, and the choice between KVM and TCG."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from balloontrace.errors import UserError
+from balloontrace.lab.image import Image
+from balloontrace.lab.qemu import GuestConfig, choose_accel, kernel_parameters, qemu_argv
+
+
+def argv(config: GuestConfig, overlay: str = "/run/x/root.qcow2", accel: str = "tcg") -> list[str]:
+    return qemu_argv(config, Image(Path("/images/6.1")), Path(overlay), accel, 7)
+
+
+def value(arguments: list[str], option: str) -> str:
+    return arguments[arguments.index(option) + 1]
+
+
+def balloon(config: GuestConfig) -> str:
+    (device,) = [word for word in argv(config) if word.startswith("virtio-balloon-pci")]
+    return device
+
+
+def test_memory_cpus_and_monitor() -> None:
+    arguments = argv(GuestConfig(memory_bytes=4 << 30, cpus=3))
+    assert value(arguments, "-m") == "4096M"
+    assert value(arguments, "-smp") == "3"
+    assert "socket,id=qmp,fd=7" in arguments
+    assert "-no-reboot" in arguments
+
+
+def test_balloon_options() -> None:
+    assert balloon(GuestConfig()) == "virtio-balloon-pci,deflate-on-oom=on"
+    config = GuestConfig(deflate_on_oom=False, balloon_options=("free-page-reporting=on",))
+    assert balloon(config) == "virtio-balloon-pci,deflate-on-oom=off,free-page-reporting=on"
+
+
+def test_tcg_hides_cmpxchg16b_and_kvm_passes_the_cpu_through() -> None:
+    assert value(argv(GuestConfig(), accel="tcg"), "-cpu") == "max,-cx16"
+    assert value(argv(GuestConfig(), accel="kvm"), "-cpu") == "host"
+
+
+def test_a_comma_in_a_path_is_no_separator() -> None:
+    drive = value(argv(GuestConfig(), overlay="/a,b/root.qcow2"), "-drive")
+    assert drive.startswith("file=/a,,b/root.qcow2,if=virtio")
+
+
+def test_headers_are_attached_only_on_request() -> None:
+    assert not [word for word in argv(GuestConfig()) if "headers.ext4" in word]
+    config = GuestConfig(headers=True)
+    (drive,) = [word for word in argv(config) if "headers.ext4" in word]
+    assert "readonly=on" in drive
+    assert "balloontrace.headers=/dev/vdb" in kernel_parameters(config)
+
+
+def test_the_kernel_is_told_its_driver_and_to_end_on_panic() -> None:
+    parameters = kernel_parameters(GuestConfig(driver="shrinker")).split()
+    assert "balloontrace.driver=shrinker" in parameters
+    assert "panic=-1" in parameters
+
+
+@pytest.mark.parametrize("accel", ["kvm", "tcg"])
+def test_the_environment_overrides_the_accelerator(
+    monkeypatch: pytest.MonkeyPatch, accel: str
+) -> None:
+    monkeypatch.setenv("BALLOONTRACE_ACCEL", accel)
+    assert choose_accel() == accel
+
+
+def test_an_unknown_accelerator_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BALLOONTRACE_ACCEL", "magic")
+    with pytest.raises(UserError, match="set it to kvm or tcg"):
+        choose_accel()

@@ -1,0 +1,92 @@
+"""Scenario files: what they mean, and what is said about wrong ones."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from balloontrace.errors import EXIT_USAGE, UserError
+from balloontrace.lab.scenario import Step, find_scenario, list_scenarios, load_scenario
+
+MINIMAL = """
+[guest]
+memory = "1G"
+[[balloon]]
+target = "1/2"
+limit_s = 10
+"""
+
+
+def parse(tmp_path: Path, text: str) -> str:
+    """Return what loading the text complains about."""
+    path = tmp_path / "trial.toml"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        load_scenario(path)
+    assert caught.value.exit_code == EXIT_USAGE
+    assert caught.value.message.startswith(f"{path}: ")
+    return caught.value.message.removeprefix(f"{path}: ")
+
+
+def test_page_cache_has_the_founding_fractions() -> None:
+    scenario = find_scenario("page-cache")
+    assert scenario.memory_bytes == 4 << 30
+    assert scenario.read_file == Fraction(42, 64)
+    inflate, deflate = scenario.steps
+    assert inflate.target == Fraction(53, 64)
+    assert inflate.at_limit == "stop-workload"
+    assert inflate.grace_s > 0
+    assert deflate.target == 0
+    assert deflate.stop_workload
+
+
+def test_every_shipped_scenario_parses_and_is_described() -> None:
+    scenarios = list_scenarios()
+    assert [scenario.name for scenario in scenarios] == ["idle", "page-cache"]
+    assert all(scenario.description for scenario in scenarios)
+
+
+def test_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "trial.toml"
+    path.write_text(MINIMAL)
+    scenario = find_scenario(str(path))
+    assert scenario.name == "trial"
+    assert scenario.cpus == 2
+    assert scenario.deflate_on_oom
+    assert scenario.read_file is None
+    assert scenario.steps == (Step(target=Fraction(1, 2), limit_s=10.0),)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (('memory = "1G"', 'memory = "lots"'), "guest.memory is 'lots' is not a size"),
+        (('memory = "1G"', "memory = 1"), "guest.memory must be of type str"),
+        (('memory = "1G"', ""), "guest.memory is missing"),
+        (('memory = "1G"', 'memory = "1G"\ncpu = 2'), "guest.cpu is not a key of a scenario"),
+        (('memory = "1G"', 'memory = "1G"\ncpus = true'), "guest.cpus must be of type int"),
+        (('memory = "1G"', 'memory = "1G"\ncpus = 0'), "guest.cpus must be at least 1"),
+        (('"1/2"', '"1/0"'), 'balloon[0].target must be a fraction of RAM such as "53/64"'),
+        (('"1/2"', '"3/2"'), "balloon[0].target must be at least 0 and less than 1"),
+        (("limit_s = 10", "limit_s = -1"), "balloon[0].limit_s must be a time in seconds"),
+        (("limit_s = 10", "limit_s = nan"), "balloon[0].limit_s must be a time in seconds"),
+        (("limit_s = 10", ""), "balloon[0].limit_s is missing"),
+        (("limit_s = 10", 'limit_s = 1\nat_limit = "x"'), "balloon[0].at_limit must be one of"),
+        (("limit_s = 10", "limit_s = 1\nmaybe = 1"), "balloon[0].maybe is not a key"),
+        (("[[balloon]]", "[balloon]"), "balloon must be of type list"),
+        (("[guest]", "title = 1\n[guest]"), "title is not a key of a scenario"),
+        (("[guest]", "[workload]\n[guest]"), "workload.read_file is missing"),
+        (("[guest]", "[guest"), "not TOML: "),
+    ],
+)
+def test_a_wrong_file_is_named_with_its_key(
+    tmp_path: Path, change: tuple[str, str], complaint: str
+) -> None:
+    assert complaint in parse(tmp_path, MINIMAL.replace(*change))
+
+
+def test_an_unknown_scenario_is_answered_with_the_known_ones() -> None:
+    with pytest.raises(UserError, match="idle, page-cache"):
+        find_scenario("nonsense")
