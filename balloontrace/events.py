@@ -126,9 +126,9 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "migrate",
         7,
-        "compaction moved one balloon page",
-        "1",
-        "1 if the page was moved",
+        "compaction moved one page of the balloon",
+        "1 (a kernel page)",
+        "1 if it was moved (a kernel page)",
     ),
     Kind(
         "target",

@@ -101,6 +101,8 @@ class Recorder:
 
     def finish(self, reason: str, command: dict[str, Any] | None) -> dict[str, Any]:
         """Detach, drain, account for every call, write the trailer; returns the trailer."""
+        self.drain()
+        gap_s = self._longest_gap_s  # detaching waits for the kernel, and nothing is read meanwhile
         before = balloon_counters()
         for probe in reversed(self._probes):  # the ack last, see seams.SEAMS
             os.close(probe)
@@ -129,7 +131,7 @@ class Recorder:
                 for name in ("lost", "untracked", "unpaired")
             ),
             "open_calls": len(open_calls),
-            "recorder": {**_own_costs(), "longest_read_gap_s": round(self._longest_gap_s, 3)},
+            "recorder": {**_own_costs(), "longest_read_gap_s": round(gap_s, 3)},
             "command": command,
         }
         self._writer.trailer(trailer)

@@ -133,8 +133,10 @@ def why_not(rung: Rung, symbols: Mapping[str, Sequence[Symbol]], btf: bool) -> s
     if rung.btf and not btf:
         return f"no BTF for struct {STRUCT} (/sys/kernel/btf/{DRIVER_MODULE})"
     missing = [probe.function for probe in rung.probes if probe.function not in symbols]
+    if missing == [rung.name]:
+        return "this kernel has no such function"
     if missing:
-        return f"this kernel has no function {', '.join(missing)}"
+        return f"this kernel has no {', '.join(missing)}"
     if rung.one_of and not any(probe.function in symbols for probe in rung.one_of):
         return f"this kernel has none of {', '.join(probe.function for probe in rung.one_of)}"
     return ""
