@@ -1,0 +1,1 @@
+"""Reproducible guests: images built from Debian packages, booted in QEMU, run by scenarios."""

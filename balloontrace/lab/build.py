@@ -1,0 +1,162 @@
+"""Builds one guest image: two Debian trees side by side, then the driver variant and the disks."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from balloontrace.errors import UserError
+from balloontrace.lab.host import as_root, require_tools, tool
+from balloontrace.lab.kernels import KERNELS_FILE, Kernel
+
+Progress = Callable[[str], None]
+
+_HERE = Path(__file__).parent
+_ROOTFS_SIZE = "6G"  # sparse; what a guest writes goes to its overlay
+_GUEST_PACKAGES = (
+    "bpftool",
+    "bpftrace",
+    "busybox-static",
+    "iproute2",
+    "kmod",
+    "openssh-server",
+    "procps",
+    "python3",
+    "python3-bpfcc",
+    "python3-pyroute2",
+    "python3-typer",
+)
+_BUILDER_PACKAGES = ("coccinelle", "libc6-dev", "lz4", "make", "pahole", "xz-utils", "zstd")
+_TOOLS = ("apt-get", "dpkg-deb", "mke2fs", "mmdebstrap", "ssh-keygen", "unshare", "xz")
+# What a killed mmdebstrap leaves mounted goes with its processes.
+_PRIVATE_MOUNTS = ("unshare", "--mount", "--")
+_UNWANTED_FILES = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
+_NO_NETWORK = re.compile(r"resolv|Could not connect|Network is unreachable|timed out", re.I)
+_NOT_IN_ARCHIVE = re.compile(
+    r"404 +Not Found|does not have a Release file|Unable to locate package"
+)
+
+
+def recipe_files() -> list[Path]:
+    """Return our own files an image depends on, this one included."""
+    scripts = [*(_HERE / "rootfs").iterdir(), *(_HERE / "drivers").iterdir()]
+    return [Path(__file__), _HERE / "assemble", *sorted(p for p in scripts if p.is_file())]
+
+
+def build_image(kernel: Kernel, work: Path, progress: Progress) -> Path:
+    """Build the kernel's image below ``work`` and return its directory, owned by the caller.
+
+    Raises UserError when a tool is missing or a step fails.
+    """
+    require_tools(_TOOLS)
+    out = work / "image"
+    out.mkdir()
+    keygen = [tool("ssh-keygen"), "-q", "-t", "ed25519", "-N", "", "-C", "balloontrace-lab"]
+    subprocess.run([*keygen, "-f", str(out / "ssh_key")], check=True)
+
+    progress(f"kernel {kernel.name}: downloading and unpacking Debian {kernel.suite}")
+    with ThreadPoolExecutor() as pool:
+        steps = [
+            pool.submit(_logged, _rootfs_command(kernel, work), work / "rootfs.log", progress),
+            pool.submit(_logged, _builder_command(kernel, work), work / "builder.log", progress),
+        ]
+        for step in steps:
+            step.result()
+
+    progress(f"kernel {kernel.name}: compiling the shrinker driver, making the disks")
+    script: list[str | Path] = ["sh", _HERE / "assemble", work, out, _HERE, _ROOTFS_SIZE]
+    _logged(as_root(script), work / "assemble.log", progress)
+    subprocess.run(as_root(["chown", "-R", f"{os.getuid()}:{os.getgid()}", out]), check=True)
+    _write_facts(kernel, out)
+    return out
+
+
+def _rootfs_command(kernel: Kernel, work: Path) -> list[str]:
+    hook = ["sh", str(_HERE / "rootfs" / "customize")]
+    key = work / "image" / "ssh_key.pub"
+    return as_root([
+        *_PRIVATE_MOUNTS,
+        # Debian's own initrd would take ten seconds to make; the hook makes a smaller one.
+        "env", "INITRD=No", tool("mmdebstrap"), "--variant=minbase", "--format=directory",
+        f"--include={','.join((kernel.image, *_GUEST_PACKAGES))}",
+        "--dpkgopt=force-unsafe-io",
+        *(f"--dpkgopt=path-exclude={pattern}" for pattern in _UNWANTED_FILES),
+        *_pins(kernel),
+        f'--customize-hook={shlex.join(hook)} "$1" {shlex.quote(str(key))}',
+        kernel.suite, work / "root", *kernel.sources,
+    ])  # fmt: skip
+
+
+def _builder_command(kernel: Kernel, work: Path) -> list[str]:
+    hook = ["sh", str(_HERE / "drivers" / "fetch-source")]
+    return as_root([
+        *_PRIVATE_MOUNTS,
+        # Unpacked, not configured: a compiler needs no maintainer scripts, and it is faster.
+        tool("mmdebstrap"), "--variant=extract", "--format=directory", "--include=?essential",
+        f"--include={','.join((kernel.headers, *_BUILDER_PACKAGES))}",
+        *_pins(kernel),
+        f'--extract-hook={shlex.join(hook)} "$1" {kernel.source}',
+        kernel.builder_suite, work / "builder", *kernel.builder_sources,
+    ])  # fmt: skip
+
+
+def _pins(kernel: Kernel) -> list[str]:
+    if not kernel.pins:
+        return []
+    write = f'printf %s {shlex.quote(kernel.pins)} > "$1/etc/apt/preferences.d/lab"'
+    return [f'--setup-hook=mkdir -p "$1/etc/apt/preferences.d" && {write}']
+
+
+def _logged(command: Sequence[str], log: Path, progress: Progress) -> None:
+    """Run a build step with its output in a log; mmdebstrap's own headlines are progress."""
+    with log.open("w", encoding="utf-8") as file, subprocess.Popen(
+        command, close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, errors="replace",
+    ) as process:  # fmt: skip
+        for line in process.stdout or ():
+            file.write(line)
+            if line.startswith("I: ") and line.endswith("...\n"):
+                progress(f"{log.stem}: {line[3:].strip()}")
+    if process.returncode != 0:
+        # The work directory goes away, the evidence stays beside it.
+        raise step_error(log.rename(log.parent.parent / f"failed-{log.name}"))
+
+
+def step_error(log: Path) -> UserError:
+    """Say in one line why a step failed, from the log it left."""
+    text = log.read_text(encoding="utf-8")
+    errors = [line for line in text.splitlines() if line.startswith(("E: ", "dpkg: error"))]
+    reason = errors[0][3:] if errors else next(reversed(text.splitlines()), "no output")
+    step = log.stem.removeprefix("failed-")
+    message = f"building the image failed in step {step}: {reason}"
+    if _NOT_IN_ARCHIVE.search(text):
+        return UserError(message, f"the archive has changed: correct {KERNELS_FILE}")
+    if _NO_NETWORK.search(text):
+        return UserError(message, "is the network up? the build downloads from Debian's archive")
+    if "No space left" in text:
+        return UserError(message, "free some disk space")
+    return UserError(message, f"see {log}")
+
+
+def _write_facts(kernel: Kernel, out: Path) -> None:
+    """Write image.json, and refuse a driver compiled from another kernel's source."""
+    lines = (out / "packages").read_text(encoding="utf-8").splitlines()
+    packages = dict(line.split(" ", 1) for line in lines)
+    release = (out / "release").read_text(encoding="utf-8").strip()
+    source = (out / "source-version").read_text(encoding="utf-8").strip()
+    version = packages[f"linux-image-{release}"]
+    if source != version:
+        raise UserError(
+            f"{kernel.source} {source} is not the source of the image's kernel {version}",
+            f"correct the sources of {kernel.name} in {KERNELS_FILE}",
+        )
+    facts = {"kernel": kernel.name, "release": release, "version": version, "packages": packages}
+    (out / "image.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    for name in ("packages", "release", "source-version"):
+        (out / name).unlink()

@@ -1,0 +1,68 @@
+"""A guest's serial console: written to a file, watched for the words that matter."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+READY = "balloontrace-lab: ready"
+_FAILED = "balloontrace-lab: failed"
+_PANIC = "Kernel panic - not syncing"
+_TAIL_LINES = 12
+
+
+class Console:
+    """Fed lines by one thread, waited on by others."""
+
+    def __init__(self, log: Path) -> None:
+        self._log = log
+        self._changed = threading.Condition()
+        self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
+        self._ready = False
+        self._trouble = ""
+        self._ended = False
+
+    def follow(self, stream: Iterable[str]) -> None:
+        """Read until the stream ends, that is, until QEMU does."""
+        try:
+            with self._log.open("w", encoding="utf-8", buffering=1) as log:
+                for line in stream:
+                    log.write(line)
+                    self._take(line.strip())
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+    def wait_ready(self, timeout_s: float) -> bool:
+        """Return True once the guest is usable, False when it is in trouble or time is up."""
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while not (self._ready or self._trouble or self._ended):
+                if not self._changed.wait(deadline - time.monotonic()):
+                    break
+            return self._ready and not self._trouble
+
+    @property
+    def trouble(self) -> str:
+        """Why the guest is lost (panic, failed boot, QEMU ended), or empty."""
+        with self._changed:
+            return self._trouble or ("QEMU ended" if self._ended else "")
+
+    def tail(self) -> list[str]:
+        """Return the last lines."""
+        with self._changed:
+            return list(self._tail)
+
+    def _take(self, line: str) -> None:
+        if not line:
+            return
+        with self._changed:
+            self._tail.append(line)
+            self._ready = self._ready or READY in line
+            if not self._trouble and (_PANIC in line or _FAILED in line):
+                self._trouble = line
+            self._changed.notify_all()

@@ -1,0 +1,51 @@
+"""The kernels the lab can boot, read from ``kernels.toml``."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+from balloontrace.errors import EXIT_USAGE, UserError
+
+KERNELS_FILE = Path(__file__).with_name("kernels.toml")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One table of ``kernels.toml``, where each field is explained."""
+
+    name: str
+    suite: str
+    sources: tuple[str, ...]
+    image: str
+    headers: str
+    source: str
+    builder_suite: str
+    builder_sources: tuple[str, ...]
+    pins: str
+
+
+def load_kernels() -> dict[str, Kernel]:
+    """Return every kernel by name, in the file's order."""
+    tables = tomllib.loads(KERNELS_FILE.read_text(encoding="utf-8"))
+    return {name: _kernel(name, table) for name, table in tables.items()}
+
+
+def find_kernel(name: str) -> Kernel:
+    """Return one kernel. Raises UserError if the data file has no such table."""
+    kernels = load_kernels()
+    if name not in kernels:
+        raise UserError(
+            f"the lab has no kernel {name!r}", f"it has {', '.join(kernels)}", EXIT_USAGE
+        )
+    return kernels[name]
+
+
+def _kernel(name: str, table: dict[str, str | list[str]]) -> Kernel:
+    userspace = {"builder_suite": table["suite"], "builder_sources": table["sources"], "pins": ""}
+    values = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in (userspace | table).items()
+    }
+    return Kernel(name=name, **values)  # type: ignore[arg-type]

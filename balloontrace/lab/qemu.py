@@ -1,0 +1,163 @@
+"""One QEMU process: its command line, its life, its certain end."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from balloontrace.errors import EXIT_USAGE, UserError
+from balloontrace.lab.console import Console
+from balloontrace.lab.host import tool
+from balloontrace.lab.image import Image
+
+DRIVERS = ("stock", "shrinker", "none")
+"""The balloon drivers a guest can have."""
+
+_KVM = Path("/dev/kvm")
+_ACCEL_OPTIONS = {
+    "kvm": ("-accel", "kvm", "-cpu", "host"),
+    # QEMU 7.2's cmpxchg16b makes 6.12 guests panic; a small translation cache is enough.
+    "tcg": ("-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-cx16"),
+}
+
+
+@dataclass(frozen=True)
+class GuestConfig:
+    """What a guest is made of. driver is ``stock``, ``shrinker`` or ``none``.
+
+    balloon_options are further properties of QEMU's virtio-balloon-pci, such as
+    ``free-page-reporting=on``.
+    """
+
+    kernel: str = "6.1"
+    driver: str = "stock"
+    memory_bytes: int = 1 << 30
+    cpus: int = 2
+    deflate_on_oom: bool = True
+    headers: bool = False
+    balloon_options: tuple[str, ...] = ()
+
+
+def choose_accel() -> str:
+    """Return ``kvm`` where it truly works, else ``tcg``; BALLOONTRACE_ACCEL overrides.
+
+    A nested host without vmx or svm may offer /dev/kvm and boot no kernel on it. Raises
+    UserError if the variable has another value.
+    """
+    wanted = os.environ.get("BALLOONTRACE_ACCEL", "")
+    if wanted:
+        if wanted not in _ACCEL_OPTIONS:
+            raise UserError(f"BALLOONTRACE_ACCEL is {wanted!r}", "set it to kvm or tcg", EXIT_USAGE)
+        return wanted
+    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    virtualises = re.search(r"^flags\s*:.*\b(vmx|svm)\b", cpuinfo, re.MULTILINE)
+    return "kvm" if virtualises and os.access(_KVM, os.R_OK | os.W_OK) else "tcg"
+
+
+def qemu_argv(
+    config: GuestConfig, image: Image, overlay: Path, accel: str, qmp_fd: int
+) -> list[str]:
+    """Return QEMU's command line, without the program itself. qmp_fd is a connected socket."""
+    balloon = ["virtio-balloon-pci"]
+    balloon += [f"deflate-on-oom={'on' if config.deflate_on_oom else 'off'}"]
+    balloon += config.balloon_options
+    argv = [
+        "-machine", "q35", *_ACCEL_OPTIONS[accel],
+        "-m", f"{config.memory_bytes >> 20}M", "-smp", str(config.cpus),
+        "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
+        "-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control",
+        "-kernel", str(image.vmlinuz), "-initrd", str(image.initrd),
+        "-append", kernel_parameters(config),
+        "-drive", f"file={_escaped(overlay)},if=virtio,format=qcow2,cache=unsafe",
+        "-netdev", "user,id=net,hostfwd=tcp:127.0.0.1:0-:22",
+        "-device", "virtio-net-pci,netdev=net",
+        "-device", ",".join(balloon),
+    ]  # fmt: skip
+    if config.headers:
+        argv += ["-drive", f"file={_escaped(image.headers)},if=virtio,format=raw,readonly=on"]
+    return argv
+
+
+def kernel_parameters(config: GuestConfig) -> str:
+    """Return the guest kernel's command line."""
+    parameters = ["root=/dev/vda console=ttyS0 net.ifnames=0 loglevel=4 panic=-1"]
+    parameters += [f"balloontrace.driver={config.driver}"]
+    if config.headers:
+        parameters += ["balloontrace.headers=/dev/vdb"]
+    return " ".join(parameters)
+
+
+def make_overlay(image: Image, overlay: Path) -> None:
+    """Create the disposable disk that takes all the guest writes."""
+    argv = [tool("qemu-img"), "create", "-q", "-f", "qcow2", "-F", "raw"]
+    done = subprocess.run(
+        [*argv, "-b", str(image.rootfs.absolute()), str(overlay)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    if done.returncode != 0:
+        raise UserError(f"cannot create the guest's disk: {done.stderr.strip()}")
+
+
+def qemu_version() -> str:
+    """Return QEMU's version, such as ``7.2.22``."""
+    argv = [tool("qemu-system-x86_64"), "--version"]
+    text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+    return text.split()[3]
+
+
+class Qemu:
+    """A running QEMU. It ends with `stop`, and with this process whatever kills that."""
+
+    def __init__(self, argv: Sequence[str], qmp_fd: int, console: Console) -> None:
+        # The kernel ties the death signal to the parent's thread, not to its process: so the
+        # thread that starts QEMU is the one that follows its console to the end.
+        command = [tool("setpriv"), "--pdeathsig", "KILL", "--", tool("qemu-system-x86_64"), *argv]
+        self._process: subprocess.Popen[str] | None = None
+        self._started = threading.Event()
+        self._thread = threading.Thread(
+            target=self._live, args=(command, qmp_fd, console), name="console", daemon=True
+        )
+        self._thread.start()
+        self._started.wait()
+
+    def stop(self) -> None:
+        """Kill QEMU, which has nothing to save, and wait for its end."""
+        if self._process is not None:
+            self._process.kill()
+        self._thread.join()
+
+    def _live(self, command: list[str], qmp_fd: int, console: Console) -> None:
+        try:
+            process = subprocess.Popen(
+                command, pass_fds=(qmp_fd,), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, encoding="utf-8", errors="replace",
+            )  # fmt: skip
+            self._process = process
+        except OSError as error:
+            console.follow([f"cannot start QEMU: {error}\n"])
+            return
+        finally:
+            self._started.set()
+        with process:
+            console.follow(process.stdout or ())
+
+
+def start_qemu(
+    config: GuestConfig, image: Image, overlay: Path, console: Console
+) -> tuple[Qemu, socket.socket]:
+    """Start QEMU and return it with our end of its monitor's socket."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        argv = qemu_argv(config, image, overlay, choose_accel(), theirs.fileno())
+        return Qemu(argv, theirs.fileno(), console), ours
+
+
+def _escaped(path: Path) -> str:
+    """A comma ends a value in QEMU's option syntax unless doubled."""
+    return str(path).replace(",", ",,")

@@ -1,0 +1,85 @@
+"""QEMU's monitor protocol over an already connected socket, for callers without asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import socket
+import threading
+from typing import Any
+
+from qemu.qmp import QMPClient, QMPError
+
+from balloontrace.errors import UserError
+from balloontrace.lab.sizes import BALLOON_PAGE_BYTES
+
+_TIMEOUT_S = 60.0
+_SSH_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+22\b")
+
+
+class Monitor:
+    """One QMP session. Safe to use from several threads.
+
+    Every method raises UserError when QEMU is gone, refuses the command, or does not answer.
+    """
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._client = QMPClient("balloontrace-lab")
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="qmp", daemon=True)
+        self._thread.start()
+        try:
+            self._call("connect", self._client.connect(connection))
+        except UserError:
+            self._stop_loop()
+            raise
+
+    def execute(self, command: str, **arguments: object) -> Any:
+        """Run one QMP command and return its answer."""
+        return self._call(command, self._client.execute(command, arguments or None))
+
+    def ssh_port(self) -> int:
+        """Return the host's port that QEMU chose to forward to the guest's port 22."""
+        table = self.execute("human-monitor-command", **{"command-line": "info usernet"})
+        match = _SSH_FORWARD.search(table)
+        if match is None:
+            raise UserError("QEMU forwards no port to the guest's sshd", f"it said {table!r}")
+        return int(match[1])
+
+    def close(self) -> None:
+        """End the session; QEMU goes on."""
+        with contextlib.suppress(UserError):  # QEMU may have gone first
+            self._call("disconnect", self._client.disconnect())
+        self._stop_loop()
+
+    def _call(self, what: str, coroutine: Any) -> Any:
+        future = asyncio.run_coroutine_threadsafe(
+            asyncio.wait_for(coroutine, _TIMEOUT_S), self._loop
+        )
+        try:
+            return future.result()
+        except (QMPError, OSError, EOFError, TimeoutError) as error:
+            raise UserError(f"QMP command {what} failed: {error or 'no answer'}") from error
+
+    def _stop_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class Balloon:
+    """The host's hand on the balloon. Sizes are balloon pages (4 KiB) inside the balloon."""
+
+    def __init__(self, monitor: Monitor, memory_bytes: int) -> None:
+        self._monitor = monitor
+        self.memory_pages = memory_bytes // BALLOON_PAGE_BYTES
+
+    def set_target_pages(self, pages: int) -> None:
+        """Ask the guest for a balloon of that many pages. It complies when and if it can."""
+        self._monitor.execute("balloon", value=(self.memory_pages - pages) * BALLOON_PAGE_BYTES)
+
+    def actual_pages(self) -> int:
+        """Return the balloon's size as the guest last told it."""
+        actual: int = self._monitor.execute("query-balloon")["actual"]
+        return self.memory_pages - actual // BALLOON_PAGE_BYTES

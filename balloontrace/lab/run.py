@@ -1,0 +1,189 @@
+"""Runs one scenario in one guest and brings the evidence back."""
+
+from __future__ import annotations
+
+import re
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from balloontrace.errors import UserError
+from balloontrace.lab.guest import Guest, RemoteProcess
+from balloontrace.lab.hostlog import BalloonWatch, HostLog, log_clocks
+from balloontrace.lab.image import ensure_image
+from balloontrace.lab.kernels import find_kernel
+from balloontrace.lab.qemu import GuestConfig, choose_accel, qemu_version
+from balloontrace.lab.scenario import Scenario, Step
+from balloontrace.lab.sizes import BALLOON_PAGE_BYTES, format_size
+
+Progress = Callable[[str], None]
+
+_RECORDING = "/root/rec.btrace"
+_READY_FILE = "/run/bt.ready"
+_WORKLOAD_FILE = "/root/workload"
+_RECORD_START_S = 90.0
+_RECORD_STOP_S = 120.0
+_WORKLOAD_FILL_S = 300.0
+_SETTLE_S = 5.0
+_FILES = ("btrace", "host.jsonl", "console.log", "record.log")
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """How one balloon step went. seconds counts from the target to its outcome.
+
+    outcome: ``reached``; ``settled``, at rest short of the target after the workload was stopped
+    (the shrinker driver drops a target it has once filled, even if reclaim empties the balloon
+    again meanwhile); ``missed``, still on its way when the time was over.
+    under_workload: the target was reached while the workload ran.
+    """
+
+    target_pages: int
+    outcome: str
+    under_workload: bool
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run left behind; boot_s is the time from QEMU's start to the first command."""
+
+    recording: Path
+    host_view: Path
+    boot_s: float
+    steps: tuple[StepResult, ...]
+
+
+def run_scenario(
+    scenario: Scenario, config: GuestConfig, out: Path, progress: Progress
+) -> RunResult:
+    """Boot a guest, record it while the scenario runs, and fetch the recording into ``out``.
+
+    The files are named ``<scenario>-<driver>.*``. Raises UserError when anything fails,
+    GuestDied and GuestHung among them; the console log and the host's view stay.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    stem = f"{scenario.name}-{config.driver}"
+    path = {kind: out / f"{stem}.{kind}" for kind in _FILES}
+    path["btrace"].unlink(missing_ok=True)  # never an old recording beside a new console log
+    image = ensure_image(find_kernel(config.kernel), progress)
+    progress(
+        f"{stem}: booting a guest, kernel {config.kernel}, "
+        f"{format_size(config.memory_bytes)}, {config.cpus} CPUs, {choose_accel()}"
+    )
+    with (
+        HostLog(path["host.jsonl"]) as log,
+        Guest(image, config, path["console.log"]) as guest,
+    ):
+        log.write("run", None, **_metadata(scenario, config, image.release))
+        log_clocks(log, guest)
+        guest.push_tree()
+        progress(f"{stem}: ready after {guest.boot_s:.0f} s, starting the recorder")
+        recorder = _start_recorder(guest, path["record.log"])
+        steps = _Run(scenario, guest, log, lambda text: progress(f"{stem}: {text}")).play()
+        _stop_recorder(recorder, path["record.log"])
+        log_clocks(log, guest)
+        guest.fetch(_RECORDING, path["btrace"])
+    return RunResult(path["btrace"], path["host.jsonl"], guest.boot_s, tuple(steps))
+
+
+class _Run:
+    """The schedule of one scenario in a booted guest."""
+
+    def __init__(self, scenario: Scenario, guest: Guest, log: HostLog, progress: Progress) -> None:
+        self._scenario = scenario
+        self._guest = guest
+        self._log = log
+        self._progress = progress
+        self._workload: RemoteProcess | None = None
+
+    def play(self) -> list[StepResult]:
+        if self._scenario.read_file is not None:
+            self._start_workload(int(self._scenario.read_file * self._guest.config.memory_bytes))
+        with BalloonWatch(self._guest.balloon, self._log) as watch:
+            try:
+                results = [self._step(step, watch) for step in self._scenario.steps]
+            except UserError as error:
+                raise self._guest.lost() or error from error
+        self._stop_workload()
+        return results
+
+    def _step(self, step: Step, watch: BalloonWatch) -> StepResult:
+        if step.stop_workload:
+            self._stop_workload()
+        balloon = self._guest.balloon
+        pages = int(step.target * balloon.memory_pages)
+        started = time.monotonic()
+        self._log.write("target", pages=pages, bytes=pages * BALLOON_PAGE_BYTES)
+        balloon.set_target_pages(pages)
+        self._progress(f"balloon target {format_size(pages * BALLOON_PAGE_BYTES)}")
+
+        outcome = watch.wait_for(pages, step.limit_s)
+        under_workload = outcome == "reached" and self._workload is not None
+        if outcome != "reached" and step.at_limit == "stop-workload":
+            self._progress(f"not reached in {step.limit_s:.0f} s, stopping the workload")
+            self._stop_workload()
+            outcome = watch.wait_for(pages, step.grace_s, _SETTLE_S)
+        seconds = time.monotonic() - started
+        self._log.write(outcome, pages=balloon.actual_pages())
+        self._progress(f"{outcome} after {seconds:.1f} s")
+        return StepResult(pages, outcome, under_workload, seconds)
+
+    def _start_workload(self, size: int) -> None:
+        """Fill the page cache with a sparse file, then read it over and over."""
+        self._progress(f"filling the page cache with a file of {format_size(size)}")
+        read = f"cat {_WORKLOAD_FILE} > /dev/null"
+        self._guest.run(
+            f"truncate -s {size} {_WORKLOAD_FILE} && {read}", timeout_s=_WORKLOAD_FILL_S
+        )
+        self._workload = self._guest.popen(["sh", "-c", f"while :; do {read}; done"])
+        self._log.write("workload", state="start", bytes=size)
+
+    def _stop_workload(self) -> None:
+        if self._workload is None:
+            return
+        self._workload.kill_group()
+        self._workload = None
+        self._log.write("workload", state="stop")
+
+
+def _metadata(scenario: Scenario, config: GuestConfig, release: str) -> dict[str, object]:
+    cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    model = re.search(r"^model name\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
+    return {
+        "scenario": scenario.name,
+        "guest": asdict(config),
+        "kernel_release": release,
+        "accel": choose_accel(),
+        "qemu": qemu_version(),
+        "host_cpu": model[1] if model else "unknown",
+    }
+
+
+def _start_recorder(guest: Guest, log: Path) -> RemoteProcess:
+    """Start `balloontrace record` in the guest and wait until it is attached."""
+    record = ["balloontrace", "record", "-f", "-o", _RECORDING, "--ready-file", _READY_FILE]
+    with log.open("wb") as stderr:
+        recorder = guest.popen(record, stderr=stderr)
+    wait = f"until [ -e {_READY_FILE} ]; do kill -0 {recorder.pid} || exit 1; sleep 0.1; done"
+    if guest.run(wait, check=False, timeout_s=_RECORD_START_S).returncode != 0:
+        recorder.communicate()
+        raise _recorder_error("did not start", log)
+    return recorder
+
+
+def _stop_recorder(recorder: RemoteProcess, log: Path) -> None:
+    if recorder.poll() is not None:
+        raise _recorder_error("ended before the scenario did", log)
+    recorder.send_signal(signal.SIGINT)
+    status, _, _ = recorder.communicate(_RECORD_STOP_S)
+    if status != 0:
+        raise _recorder_error(f"ended with status {status}", log)
+
+
+def _recorder_error(what: str, log: Path) -> UserError:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    said = f"it said: {lines[-1]}" if lines else "it said nothing"
+    return UserError(f"the recorder in the guest {what}; {said}", f"see {log}")
