@@ -1,0 +1,1 @@
+"""Benchmarks, run by make; each prints the figures the docs state."""

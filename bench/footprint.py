@@ -69,7 +69,11 @@ def record_scenarios() -> bool:
     """Both scenarios: the recorder's peak memory, and what was lost."""
     holds = True
     with TemporaryDirectory() as out:
-        for name, driver in (("idle", "stock"), ("page-cache", "stock"), ("page-cache", "shrinker")):
+        for name, driver in (
+            ("idle", "stock"),
+            ("page-cache", "stock"),
+            ("page-cache", "shrinker"),
+        ):
             scenario = find_scenario(name)
             config = GuestConfig(driver=driver, memory_bytes=scenario.memory_bytes)
             run = run_scenario(scenario, config, Path(out), progress)

@@ -53,17 +53,16 @@ def plain_bcc_script() -> str:
     lines = [
         "import os, signal, sys",
         "from bcc import BPF",
-        "from balloontrace.tracers.loader import definitions, source, struct_offsets",
+        "from balloontrace.tracers.loader import definitions, fill_stages, source, struct_offsets",
         "from balloontrace.tracers.seams import DRIVER_MODULE, MEMBERS, STRUCT",
         "offsets = struct_offsets(STRUCT, list(MEMBERS.values()), DRIVER_MODULE)",
         "bpf = BPF(text=source(), cflags=definitions(1 << 20, offsets))",
+        "fill_stages(bpf)",
     ]
     for probe in probes():
         lines.append(f"bpf.attach_kprobe(event={probe.function!r}, fn_name={probe.entry!r})")
         if probe.exit:
-            lines.append(
-                f"bpf.attach_kretprobe(event={probe.function!r}, fn_name={probe.exit!r})"
-            )
+            lines.append(f"bpf.attach_kretprobe(event={probe.function!r}, fn_name={probe.exit!r})")
     lines += ["print('attached', flush=True)", "signal.pause()"]
     return "\n".join(lines)
 
@@ -93,7 +92,8 @@ def measure(tool: str) -> dict[str, object]:
     seconds = time.monotonic() - started
     with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
         fields = dict(line.split(":", 1) for line in status)
-    os.kill(process.pid, signal.SIGINT if tool != PLAIN_BCC else signal.SIGKILL)
+    # bpftrace misses a SIGINT that comes just before it sleeps: nothing polite for the others.
+    os.kill(process.pid, signal.SIGINT if tool == OURS else signal.SIGKILL)
     process.communicate()
     return {"tool": tool, "seconds": seconds, "rss_bytes": int(fields["VmRSS"].split()[0]) * 1024}
 

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from balloontrace.errors import UserError
 
-MAPS = ("events", "counters", "calls", "level")
-"""The maps handed over, in this order, before the probes' descriptors."""
+MAPS = ("events", "counters", "calls", "level", "stages")
+"""The maps handed over, in this order, before the probes' descriptors. `stages` is only held: the
+kernel empties an array of programs when nobody has it open any more."""
 
 _MESSAGE_BYTES = 1 << 18
 _MAX_DESCRIPTORS = 250

@@ -21,7 +21,8 @@ RING_BYTES = 1 << 20
 
 
 class Options(NamedTuple):
-    """What `record` was asked for. path: '-' is stdout; duration_s: None is until it is ended."""
+    """What `record` was asked for. path: '-' is stdout; duration_s: None is until it is ended;
+    btf: use the driver's structure offsets if the kernel tells them."""
 
     path: str
     overwrite: bool = False
@@ -31,13 +32,14 @@ class Options(NamedTuple):
     strict: bool = False
     ready_file: str | None = None
     ring_bytes: int = RING_BYTES
+    btf: bool = True
 
 
 def record(options: Options) -> NoReturn:
     """Become a recorder. Raises UserError if that cannot be; does not return otherwise."""
     require_traceable()
     output = 1 if options.path == "-" else _create(options.path, options.overwrite)
-    child, channel = loader.start(options.ring_bytes)
+    child, channel = loader.start(options.ring_bytes, options.btf)
     for descriptor in {output, channel.fileno()} - {1}:
         os.set_inheritable(descriptor, True)
     inner = {

@@ -40,10 +40,13 @@ _SOURCE = Path(__file__).parent / "bpf" / "balloon.c"
 _STUBS = Path(__file__).parent / "bpf" / "stubs"
 _RING_PAGE_BYTES = 4096
 
+STAGES = (b"entered", b"returned")
+"""The programs in the map `stages`, by index."""
+
 _INSTALL = "apt install python3-bpfcc (Debian, Ubuntu), dnf install python3-bcc (Fedora)"
 
 
-def start(ring_bytes: int) -> tuple[int, socket.socket]:
+def start(ring_bytes: int, btf: bool) -> tuple[int, socket.socket]:
     """Fork the loader. Returns its process id and the socket on which it answers."""
     ours, theirs = handover.channel()
     pid = os.fork()
@@ -54,7 +57,7 @@ def start(ring_bytes: int) -> tuple[int, socket.socket]:
         ours.close()
         # Ctrl-C is the recorder's to handle; it goes to every process of the terminal's group.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        handover.send(theirs, _load(os.getppid(), ring_bytes))
+        handover.send(theirs, _load(os.getppid(), ring_bytes, btf))
     except UserError as error:
         handover.send_error(theirs, error)
     except BaseException:
@@ -65,16 +68,18 @@ def start(ring_bytes: int) -> tuple[int, socket.socket]:
     return 0, ours
 
 
-def _load(recorder: int, ring_bytes: int) -> handover.Handover:
+def _load(recorder: int, ring_bytes: int, btf: bool) -> handover.Handover:
     """Everything the child does: look, compile, attach."""
     found: dict[str, list[Symbol]] = {}
     look = threading.Thread(target=lambda: found.update(find_functions(functions(), MODULES)))
     look.start()
-    offsets = struct_offsets(STRUCT, list(MEMBERS.values()), DRIVER_MODULE)
+    members = list(MEMBERS.values())
+    offsets = struct_offsets(STRUCT, members, DRIVER_MODULE) if btf else None
     with _captured_output() as words:
         bpf = _compile(ring_bytes, offsets, words)
         look.join()
         before = balloon_counters()
+        fill_stages(bpf)
         attached = _Attached(bpf, found, offsets is not None)
         seams = {seam.name: attached.seam(seam) for seam in SEAMS}
         after = balloon_counters()
@@ -149,6 +154,13 @@ def _compile(ring_bytes: int, offsets: Mapping[str, int] | None, words: _Words) 
             "is BPF disabled here (lockdown, CONFIG_BPF_SYSCALL)?" if unsupported else "",
             EXIT_UNSUPPORTED if unsupported else EXIT_FAILURE,
         ) from None
+
+
+def fill_stages(bpf: Any) -> None:
+    """Load the programs that the others go on to (bpf/balloon.c)."""
+    table = bpf[b"stages"]
+    for number, stage in enumerate(STAGES):
+        table[table.Key(number)] = table.Leaf(bpf.load_func(stage, bpf.KPROBE).fd)
 
 
 class _Attached:

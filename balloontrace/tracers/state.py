@@ -40,10 +40,13 @@ _COUNTERS = struct.Struct(f"@{len(COUNTERS)}Q")
 _TASK = struct.Struct("@IIIII16sxxxx")
 _SLOT = struct.Struct("@QQII")
 
+_SLOTS = 16
+"""A power of two with room for CALLS: what indexes it is masked, which the verifier understands."""
+
 COUNTERS_BYTES = _KINDS * _COUNTERS.size
 """Size of one CPU's counters, one element of the map `counters`."""
 
-TASK_BYTES = _TASK.size + len(CALLS) * _SLOT.size
+TASK_BYTES = _TASK.size + _SLOTS * _SLOT.size
 """Size of one value of the map `calls`."""
 
 
@@ -55,11 +58,22 @@ def c_header() -> str:
         f'_Static_assert(1 << CALL_{bit.name.upper()} == WITHIN_{bit.name.upper()}, "");\n'
         for bit in events.WITHIN
     )
+    kinds = "\n".join(
+        f"\tcase CALL_{name.upper()}: return KIND_{kind.upper()};" for name, kind in CALLS if kind
+    )
     return f"""enum call {{
 {calls}
-	CALLS,
 }};
-{within}struct counters {{
+#define SLOTS {_SLOTS}
+{within}#define WITHIN_MASK {sum(bit.number for bit in events.WITHIN)}
+static inline u32 kind_of_call(u32 call)
+{{
+	switch (call) {{
+{kinds}
+	default: return 0;
+	}}
+}}
+struct counters {{
 {counters}
 }};
 struct cpu_counters {{
@@ -78,7 +92,7 @@ struct task_calls {{
 	u32 orphan; /* kind of the call the open CALL_ACK belongs to, if its entry was not seen */
 	u32 pid;
 	char comm[16];
-	struct slot slot[CALLS];
+	struct slot slot[SLOTS];
 }};
 """
 

@@ -155,6 +155,6 @@ def test_a_zip_bomb_is_not_inflated(whole: bytes) -> None:
 
 def test_a_full_disk_is_said_in_one_line() -> None:
     fd = os.open("/dev/full", os.O_WRONLY)
-    with pytest.raises(UserError, match="cannot go on writing x.btrace: No space left"):
+    with pytest.raises(UserError, match=r"cannot go on writing x\.btrace: No space left"):
         Writer(fd, "x.btrace")
     os.close(fd)

@@ -45,6 +45,7 @@ def command(
     strict: bool = typer.Option(False, "--strict", help="Exit with 4 if events were lost."),
     ring_kib: int = typer.Option(1024, "--ring-kib", hidden=True),
     ready_file: Optional[str] = typer.Option(None, "--ready-file", hidden=True),
+    btf: bool = typer.Option(True, "--btf/--no-btf", hidden=True),
 ) -> None:
     """Trace this guest's balloon until Ctrl-C, -d, or COMMAND's end.
 
@@ -67,5 +68,6 @@ def command(
             strict=strict,
             ready_file=ready_file,
             ring_bytes=ring_kib * 1024,
+            btf=btf,
         )
     )

@@ -2,10 +2,12 @@
 /*
  * One event for each call of the balloon driver.
  *
- * Every seam has an entry and a return program. The entry notes the call in the task's slot of
- * `calls`; the return writes the event. Which calls a task is in at that moment (`open`) tells a
- * leak's cause. A call still open when the recording ends stands in `calls`, from where the recorder
- * takes it.
+ * Every seam has a program at its entry and one at its return. They only name the call and go on to
+ * one of two programs by a tail call, for what has to be done is nearly the same for all: `entered`
+ * notes the call in the task's slot of `calls`, `returned` writes the event. (Two big programs and
+ * many of a few instructions also compile in half the time.) Which calls a task is in at that moment
+ * (`open`) tells a leak's cause. A call still open when the recording ends stands in `calls`, from
+ * where the recorder takes it.
  *
  * Compiled by BCC against stubs/, behind the declarations of events.py (the event) and state.py (what
  * is kept between entry and return), and these definitions of loader.py:
@@ -26,12 +28,14 @@ struct level {
 
 BPF_RINGBUF_OUTPUT(events, RING_PAGES);
 BPF_TABLE("hash", u32, struct task_calls, calls, 1024);
-BPF_ARRAY(fresh, struct task_calls, 1);
-BPF_ARRAY(last_target, u64, 1);
 BPF_F_TABLE("array", u32, struct cpu_counters, counters, CPUS, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct level, level, 1, BPF_F_MMAPABLE);
+BPF_ARRAY(fresh, struct task_calls, 1); /* zeros: too large for the stack */
+BPF_ARRAY(last_target, u64, 1);
+BPF_PERCPU_ARRAY(current_call, u32, 1);
+BPF_PROG_ARRAY(stages, 2); /* 0: entered, 1: returned */
 
-/* A probe runs with preemption off, and an interrupt's probes count other kinds: no atomics. */
+/* A probe runs with preemption off, and an interrupt's probe counts another kind: no atomics. */
 static __always_inline struct counters *counters_of(u32 kind)
 {
 	u32 cpu = bpf_get_smp_processor_id();
@@ -48,6 +52,55 @@ static __always_inline void count_entered(u32 kind)
 		n->entered++;
 }
 
+static __always_inline struct task_calls *current_calls(void)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+
+	return calls.lookup(&tid);
+}
+
+/* The call a stage is to deal with. Masked rather than compared: the verifier then knows its bounds in
+ * whatever register the compiler keeps it. */
+static __always_inline u32 call_to_stage(void)
+{
+	u32 zero = 0, *number = current_call.lookup(&zero);
+
+	return number ? *number & (SLOTS - 1) : 0;
+}
+
+static __always_inline bool is_open(const struct task_calls *t, u32 call)
+{
+	return t->open & (1 << call);
+}
+
+static __always_inline u32 within(const struct task_calls *t)
+{
+	return t->open & WITHIN_MASK;
+}
+
+static __always_inline u32 pages32(u64 pages)
+{
+	return pages < UNKNOWN_PAGES ? (u32)pages : UNKNOWN_PAGES - 1;
+}
+
+static __always_inline u32 kernel_u32(u64 address)
+{
+	u32 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
+	return value;
+}
+
+static __always_inline u64 kernel_u64(u64 address)
+{
+	u64 value = 0;
+
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)address);
+	return value;
+}
+
+/* ---- writing an event ---- */
+
 static __always_inline u64 wake_flag(void)
 {
 	u32 zero = 0;
@@ -59,216 +112,370 @@ static __always_inline u64 wake_flag(void)
 	return l->written - l->read > WAKE_EVENTS ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
 }
 
+static __always_inline void count_written(u32 kind)
+{
+	struct counters *n = counters_of(kind);
+
+	if (n)
+		n->written++;
+}
+
+static __always_inline void count_lost(u32 kind, u32 pages)
+{
+	struct counters *n = counters_of(kind);
+
+	if (!n)
+		return;
+	n->lost++;
+	if (pages != UNKNOWN_PAGES)
+		n->lost_pages += pages;
+}
+
+/* The event of a call of this task that has returned. */
 static __always_inline void emit(u32 kind, const struct slot *slot, u32 done, u32 within, u32 queue,
 				 u32 flags)
 {
-	struct counters *n = counters_of(kind);
 	struct balloon_event *e = events.ringbuf_reserve(sizeof(*e));
 	u64 id = bpf_get_current_pid_tgid();
 
-	if (!n) {
-		if (e)
-			events.ringbuf_discard(e, BPF_RB_NO_WAKEUP);
-		return;
-	}
 	if (!e) {
-		n->lost++;
-		if (done != UNKNOWN_PAGES)
-			n->lost_pages += done;
+		count_lost(kind, done);
 		return;
 	}
-	n->written++;
+	count_written(kind);
 	e->start_ns = slot->start;
-	e->duration_ns = kind == KIND_NOTICE ? 0 : bpf_ktime_get_ns() - slot->start;
+	e->duration_ns = bpf_ktime_get_ns() - slot->start;
 	e->asked = slot->asked;
 	e->done = done;
-	e->tid = kind == KIND_NOTICE ? 0 : (u32)id;
-	e->pid = kind == KIND_NOTICE ? 0 : id >> 32;
+	e->tid = (u32)id;
+	e->pid = id >> 32;
 	e->cpu = bpf_get_smp_processor_id();
 	e->kind = kind;
 	e->within = within;
 	e->queue = queue;
 	e->flags = flags;
 	e->reserved = 0;
-	if (kind == KIND_NOTICE) /* the task is only the one that was interrupted */
-		__builtin_memset(e->comm, 0, sizeof(e->comm));
-	else
-		bpf_get_current_comm(e->comm, sizeof(e->comm));
+	bpf_get_current_comm(e->comm, sizeof(e->comm));
 	events.ringbuf_submit(e, wake_flag());
 }
 
-static __always_inline u32 pages32(u64 pages)
-{
-	return pages < UNKNOWN_PAGES ? (u32)pages : UNKNOWN_PAGES - 1;
-}
-
-static __always_inline struct task_calls *current_calls(void)
-{
-	u32 tid = bpf_get_current_pid_tgid();
-
-	return calls.lookup(&tid);
-}
-
-/* The task enters `call`; `kind` is the event its return will write, 0 for none. */
-static __always_inline struct task_calls *enter(u32 call, u32 kind, u64 object, u32 asked)
-{
-	u64 id = bpf_get_current_pid_tgid();
-	struct task_calls *t;
-	u32 tid = id, zero = 0;
-
-	count_entered(kind);
-	t = calls.lookup(&tid);
-	if (!t) {
-		struct task_calls *empty = fresh.lookup(&zero);
-
-		if (!empty)
-			return 0;
-		calls.update(&tid, empty);
-		t = calls.lookup(&tid);
-		if (!t) {
-			struct counters *n = counters_of(kind);
-
-			if (n)
-				n->untracked++;
-			return 0;
-		}
-		t->pid = id >> 32;
-		bpf_get_current_comm(t->comm, sizeof(t->comm));
-	}
-	t->open |= 1 << call;
-	t->slot[call].start = bpf_ktime_get_ns();
-	t->slot[call].object = object;
-	t->slot[call].asked = asked;
-	t->slot[call].done = 0;
-	return t;
-}
-
-/* The task returns from `call`: its slot if the entry was seen, else 0. */
-static __always_inline struct slot *leave(struct task_calls *t, u32 call)
-{
-	if (!t || !(t->open & (1 << call)))
-		return 0;
-	t->open &= ~(1 << call);
-	return &t->slot[call];
-}
-
-/* The last thing a return program does: the slots are gone after this. */
-static __always_inline void forget_if_idle(struct task_calls *t)
-{
-	u32 tid = bpf_get_current_pid_tgid();
-
-	if (!t->open)
-		calls.delete(&tid);
-}
-
-static __always_inline u32 within(const struct task_calls *t)
-{
-	return t->open & ((1 << CALL_ACK) - 1);
-}
-
-/* ---- the size worker: update_balloon_size_func(work), with fill_balloon inlined ---- */
-
-int worker_entry(struct pt_regs *ctx)
-{
-	struct task_calls *t = enter(CALL_WORKER, KIND_FILL, PT_REGS_PARM1(ctx), UNKNOWN_PAGES);
-
-	if (!t)
-		return 0;
-	/* Nothing calls the worker: whatever else seems open has lost its return. */
-	t->open = 1 << CALL_WORKER;
-	t->leaked = 0;
-	return 0;
-}
-
-int worker_return(struct pt_regs *ctx)
-{
-	struct task_calls *t = current_calls();
-	struct slot *s = leave(t, CALL_WORKER);
-	struct counters *n;
-	bool filled;
-
-	if (!s)
-		return 0;
-	if (s->done)
-		filled = true;
-	else if (t->leaked)
-		filled = false;
-	else if (s->asked != UNKNOWN_PAGES)
-		filled = s->asked > 0;
-	else /* an allocation that failed sleeps for 200 ms; a worker without work returns at once */
-		filled = bpf_ktime_get_ns() - s->start >= 200000000ull;
-	if (filled) {
-		emit(KIND_FILL, s, s->done, 0, QUEUE_NONE, 0);
-	} else {
-		n = counters_of(KIND_FILL);
-		if (n)
-			n->entered--; /* it was no fill */
-	}
-	forget_if_idle(t);
-	return 0;
-}
-
-/* ---- leak_balloon(vb, num) ---- */
-
-int leak_entry(struct pt_regs *ctx)
-{
-	enter(CALL_LEAK, KIND_LEAK, 0, pages32(PT_REGS_PARM2(ctx)));
-	return 0;
-}
-
-int leak_return(struct pt_regs *ctx)
-{
-	struct task_calls *t = current_calls();
-	struct slot *s = leave(t, CALL_LEAK);
-
-	if (!s)
-		return 0;
-	if (within(t) == 1 << CALL_WORKER)
-		t->leaked = 1;
-	emit(KIND_LEAK, s, (u32)PT_REGS_RC(ctx), within(t), QUEUE_NONE, 0);
-	forget_if_idle(t);
-	return 0;
-}
-
-/* ---- tell_host(vb, vq), and how many pages it tells ---- */
+/* ---- a call is entered ---- */
 
 /* The pages of the open ack are the done of the call that moves them. Where that call was entered
  * before the probes were there, the ack is all there is to know of it: its return tells. */
 static __always_inline void credit(struct task_calls *t, u32 pages)
 {
 	t->slot[CALL_ACK].asked = pages;
-	if (t->open & (1 << CALL_LEAK))
+	if (is_open(t, CALL_LEAK))
 		t->slot[CALL_LEAK].done += pages;
-	else if (t->open & (1 << CALL_MIGRATE))
+	else if (is_open(t, CALL_MIGRATE))
 		return;
-	else if (t->queue == QUEUE_INFLATE && t->open & (1 << CALL_WORKER))
+	else if (t->queue == QUEUE_INFLATE && is_open(t, CALL_WORKER))
 		t->slot[CALL_WORKER].done += pages;
-	else
-		t->orphan = t->queue == QUEUE_INFLATE   ? KIND_FILL :
-			    t->queue == QUEUE_DEFLATE ? KIND_LEAK :
-							0;
+	else if (t->queue == QUEUE_INFLATE)
+		t->orphan = KIND_FILL;
+	else if (t->queue == QUEUE_DEFLATE)
+		t->orphan = KIND_LEAK;
+}
+
+/* tell_host(vb, vq) */
+static __always_inline void ack_entered(struct pt_regs *ctx, struct task_calls *t)
+{
+	/* struct virtqueue { struct list_head list; callback; const char *name; ... } */
+	char first = kernel_u32(kernel_u64(PT_REGS_PARM2(ctx) + 24));
+
+	t->slot[CALL_ACK].object = PT_REGS_PARM2(ctx);
+	t->slot[CALL_ACK].asked = UNKNOWN_PAGES;
+	t->queue = first == 'i' ? QUEUE_INFLATE : first == 'd' ? QUEUE_DEFLATE : QUEUE_OTHER;
+	t->orphan = 0;
+#ifdef VB_NUM_PFNS
+	credit(t, kernel_u32(PT_REGS_PARM1(ctx) + VB_NUM_PFNS));
+#endif
+}
+
+/* What the arguments of a call say of it. */
+static __always_inline void note_arguments(struct pt_regs *ctx, struct task_calls *t, u32 call)
+{
+	if (call == CALL_WORKER) { /* update_balloon_size_func(work) */
+		t->slot[CALL_WORKER].object = PT_REGS_PARM1(ctx);
+		t->slot[CALL_WORKER].asked = UNKNOWN_PAGES;
+		/* Nothing calls the worker: whatever else seems open has lost its return. */
+		t->open = 1 << CALL_WORKER;
+		t->leaked = 0;
+	} else if (call == CALL_LEAK) { /* leak_balloon(vb, num) */
+		t->slot[CALL_LEAK].asked = pages32(PT_REGS_PARM2(ctx));
+	} else if (call == CALL_ACK) {
+		ack_entered(ctx, t);
+	} else if (call == CALL_SCAN) { /* virtio_balloon_shrinker_scan(shrinker, sc) */
+		/* struct shrink_control { gfp_t gfp_mask; int nid; unsigned long nr_to_scan; ... } */
+		t->slot[CALL_SCAN].asked = pages32(kernel_u64(PT_REGS_PARM2(ctx) + 8));
+	} else if (call == CALL_OOM) { /* virtio_balloon_oom_notify(nb, dummy, unsigned long *freed) */
+		t->slot[CALL_OOM].object = PT_REGS_PARM3(ctx);
+		t->slot[CALL_OOM].done = pages32(kernel_u64(PT_REGS_PARM3(ctx)));
+	} else if (call == CALL_MIGRATE) { /* virtballoon_migratepage(info, newpage, page, mode) */
+		t->slot[CALL_MIGRATE].asked = 1;
+	} else if (call == CALL_CONFIG) { /* get(vdev, offset, buf, len) */
+		t->slot[CALL_CONFIG].object = PT_REGS_PARM3(ctx);
+	}
+}
+
+/* This task's calls, made if it is in none; 0 if there is no room. */
+static __always_inline struct task_calls *make_calls(void)
+{
+	struct task_calls *t = current_calls(), *zeros;
+	u64 id = bpf_get_current_pid_tgid();
+	u32 tid = id, zero = 0;
+
+	if (t)
+		return t;
+	zeros = fresh.lookup(&zero);
+	if (!zeros)
+		return 0;
+	calls.update(&tid, zeros);
+	t = calls.lookup(&tid);
+	if (!t)
+		return 0;
+	t->pid = id >> 32;
+	bpf_get_current_comm(t->comm, sizeof(t->comm));
+	return t;
+}
+
+int entered(struct pt_regs *ctx)
+{
+	u32 call = call_to_stage(), kind = kind_of_call(call);
+	struct task_calls *t = make_calls();
+	struct counters *n;
+
+	count_entered(kind);
+	if (!t) {
+		n = counters_of(kind);
+		if (n)
+			n->untracked++;
+		return 0;
+	}
+	t->open |= 1 << call;
+	t->slot[call].start = bpf_ktime_get_ns();
+	t->slot[call].object = 0;
+	t->slot[call].asked = UNKNOWN_PAGES;
+	t->slot[call].done = 0;
+	note_arguments(ctx, t, call);
+	return 0;
+}
+
+/* ---- a call returns ---- */
+
+/* A run of the size worker was a fill if it took pages in, or tried to. */
+static __always_inline bool was_fill(const struct task_calls *t, const struct slot *s)
+{
+	if (s->done)
+		return true;
+	if (t->leaked)
+		return false;
+	if (s->asked != UNKNOWN_PAGES)
+		return s->asked > 0;
+	/* an allocation that failed sleeps for 200 ms; a worker without work returns at once */
+	return bpf_ktime_get_ns() - s->start >= 200000000ull;
+}
+
+/* The worker has read the target; an event only if it is another one. */
+static __always_inline bool target_changed(struct task_calls *t, struct slot *s)
+{
+	u32 zero = 0, target = kernel_u32(s->object);
+	u64 *last = last_target.lookup(&zero);
+
+	s->asked = target;
+	s->done = UNKNOWN_PAGES;
+#ifdef VB_NUM_PAGES
+	s->done = kernel_u32(t->slot[CALL_WORKER].object - VB_SIZE_WORK + VB_NUM_PAGES);
+	t->slot[CALL_WORKER].asked = target > s->done ? target - s->done : 0;
+#endif
+	if (!last || *last == (u64)target + 1) /* 0: none read yet */
+		return false;
+	*last = (u64)target + 1;
+	count_entered(KIND_TARGET);
+	return true;
+}
+
+/* What the call did, in s->done, and flags; the kind of event to write, 0 for none. */
+static __always_inline u32 note_result(struct pt_regs *ctx, struct task_calls *t, struct slot *s,
+				       u32 call, u32 *flags)
+{
+	u64 result = PT_REGS_RC(ctx);
+	struct counters *n;
+
+	if (call == CALL_WORKER) {
+		if (was_fill(t, s))
+			return KIND_FILL;
+		n = counters_of(KIND_FILL);
+		if (n)
+			n->entered--; /* it was none */
+		return 0;
+	}
+	if (call == CALL_LEAK) {
+		s->done = result;
+		if (within(t) == WITHIN_WORKER)
+			t->leaked = 1;
+	} else if (call == CALL_ACK) {
+		s->done = s->asked;
+	} else if (call == CALL_COUNT) {
+		s->done = pages32(result);
+	} else if (call == CALL_SCAN) {
+		s->done = result == ~0ull ? 0 : pages32(result); /* SHRINK_STOP */
+		*flags = result == ~0ull ? FLAG_STOP : 0;
+	} else if (call == CALL_OOM) {
+		s->done = pages32(kernel_u64(s->object)) - s->done;
+	} else if (call == CALL_MIGRATE) {
+		s->done = (u32)result == 0; /* MIGRATEPAGE_SUCCESS */
+	} else if (call == CALL_CONFIG) {
+		return target_changed(t, s) ? KIND_TARGET : 0;
+	}
+	return kind_of_call(call);
+}
+
+int returned(struct pt_regs *ctx)
+{
+	u32 call = call_to_stage(), flags = 0, kind, tid;
+	struct task_calls *t = current_calls();
+	struct slot *s;
+
+	if (!t || !is_open(t, call))
+		return 0;
+	t->open &= ~(1 << call);
+	s = &t->slot[call];
+	kind = note_result(ctx, t, s, call, &flags);
+	if (kind)
+		emit(kind, s, s->done, within(t), call == CALL_ACK ? t->queue : QUEUE_NONE, flags);
+	if (call == CALL_ACK && t->orphan) {
+		count_entered(t->orphan);
+		emit(t->orphan, s, s->done, within(t), QUEUE_NONE, FLAG_PARTIAL);
+	}
+	if (!t->open) {
+		tid = bpf_get_current_pid_tgid();
+		calls.delete(&tid);
+	}
+	return 0;
+}
+
+/* ---- the programs at the seams ---- */
+
+static __always_inline int go_on(struct pt_regs *ctx, u32 call, u32 stage)
+{
+	u32 zero = 0, *number = current_call.lookup(&zero);
+
+	if (number) {
+		*number = call;
+		stages.call(ctx, stage);
+	}
+	return 0;
+}
+
+#define ENTERED 0
+#define RETURNED 1
+
+int worker_entry(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_WORKER, ENTERED);
+}
+
+int worker_return(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_WORKER, RETURNED);
+}
+
+int leak_entry(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_LEAK, ENTERED);
+}
+
+int leak_return(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_LEAK, RETURNED);
 }
 
 int ack_entry(struct pt_regs *ctx)
 {
-	struct task_calls *t = enter(CALL_ACK, KIND_ACK, PT_REGS_PARM2(ctx), UNKNOWN_PAGES);
-	/* struct virtqueue { struct list_head list; callback; const char *name; ... } */
-	u64 name = 0;
-	char first = 0;
+	return go_on(ctx, CALL_ACK, ENTERED);
+}
 
-	if (!t)
-		return 0;
-	bpf_probe_read_kernel(&name, sizeof(name), (void *)PT_REGS_PARM2(ctx) + 24);
-	bpf_probe_read_kernel(&first, sizeof(first), (void *)name);
-	t->orphan = 0;
-	t->queue = first == 'i' ? QUEUE_INFLATE : first == 'd' ? QUEUE_DEFLATE : QUEUE_OTHER;
-#ifdef VB_NUM_PFNS
-	u32 pages = 0;
+int ack_return(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_ACK, RETURNED);
+}
 
-	bpf_probe_read_kernel(&pages, sizeof(pages), (void *)PT_REGS_PARM1(ctx) + VB_NUM_PFNS);
-	credit(t, pages);
-#endif
+int count_entry(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_COUNT, ENTERED);
+}
+
+int count_return(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_COUNT, RETURNED);
+}
+
+int scan_entry(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_SCAN, ENTERED);
+}
+
+int scan_return(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_SCAN, RETURNED);
+}
+
+int oom_entry(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_OOM, ENTERED);
+}
+
+int oom_return(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_OOM, RETURNED);
+}
+
+int migrate_entry(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_MIGRATE, ENTERED);
+}
+
+int migrate_return(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_MIGRATE, RETURNED);
+}
+
+int remove_entry(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_REMOVE, ENTERED);
+}
+
+int remove_return(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_REMOVE, RETURNED);
+}
+
+int freeze_entry(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_FREEZE, ENTERED);
+}
+
+int freeze_return(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_FREEZE, RETURNED);
+}
+
+/* The transport's config get(vdev, offset, buf, len), only where the size worker reads the target:
+ * struct virtio_balloon_config { __le32 num_pages; __le32 actual; ... } */
+int config_entry(struct pt_regs *ctx)
+{
+	struct task_calls *t = current_calls();
+
+	if (t && is_open(t, CALL_WORKER) && PT_REGS_PARM2(ctx) == 0 && PT_REGS_PARM4(ctx) == 4)
+		return go_on(ctx, CALL_CONFIG, ENTERED);
 	return 0;
+}
+
+int config_return(struct pt_regs *ctx)
+{
+	return go_on(ctx, CALL_CONFIG, RETURNED);
 }
 
 /* virtqueue_add_outbuf(vq, sg, ...): without BTF, the length of the array shows the pages. The queue
@@ -277,205 +484,32 @@ int outbuf_entry(struct pt_regs *ctx)
 {
 	struct task_calls *t = current_calls();
 	struct slot *ack = t ? &t->slot[CALL_ACK] : 0;
-	u32 bytes = 0;
 
-	if (!ack || !(t->open & (1 << CALL_ACK)) || ack->asked != UNKNOWN_PAGES ||
+	if (!ack || !is_open(t, CALL_ACK) || ack->asked != UNKNOWN_PAGES ||
 	    ack->object != PT_REGS_PARM1(ctx))
 		return 0;
 	/* struct scatterlist { unsigned long page_link; u32 offset; u32 length; ... } */
-	bpf_probe_read_kernel(&bytes, sizeof(bytes), (void *)PT_REGS_PARM2(ctx) + 12);
-	credit(t, bytes / 4);
+	credit(t, kernel_u32(PT_REGS_PARM2(ctx) + 12) / 4);
 	return 0;
 }
 
-int ack_return(struct pt_regs *ctx)
-{
-	struct task_calls *t = current_calls();
-	struct slot *s = leave(t, CALL_ACK);
-
-	if (!s)
-		return 0;
-	emit(KIND_ACK, s, s->asked, within(t), t->queue, 0);
-	if (t->orphan) {
-		count_entered(t->orphan);
-		emit(t->orphan, s, s->asked, within(t), QUEUE_NONE, FLAG_PARTIAL);
-	}
-	forget_if_idle(t);
-	return 0;
-}
-
-/* ---- the shrinker: count(shrinker, sc), scan(shrinker, sc) ---- */
-
-#define SHRINK_STOP (~0ul)
-
-int count_entry(struct pt_regs *ctx)
-{
-	enter(CALL_COUNT, KIND_COUNT, 0, UNKNOWN_PAGES);
-	return 0;
-}
-
-int count_return(struct pt_regs *ctx)
-{
-	struct task_calls *t = current_calls();
-	struct slot *s = leave(t, CALL_COUNT);
-
-	if (!s)
-		return 0;
-	emit(KIND_COUNT, s, pages32(PT_REGS_RC(ctx)), within(t), QUEUE_NONE, 0);
-	forget_if_idle(t);
-	return 0;
-}
-
-int scan_entry(struct pt_regs *ctx)
-{
-	u64 pages = 0;
-
-	/* struct shrink_control { gfp_t gfp_mask; int nid; unsigned long nr_to_scan; ... } */
-	bpf_probe_read_kernel(&pages, sizeof(pages), (void *)PT_REGS_PARM2(ctx) + 8);
-	enter(CALL_SCAN, KIND_SCAN, 0, pages32(pages));
-	return 0;
-}
-
-int scan_return(struct pt_regs *ctx)
-{
-	struct task_calls *t = current_calls();
-	struct slot *s = leave(t, CALL_SCAN);
-	u64 freed = PT_REGS_RC(ctx);
-
-	if (!s)
-		return 0;
-	if (freed == SHRINK_STOP)
-		emit(KIND_SCAN, s, 0, within(t), QUEUE_NONE, FLAG_STOP);
-	else
-		emit(KIND_SCAN, s, pages32(freed), within(t), QUEUE_NONE, 0);
-	forget_if_idle(t);
-	return 0;
-}
-
-/* ---- virtio_balloon_oom_notify(nb, dummy, unsigned long *freed) ---- */
-
-int oom_entry(struct pt_regs *ctx)
-{
-	u64 freed = 0;
-	struct task_calls *t;
-
-	bpf_probe_read_kernel(&freed, sizeof(freed), (void *)PT_REGS_PARM3(ctx));
-	t = enter(CALL_OOM, KIND_OOM_NOTIFY, PT_REGS_PARM3(ctx), UNKNOWN_PAGES);
-	if (t) /* `asked` is not used by this kind: keep what others had freed before */
-		t->slot[CALL_OOM].done = pages32(freed);
-	return 0;
-}
-
-int oom_return(struct pt_regs *ctx)
-{
-	struct task_calls *t = current_calls();
-	struct slot *s = leave(t, CALL_OOM);
-	u64 freed = 0;
-
-	if (!s)
-		return 0;
-	bpf_probe_read_kernel(&freed, sizeof(freed), (void *)s->object);
-	emit(KIND_OOM_NOTIFY, s, pages32(freed) - s->done, within(t), QUEUE_NONE, 0);
-	forget_if_idle(t);
-	return 0;
-}
-
-/* ---- virtballoon_migratepage(info, newpage, page, mode): 0 is success ---- */
-
-int migrate_entry(struct pt_regs *ctx)
-{
-	enter(CALL_MIGRATE, KIND_MIGRATE, 0, 1);
-	return 0;
-}
-
-int migrate_return(struct pt_regs *ctx)
-{
-	struct task_calls *t = current_calls();
-	struct slot *s = leave(t, CALL_MIGRATE);
-
-	if (!s)
-		return 0;
-	emit(KIND_MIGRATE, s, PT_REGS_RC(ctx) == 0, within(t), QUEUE_NONE, 0);
-	forget_if_idle(t);
-	return 0;
-}
-
-/* ---- unbinding and suspend: only the cause of the leaks they make ---- */
-
-static __always_inline int leave_quietly(u32 call)
-{
-	struct task_calls *t = current_calls();
-
-	if (leave(t, call))
-		forget_if_idle(t);
-	return 0;
-}
-
-int remove_entry(struct pt_regs *ctx)
-{
-	enter(CALL_REMOVE, 0, 0, 0);
-	return 0;
-}
-
-int remove_return(struct pt_regs *ctx)
-{
-	return leave_quietly(CALL_REMOVE);
-}
-
-int freeze_entry(struct pt_regs *ctx)
-{
-	enter(CALL_FREEZE, 0, 0, 0);
-	return 0;
-}
-
-int freeze_return(struct pt_regs *ctx)
-{
-	return leave_quietly(CALL_FREEZE);
-}
-
-/* ---- the target: the transport's config get(vdev, offset, buf, len), within the worker ---- */
-
-int config_entry(struct pt_regs *ctx)
-{
-	struct task_calls *t = current_calls();
-
-	/* struct virtio_balloon_config { __le32 num_pages; __le32 actual; ... } */
-	if (t && t->open & (1 << CALL_WORKER) && PT_REGS_PARM2(ctx) == 0 && PT_REGS_PARM4(ctx) == 4)
-		enter(CALL_CONFIG, 0, PT_REGS_PARM3(ctx), 0);
-	return 0;
-}
-
-int config_return(struct pt_regs *ctx)
-{
-	struct task_calls *t = current_calls();
-	struct slot *s = leave(t, CALL_CONFIG);
-	u32 target = 0, size = UNKNOWN_PAGES, zero = 0;
-	u64 *last = last_target.lookup(&zero);
-
-	if (!s || !last)
-		return 0;
-	bpf_probe_read_kernel(&target, sizeof(target), (void *)s->object);
-#ifdef VB_NUM_PAGES
-	bpf_probe_read_kernel(&size, sizeof(size),
-			      (void *)t->slot[CALL_WORKER].object - VB_SIZE_WORK + VB_NUM_PAGES);
-	t->slot[CALL_WORKER].asked = target > size ? target - size : 0;
-#endif
-	if (*last != (u64)target + 1) { /* 0: none read yet */
-		*last = (u64)target + 1;
-		s->asked = target;
-		count_entered(KIND_TARGET);
-		emit(KIND_TARGET, s, size, within(t), QUEUE_NONE, 0);
-	}
-	return 0;
-}
-
-/* ---- the configuration change interrupt, virtballoon_changed(vdev): in nobody's name ---- */
-
+/* The configuration change interrupt, virtballoon_changed(vdev). It writes its event itself: the
+ * task is only the one that was interrupted, and may be in the middle of a program above. */
 int notice_entry(struct pt_regs *ctx)
 {
-	struct slot s = { .start = bpf_ktime_get_ns() };
+	struct balloon_event *e;
 
 	count_entered(KIND_NOTICE);
-	emit(KIND_NOTICE, &s, 0, 0, QUEUE_NONE, 0);
+	e = events.ringbuf_reserve(sizeof(*e));
+	if (!e) {
+		count_lost(KIND_NOTICE, 0);
+		return 0;
+	}
+	count_written(KIND_NOTICE);
+	__builtin_memset(e, 0, sizeof(*e));
+	e->start_ns = bpf_ktime_get_ns();
+	e->cpu = bpf_get_smp_processor_id();
+	e->kind = KIND_NOTICE;
+	events.ringbuf_submit(e, wake_flag());
 	return 0;
 }

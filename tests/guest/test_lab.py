@@ -1,0 +1,102 @@
+"""The lab's scenarios, run as a user runs them: `balloontrace lab run`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balloontrace.recording import read_recording
+from tests.guest.conftest import report_of
+
+PAGES_PER_GIB = 1 << 18
+
+
+def balloontrace(*arguments: str) -> str:
+    """Run the command line; returns its stdout."""
+    command = [sys.executable, "-m", "balloontrace", *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def host_events(path: Path) -> list[dict[str, Any]]:
+    """The host's view of a run."""
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def founding(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The founding experiment at 2 GiB, both drivers; returns the directory of its files."""
+    out = tmp_path_factory.mktemp("founding")
+    arguments = ("--driver", "stock,shrinker", "--memory", "2G", "--out", str(out))
+    balloontrace("lab", "run", "page-cache", *arguments)
+    return out
+
+
+def test_idle_moves_every_page_once(tmp_path: Path) -> None:
+    balloontrace("lab", "run", "idle", "--out", str(tmp_path))
+    report = report_of(read_recording(str(tmp_path / "idle-stock.btrace")))
+    assert report["lost_events"] == 0
+    assert report["reconciliation"]["exact"] is True
+    assert report["reconciliation"]["agrees"] is True
+    assert report["findings"] == []
+    assert {episode["outcome"] for episode in report["episodes"]} == {"reached"}
+    assert {episode["amplification"] for episode in report["episodes"]} == {1.0}
+    views = [event["event"] for event in host_events(tmp_path / "idle-stock.host.jsonl")]
+    assert views[0] == "run"
+    assert {"clock", "target", "actual", "reached"} <= set(views)
+
+
+def test_founding_experiment_on_the_stock_driver(founding: Path) -> None:
+    report = report_of(read_recording(str(founding / "page-cache-stock.btrace")))
+    inflate = report["episodes"][0]
+    assert report["lost_events"] == 0
+    assert report["reconciliation"]["agrees"] is True
+    assert report["reconciliation"]["exact"] is True
+    assert inflate["outcome"] == "reached"
+    assert inflate["target_pages"] == 2 * PAGES_PER_GIB * 53 // 64
+    assert inflate["amplification"] <= 1.05
+    assert report["findings"] == []
+
+
+def test_founding_experiment_on_the_shrinker_driver(founding: Path) -> None:
+    report = report_of(read_recording(str(founding / "page-cache-shrinker.btrace")))
+    inflate = report["episodes"][0]
+    assert report["lost_events"] == 0
+    assert report["reconciliation"]["agrees"] is True
+    assert report["reconciliation"]["exact"] is True
+    assert report["guest"]["driver_behaviour"] == "shrinker"
+    assert inflate["amplification"] > 2
+    assert [finding["id"] for finding in report["findings"]] == ["busy-no-op"]
+    by_shrinker = {c["actor"]: c["pages"] for c in report["causes"] if c["cause"] == "shrinker"}
+    assert max(by_shrinker, key=by_shrinker.__getitem__) == "kswapd"
+    events = host_events(founding / "page-cache-shrinker.host.jsonl")
+    names = [event["event"] for event in events]
+    stopped = next(n for n, e in enumerate(events) if e.get("state") == "stop")
+    assert "reached" not in names[:stopped], "the target was reached while the reader ran"
+
+
+def test_the_table_of_both(founding: Path) -> None:
+    before, after = (founding / f"page-cache-{d}.btrace" for d in ("shrinker", "stock"))
+    table = balloontrace("compare", str(before), str(after))
+    for row in ("inflation duration", "longest no-progress", "balloon_inflate", "balloon_deflate"):
+        assert row in table
+    assert max(map(len, table.splitlines())) < 100
+
+
+def test_nothing_of_a_run_stays_behind(founding: Path, tmp_path: Path) -> None:
+    kinds = {"btrace", "host.jsonl", "console.log", "record.log"}
+    expected = {f"page-cache-{driver}.{kind}" for driver in ("stock", "shrinker") for kind in kinds}
+    assert {path.name for path in founding.iterdir()} == expected
+    before = run_directories()
+    balloontrace("lab", "run", "idle", "--out", str(tmp_path))
+    assert run_directories() == before
+
+
+def run_directories() -> set[str]:
+    """The disks, sockets and logs of guests that run, or that were not cleaned up."""
+    return {path.name for path in Path(tempfile.gettempdir()).glob("balloontrace-lab-*")}
