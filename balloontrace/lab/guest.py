@@ -30,6 +30,8 @@ Command = str | Sequence[str]
 
 BOOT_TIMEOUT_S = 240.0
 COMMAND_TIMEOUT_S = 120.0
+LOGIN_ATTEMPTS = 20
+LOGIN_RETRY_S = 0.5
 
 _DIRECTORY_PREFIX = "balloontrace-lab-"
 _TOOLS = ("qemu-img", "qemu-system-x86_64", "setpriv", "ssh")
@@ -189,7 +191,21 @@ class Guest:
         self.boot_s = time.monotonic() - started
 
     def _open_ssh(self) -> None:
-        """Log in once; every later command travels through this connection."""
+        """Log in once; every later command travels through this connection.
+
+        QEMU's user network may reset a connection that comes while the guest's is being set up.
+        """
+        for _ in range(LOGIN_ATTEMPTS - 1):
+            if not self._log_in():
+                return
+            if lost := self.lost():
+                raise lost
+            time.sleep(LOGIN_RETRY_S)
+        if complaint := self._log_in():
+            raise self.lost() or UserError(f"cannot log in to the guest: {complaint}")
+
+    def _log_in(self) -> str:
+        """Try to make the connection; returns ssh's complaint, or ''."""
         argv = [*self._ssh_argv(), "-M", "-N", "-f"]
         try:
             done = subprocess.run(
@@ -198,8 +214,7 @@ class Guest:
             )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise self.hung("no answer from its sshd") from None
-        if done.returncode != 0:
-            raise self.lost() or UserError(f"cannot log in to the guest: {done.stderr.strip()}")
+        return done.stderr.strip() or f"status {done.returncode}" if done.returncode else ""
 
     def _ssh_argv(self) -> list[str]:
         options = {

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from balloontrace.errors import UserError
+from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.tracers import loader
 from balloontrace.tracers.guest import require_traceable
 
@@ -38,7 +38,7 @@ class Options(NamedTuple):
 def record(options: Options) -> NoReturn:
     """Become a recorder. Raises UserError if that cannot be; does not return otherwise."""
     require_traceable()
-    output = 1 if options.path == "-" else _create(options.path, options.overwrite)
+    output = _stdout() if options.path == "-" else _open(options.path, options.overwrite)
     child, channel = loader.start(options.ring_bytes, options.btf)
     for descriptor in {output, channel.fileno()} - {1}:
         os.set_inheritable(descriptor, True)
@@ -56,11 +56,23 @@ def record(options: Options) -> NoReturn:
     os.execve(sys.executable, argv, environment)  # noqa: S606 - ourselves
 
 
-def _create(path: str, overwrite: bool) -> int:
-    """A descriptor of the new recording, readable by its owner only. Raises UserError."""
-    how = os.O_TRUNC if overwrite else os.O_EXCL
+def _stdout() -> int:
+    """The descriptor of stdout. Raises UserError if it is a terminal."""
+    if os.isatty(1):
+        raise UserError(
+            "a recording is not for a terminal", "redirect stdout, or use -o FILE", EXIT_USAGE
+        )
+    return 1
+
+
+def _open(path: str, overwrite: bool) -> int:
+    """A descriptor of the recording to be, readable by its owner only. Raises UserError.
+
+    An old recording is emptied by the recorder only when there is something to put in its place.
+    """
+    how = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | how, 0o600)
+        return os.open(path, how if overwrite else how | os.O_EXCL, 0o600)
     except FileExistsError:
         raise UserError(f"{path} exists", "overwrite it with -f, or name another with -o") from None
     except OSError as error:

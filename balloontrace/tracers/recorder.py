@@ -13,6 +13,7 @@ import os
 import select
 import signal
 import socket
+import stat
 import sys
 import time
 
@@ -244,6 +245,8 @@ def record(options: dict[str, Any]) -> int:
     handover = _await_handover(wakeups, channel, options["loader"])
     old_score = _protect()
     path, output = options["path"], options["output"]
+    if stat.S_ISREG(os.fstat(output).st_mode) and path != "-":
+        os.ftruncate(output, 0)
     recorder = Recorder(handover, output, options)
     wakeups.watch(handover.maps["events"], edges=True)
     end_s = time.monotonic() + options["duration_s"] if options["duration_s"] else None

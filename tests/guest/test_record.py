@@ -177,7 +177,13 @@ def test_existing_file_needs_f_and_a_symlink_is_never_followed(stock: Guest) -> 
         assert done.returncode == 1
         assert complaint in done.stderr
         assert len(done.stderr.splitlines()) == 1
-    assert stock.run("cat /root/kept").stdout == "kept\n"
+    # An old recording goes only when there is a new one to take its place.
+    spoiled = "PYTHONPATH=/tmp/lattice:/opt/balloontrace python3 -m balloontrace"
+    stock.run("mkdir -p /tmp/lattice/bcc && touch /tmp/lattice/bcc/__init__.py")
+    assert stock.run(f"{spoiled} record -f -d 1s -o /root/kept", check=False).returncode == 3
+    assert stock.run("cat /root/kept; rm -r /tmp/lattice").stdout == "kept\n"
+    stock.run("balloontrace record -f -d 300ms -o /root/kept")
+    assert stock.run("head -c 7 /root/kept | tail -c 6").stdout == "BTRACE"
 
 
 @pytest.mark.parametrize(
