@@ -12,7 +12,7 @@ from typing import Any
 from qemu.qmp import QMPClient, QMPError
 
 from balloontrace.errors import UserError
-from balloontrace.lab.sizes import BALLOON_PAGE_BYTES
+from balloontrace.events import BALLOON_PAGE_BYTES
 
 _TIMEOUT_S = 60.0
 _SSH_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+22\b")

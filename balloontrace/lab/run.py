@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from balloontrace.errors import UserError
+from balloontrace.events import BALLOON_PAGE_BYTES
 from balloontrace.lab.guest import Guest, RemoteProcess
 from balloontrace.lab.hostlog import BalloonWatch, HostLog, log_clocks
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.qemu import GuestConfig, choose_accel, qemu_version
 from balloontrace.lab.scenario import Scenario, Step
-from balloontrace.lab.sizes import BALLOON_PAGE_BYTES, format_size
+from balloontrace.lab.sizes import format_size
 
 Progress = Callable[[str], None]
 

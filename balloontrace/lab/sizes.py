@@ -1,13 +1,10 @@
-"""Sizes as people write them, and the balloon's unit."""
+"""Sizes as people write them."""
 
 from __future__ import annotations
 
 import re
 
 from balloontrace.errors import EXIT_USAGE, UserError
-
-BALLOON_PAGE_BYTES = 4096
-"""The balloon page, whatever the guest's page size."""
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _SIZE = re.compile(r"(\d+)\s*([KMGT]?)(?:i?B)?", re.IGNORECASE)
