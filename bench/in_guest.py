@@ -39,7 +39,7 @@ def bpftrace_program() -> str:
     parts = ['BEGIN { printf("attached\\n"); }']
     for number, probe in enumerate(probes()):
         parts.append(f"kprobe:{probe.function} {{ @start{number}[tid] = nsecs; }}")
-        if probe.exit:
+        if probe.call:
             parts.append(
                 f"kretprobe:{probe.function} /@start{number}[tid]/ {{ "
                 f"@ns{number} = sum(nsecs - @start{number}[tid]); @calls{number} = count(); "
@@ -50,21 +50,34 @@ def bpftrace_program() -> str:
 
 def plain_bcc_script() -> str:
     """The same BPF program, compiled and attached as a BCC script does it."""
+    programs, attach = [], []
+    for probe in probes():
+        entry, leave = probe.entry or f"{probe.call}_entry", f"{probe.call}_return"
+        if not probe.entry:
+            programs.append(_program(entry, f"CALL_{probe.call.upper()}, ENTERED"))
+        attach.append(f"bpf.attach_kprobe(event={probe.function!r}, fn_name={entry!r})")
+        if probe.call:
+            programs.append(_program(leave, f"CALL_{probe.call.upper()}, RETURNED"))
+            attach.append(f"bpf.attach_kretprobe(event={probe.function!r}, fn_name={leave!r})")
     lines = [
-        "import os, signal, sys",
+        "import signal",
         "from bcc import BPF",
         "from balloontrace.tracers.loader import definitions, fill_stages, source, struct_offsets",
         "from balloontrace.tracers.seams import DRIVER_MODULE, MEMBERS, STRUCT",
         "offsets = struct_offsets(STRUCT, list(MEMBERS.values()), DRIVER_MODULE)",
-        "bpf = BPF(text=source(), cflags=definitions(1 << 20, offsets))",
+        f"text = source() + {' '.join(programs)!r}",
+        "bpf = BPF(text=text, cflags=definitions(1 << 20, offsets))",
         "fill_stages(bpf)",
+        *attach,
+        "print('attached', flush=True)",
+        "signal.pause()",
     ]
-    for probe in probes():
-        lines.append(f"bpf.attach_kprobe(event={probe.function!r}, fn_name={probe.entry!r})")
-        if probe.exit:
-            lines.append(f"bpf.attach_kretprobe(event={probe.function!r}, fn_name={probe.exit!r})")
-    lines += ["print('attached', flush=True)", "signal.pause()"]
     return "\n".join(lines)
+
+
+def _program(name: str, arguments: str) -> str:
+    """One program of balloon.c as it would be written out by hand."""
+    return f"int {name}(struct pt_regs *ctx) {{ return go_on(ctx, {arguments}); }}"
 
 
 COMMANDS = {

@@ -19,7 +19,7 @@ from typing import Any
 
 from balloontrace import __version__, events
 from balloontrace.errors import EXIT_FAILURE, EXIT_UNSUPPORTED, UserError
-from balloontrace.tracers import guest, handover, state
+from balloontrace.tracers import guest, handover, kernel, state
 from balloontrace.tracers.btf import struct_offsets
 from balloontrace.tracers.samplers.vmstat import balloon_counters
 from balloontrace.tracers.seams import (
@@ -171,6 +171,7 @@ class _Attached:
 
         self._bpf, self._lib, self._symbols, self._btf = bpf, lib, symbols, btf
         self.descriptors: list[int] = []
+        self._programs: dict[str, int] = {}
 
     def seam(self, seam: Seam) -> dict[str, Any]:
         """Attach `seam`; returns its entry of the header: the rung used, or why there is none.
@@ -210,16 +211,27 @@ class _Attached:
         """
         name = b"" if ambiguous else symbol.name.encode()
         offset = symbol.address if ambiguous else 0
-        for program, is_return in ((probe.exit, 1), (probe.entry, 0)):
-            if not program:
-                continue
-            loaded = self._bpf.load_func(program.encode(), self._bpf.KPROBE)
-            event = f"balloontrace_{program}_{os.getpid()}".encode()
-            descriptor = self._lib.bpf_attach_kprobe(loaded.fd, is_return, event, name, offset, 0)
+        for is_return in (1, 0) if probe.call else (0,):
+            program = self._program(probe, is_return)
+            event = f"balloontrace_{probe.function}_{is_return}_{os.getpid()}".encode()
+            descriptor = self._lib.bpf_attach_kprobe(program, is_return, event, name, offset, 0)
             if descriptor < 0:
                 return False
             self.descriptors.append(descriptor)
         return True
+
+    def _program(self, probe: Probe, is_return: int) -> int:
+        """The descriptor of the program for one end of a probe, loaded once."""
+        own = "" if is_return else probe.entry
+        name = own or f"{probe.call}_{'return' if is_return else 'entry'}"
+        if name not in self._programs:
+            if own:
+                self._programs[name] = self._bpf.load_func(own.encode(), self._bpf.KPROBE).fd
+            else:
+                template = self._bpf.dump_func(b"any_return" if is_return else b"any_entry")
+                code = state.for_call(template, probe.call)
+                self._programs[name] = kernel.load_kprobe_program(code, name)
+        return self._programs[name]
 
 
 class _Words:

@@ -27,11 +27,15 @@ MEMBERS = {
 
 
 class Probe(NamedTuple):
-    """One kernel function and the BPF programs at its entry and return ('' for none)."""
+    """One kernel function and what runs there.
+
+    call: the call of state.CALLS that is entered and left there, '' for none; entry: a program of
+    its own for the entry, '' for the one every call has.
+    """
 
     function: str
-    entry: str
-    exit: str = ""
+    call: str
+    entry: str = ""
 
 
 class Rung(NamedTuple):
@@ -57,15 +61,15 @@ class Seam(NamedTuple):
     required: bool = False
 
 
-def _calls(function: str, program: str) -> Rung:
+def _calls(function: str, call: str) -> Rung:
     """The plain rung: entry and return of one function."""
-    return Rung(function, [Probe(function, f"{program}_entry", f"{program}_return")])
+    return Rung(function, [Probe(function, call)])
 
 
-_TELL_HOST = Probe("tell_host", "ack_entry", "ack_return")
+_TELL_HOST = Probe("tell_host", "ack")
 
 _CONFIG_GETS = [
-    Probe(function, "config_entry", "config_return")
+    Probe(function, "config", "config_entry")
     for function in ("vp_get", "vm_get", "virtio_ccw_get_config")
 ]
 """virtio_config_ops.get of the PCI transports (modern and legacy share the name), MMIO and CCW."""
@@ -80,7 +84,7 @@ SEAMS: tuple[Seam, ...] = (
             Rung("tell_host, pages from vb->num_pfns", [_TELL_HOST], btf=True),
             Rung(
                 "tell_host, pages from the length of its buffer",
-                [Probe("virtqueue_add_outbuf", "outbuf_entry"), _TELL_HOST],
+                [Probe("virtqueue_add_outbuf", "", "outbuf_entry"), _TELL_HOST],
                 loses="a probe hit for every buffer any virtio device sends",
             ),
         ],
@@ -108,12 +112,14 @@ SEAMS: tuple[Seam, ...] = (
         [
             Rung(
                 "size worker, pages from its acks",
-                [Probe("update_balloon_size_func", "worker_entry", "worker_return")],
+                [Probe("update_balloon_size_func", "worker")],
             )
         ],
         required=True,
     ),
-    Seam("notice", [Rung("virtballoon_changed", [Probe("virtballoon_changed", "notice_entry")])]),
+    Seam(
+        "notice", [Rung("virtballoon_changed", [Probe("virtballoon_changed", "", "notice_entry")])]
+    ),
 )
 
 

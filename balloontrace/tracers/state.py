@@ -26,6 +26,9 @@ CALLS: tuple[tuple[str, str], ...] = (
 """Calls a task can be in -> the kind of event their return writes. The first are the bits of an
 event's `within`, in the same order."""
 
+ANY_CALL = 0x0CA11000
+"""Stands for the number of a call in the compiled templates of bpf/balloon.c."""
+
 COUNTERS: tuple[tuple[str, str], ...] = (
     ("entered", "calls entered"),
     ("written", "events written to the ring"),
@@ -65,6 +68,7 @@ def c_header() -> str:
 {calls}
 }};
 #define SLOTS {_SLOTS}
+#define ANY_CALL {ANY_CALL}
 {within}#define WITHIN_MASK {sum(bit.number for bit in events.WITHIN)}
 static inline u32 kind_of_call(u32 call)
 {{
@@ -95,6 +99,18 @@ struct task_calls {{
 	struct slot slot[SLOTS];
 }};
 """
+
+
+def for_call(template: bytes, call: str) -> bytes:
+    """The compiled template with the number of `call` in place of ANY_CALL.
+
+    Raises ValueError if it is not there exactly once, KeyError if there is no such call.
+    """
+    placeholder = struct.pack("<I", ANY_CALL)
+    if template.count(placeholder) != 1:
+        raise ValueError("the template does not name its call exactly once")
+    number = {name: number for number, (name, _) in enumerate(CALLS)}[call]
+    return template.replace(placeholder, struct.pack("<I", number))
 
 
 def sum_counters(table: bytes | memoryview) -> dict[str, dict[str, int]]:

@@ -83,3 +83,14 @@ def test_an_open_call_becomes_an_event_that_has_not_ended() -> None:
 
 def test_the_event_reference_is_up_to_date() -> None:
     assert (ROOT / "docs/events.md").read_text() == events.markdown(), "run `make docs`"
+
+
+def test_a_template_becomes_the_program_of_one_call() -> None:
+    import struct
+
+    template = b"\x62\x00\x00\x00" + struct.pack("<I", state.ANY_CALL) + b"\x95" + bytes(7)
+    program = state.for_call(template, "ack")
+    assert program == b"\x62\x00\x00\x00" + struct.pack("<I", 7) + b"\x95" + bytes(7)
+    for broken in (b"", template * 2):
+        with pytest.raises(ValueError, match="exactly once"):
+            state.for_call(broken, "ack")

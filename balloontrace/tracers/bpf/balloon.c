@@ -4,10 +4,9 @@
  *
  * Every seam has a program at its entry and one at its return. They only name the call and go on to
  * one of two programs by a tail call, for what has to be done is nearly the same for all: `entered`
- * notes the call in the task's slot of `calls`, `returned` writes the event. (Two big programs and
- * many of a few instructions also compile in half the time.) Which calls a task is in at that moment
- * (`open`) tells a leak's cause. A call still open when the recording ends stands in `calls`, from
- * where the recorder takes it.
+ * notes the call in the task's slot of `calls`, `returned` writes the event. Which calls a task is in
+ * at that moment (`open`) tells a leak's cause. A call still open when the recording ends stands in
+ * `calls`, from where the recorder takes it.
  *
  * Compiled by BCC against stubs/, behind the declarations of events.py (the event) and state.py (what
  * is kept between entry and return), and these definitions of loader.py:
@@ -372,94 +371,17 @@ static __always_inline int go_on(struct pt_regs *ctx, u32 call, u32 stage)
 #define ENTERED 0
 #define RETURNED 1
 
-int worker_entry(struct pt_regs *ctx)
+/* Two templates for all calls: the loader puts the number of a call in the place of ANY_CALL, in the
+ * compiled program, and loads it once for each. Twenty functions that differ in a number would take a
+ * second more to compile. */
+int any_entry(struct pt_regs *ctx)
 {
-	return go_on(ctx, CALL_WORKER, ENTERED);
+	return go_on(ctx, ANY_CALL, ENTERED);
 }
 
-int worker_return(struct pt_regs *ctx)
+int any_return(struct pt_regs *ctx)
 {
-	return go_on(ctx, CALL_WORKER, RETURNED);
-}
-
-int leak_entry(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_LEAK, ENTERED);
-}
-
-int leak_return(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_LEAK, RETURNED);
-}
-
-int ack_entry(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_ACK, ENTERED);
-}
-
-int ack_return(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_ACK, RETURNED);
-}
-
-int count_entry(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_COUNT, ENTERED);
-}
-
-int count_return(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_COUNT, RETURNED);
-}
-
-int scan_entry(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_SCAN, ENTERED);
-}
-
-int scan_return(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_SCAN, RETURNED);
-}
-
-int oom_entry(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_OOM, ENTERED);
-}
-
-int oom_return(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_OOM, RETURNED);
-}
-
-int migrate_entry(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_MIGRATE, ENTERED);
-}
-
-int migrate_return(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_MIGRATE, RETURNED);
-}
-
-int remove_entry(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_REMOVE, ENTERED);
-}
-
-int remove_return(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_REMOVE, RETURNED);
-}
-
-int freeze_entry(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_FREEZE, ENTERED);
-}
-
-int freeze_return(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_FREEZE, RETURNED);
+	return go_on(ctx, ANY_CALL, RETURNED);
 }
 
 /* The transport's config get(vdev, offset, buf, len), only where the size worker reads the target:
@@ -471,11 +393,6 @@ int config_entry(struct pt_regs *ctx)
 	if (t && is_open(t, CALL_WORKER) && PT_REGS_PARM2(ctx) == 0 && PT_REGS_PARM4(ctx) == 4)
 		return go_on(ctx, CALL_CONFIG, ENTERED);
 	return 0;
-}
-
-int config_return(struct pt_regs *ctx)
-{
-	return go_on(ctx, CALL_CONFIG, RETURNED);
 }
 
 /* virtqueue_add_outbuf(vq, sg, ...): without BTF, the length of the array shows the pages. The queue
