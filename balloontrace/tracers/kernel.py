@@ -42,8 +42,8 @@ def load_kprobe_program(code: bytes, name: str) -> int:
     """Load a compiled kprobe program; returns its descriptor. Raises OSError.
 
     union bpf_attr {u32 prog_type, insn_cnt; u64 insns, license; u32 log_level, log_size;
-    u64 log_buf; u32 kern_version, prog_flags; char prog_name[16]}. The licence is what BCC gives its
-    programs: the helpers that read kernel memory are for GPL programs only.
+    u64 log_buf; u32 kern_version, prog_flags; char prog_name[16]}. The licence is what BCC gives
+    its programs: the helpers that read kernel memory are for GPL programs only.
     """
     instructions = ctypes.create_string_buffer(code, len(code))
     licence = ctypes.create_string_buffer(b"GPL")
