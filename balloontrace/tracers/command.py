@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+
+GRACE_S = 2.0
+"""What a command has to end itself after SIGTERM, before SIGKILL: the recording waits for it."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +56,11 @@ class Command:
         """End the command if it still runs; its argv and status (negative: killed by a signal)."""
         if not self.ended():
             os.kill(self._pid, signal.SIGTERM)
+            deadline_s = time.monotonic() + GRACE_S
+            while not self.ended() and time.monotonic() < deadline_s:
+                time.sleep(0.02)
+        if not self.ended():
+            os.kill(self._pid, signal.SIGKILL)
             _, status = os.waitpid(self._pid, 0)
             self._status = os.waitstatus_to_exitcode(status)
         return {"argv": self._argv, "status": self._status}

@@ -54,7 +54,7 @@ def receive(end: socket.socket) -> Handover:
     data, descriptors, _, _ = socket.recv_fds(end, _MESSAGE_BYTES, _MAX_DESCRIPTORS)
     if not data:
         raise UserError(
-            "the loader died while it compiled", "it needs about 110 MiB for 3 s; see dmesg"
+            "the loader died while it compiled", "it needs about 120 MiB meanwhile; see dmesg"
         )
     message = json.loads(data)
     if "error" in message:

@@ -87,6 +87,16 @@ def test_command_ends_the_recording_and_is_not_protected_like_it(
     assert trailer["command"] == {"argv": ["sh", "-c", script], "status": 3}
 
 
+def test_a_command_that_does_not_want_to_end_is_ended(stock: Guest, fetch: Fetch) -> None:
+    stubborn = "trap '' TERM; while :; do sleep 1; done"
+    recorder = Recorder(stock, "-d", "300ms", "--", "sh", "-c", stubborn)
+    assert recorder.process.communicate()[0] == 0
+    trailer = fetch(stock).trailer
+    assert trailer is not None
+    assert trailer["reason"] == "duration"
+    assert trailer["command"]["status"] == -signal.SIGKILL
+
+
 def test_sigkill_loses_at_most_the_last_block(stock: Guest, fetch: Fetch) -> None:
     recorder = Recorder(stock)
     move_balloon(stock, 64 * MIB_PAGES)
