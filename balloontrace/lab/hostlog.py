@@ -15,7 +15,6 @@ import subprocess
 import threading
 import time
 from pathlib import Path
-from types import TracebackType
 
 from balloontrace.errors import UserError
 from balloontrace.lab.guest import Guest
@@ -40,12 +39,7 @@ class HostLog:
     def __enter__(self) -> HostLog:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def write(self, event: str, t_ns: int | None = None, **fields: object) -> None:
@@ -98,12 +92,7 @@ class BalloonWatch:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
