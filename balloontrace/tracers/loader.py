@@ -21,6 +21,7 @@ from balloontrace import __version__, events
 from balloontrace.errors import EXIT_FAILURE, EXIT_UNSUPPORTED, UserError
 from balloontrace.tracers import guest, handover, kernel, state
 from balloontrace.tracers.btf import struct_offsets
+from balloontrace.tracers.ring import ITEM_BYTES
 from balloontrace.tracers.samplers.vmstat import balloon_counters
 from balloontrace.tracers.seams import (
     DRIVER_MODULE,
@@ -131,7 +132,7 @@ def definitions(ring_bytes: int, offsets: Mapping[str, int] | None) -> list[str]
     constants = {
         "CPUS": guest.possible_cpus(),
         "RING_PAGES": ring_bytes // _RING_PAGE_BYTES,
-        "WAKE_EVENTS": ring_bytes // (events.record_bytes() + events.RING_HEADER_BYTES) // 2,
+        "WAKE_EVENTS": ring_bytes // ITEM_BYTES // 2,
     }
     if offsets is not None:
         constants.update({name: offsets[member] for name, member in MEMBERS.items()})

@@ -13,6 +13,8 @@ import mmap
 from balloontrace import events
 
 ITEM_BYTES = events.RING_HEADER_BYTES + events.record_bytes()
+"""What one event takes in the ring."""
+
 _BUSY = 0x80
 """BPF_RINGBUF_BUSY_BIT, in the last byte of a record header's little-endian length."""
 

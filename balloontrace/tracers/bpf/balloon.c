@@ -372,8 +372,8 @@ static __always_inline int go_on(struct pt_regs *ctx, u32 call, u32 stage)
 #define RETURNED 1
 
 /* Two templates for all calls: the loader puts the number of a call in the place of ANY_CALL, in the
- * compiled program, and loads it once for each. Twenty functions that differ in a number would take a
- * second more to compile. */
+ * compiled program, and loads it once for each. Twenty functions that differ in a number would only
+ * take longer to compile. */
 int any_entry(struct pt_regs *ctx)
 {
 	return go_on(ctx, ANY_CALL, ENTERED);
