@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import subprocess
 from collections.abc import Callable, Sequence
@@ -12,8 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from balloontrace.errors import UserError
+from balloontrace.lab.diagnosis import step_error
 from balloontrace.lab.host import as_root, require_tools, tool
-from balloontrace.lab.kernels import KERNELS_FILE, Kernel
+from balloontrace.lab.kernels import KERNELS_FILE, Kernel, place
 
 Progress = Callable[[str], None]
 
@@ -32,15 +32,20 @@ _GUEST_PACKAGES = (
     "python3-pyroute2",
     "python3-typer",
 )
-_BUILDER_PACKAGES = ("coccinelle", "libc6-dev", "lz4", "make", "pahole", "xz-utils", "zstd")
+_BUILDER_PACKAGES = (
+    "binutils",
+    "coccinelle",
+    "libc6-dev",
+    "lz4",
+    "make",
+    "pahole",
+    "xz-utils",
+    "zstd",
+)
 _TOOLS = ("apt-get", "dpkg-deb", "mke2fs", "mmdebstrap", "ssh-keygen", "unshare", "xz")
 # What a killed mmdebstrap leaves mounted goes with its processes.
 _PRIVATE_MOUNTS = ("unshare", "--mount", "--")
 _UNWANTED_FILES = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
-_NO_NETWORK = re.compile(r"resolv|Could not connect|Network is unreachable|timed out", re.I)
-_NOT_IN_ARCHIVE = re.compile(
-    r"404 +Not Found|does not have a Release file|Unable to locate package"
-)
 
 
 def recipe_files() -> list[Path]:
@@ -63,15 +68,18 @@ def build_image(kernel: Kernel, work: Path, progress: Progress) -> Path:
     progress(f"kernel {kernel.name}: downloading and unpacking Debian {kernel.suite}")
     with ThreadPoolExecutor() as pool:
         steps = [
-            pool.submit(_logged, _rootfs_command(kernel, work), work / "rootfs.log", progress),
-            pool.submit(_logged, _builder_command(kernel, work), work / "builder.log", progress),
+            pool.submit(_logged, kernel, command, work / f"{name}.log", progress)
+            for name, command in (
+                ("rootfs", _rootfs_command(kernel, work)),
+                ("builder", _builder_command(kernel, work)),
+            )
         ]
         for step in steps:
             step.result()
 
     progress(f"kernel {kernel.name}: compiling the shrinker driver, making the disks")
     script: list[str | Path] = ["sh", _HERE / "assemble", work, out, _HERE, _ROOTFS_SIZE]
-    _logged(as_root(script), work / "assemble.log", progress)
+    _logged(kernel, as_root([*_PRIVATE_MOUNTS, *script]), work / "assemble.log", progress)
     subprocess.run(as_root(["chown", "-R", f"{os.getuid()}:{os.getgid()}", out]), check=True)
     _write_facts(kernel, out)
     return out
@@ -84,7 +92,7 @@ def _rootfs_command(kernel: Kernel, work: Path) -> list[str]:
         *_PRIVATE_MOUNTS,
         # Debian's own initrd would take ten seconds to make; the hook makes a smaller one.
         "env", "INITRD=No", tool("mmdebstrap"), "--variant=minbase", "--format=directory",
-        f"--include={','.join((kernel.image, *_GUEST_PACKAGES))}",
+        _include(kernel, kernel.image, *_GUEST_PACKAGES),
         "--dpkgopt=force-unsafe-io",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _UNWANTED_FILES),
         *_pins(kernel),
@@ -99,11 +107,15 @@ def _builder_command(kernel: Kernel, work: Path) -> list[str]:
         *_PRIVATE_MOUNTS,
         # Unpacked, not configured: a compiler needs no maintainer scripts, and it is faster.
         tool("mmdebstrap"), "--variant=extract", "--format=directory", "--include=?essential",
-        f"--include={','.join((kernel.headers, *_BUILDER_PACKAGES))}",
+        _include(kernel, kernel.headers, *_BUILDER_PACKAGES),
         *_pins(kernel),
         f'--extract-hook={shlex.join(hook)} "$1" {kernel.source}',
         kernel.builder_suite, work / "builder", *kernel.builder_sources,
     ])  # fmt: skip
+
+
+def _include(kernel: Kernel, *packages: str) -> str:
+    return f"--include={','.join(name for name in packages if name not in kernel.without)}"
 
 
 def _pins(kernel: Kernel) -> list[str]:
@@ -113,7 +125,7 @@ def _pins(kernel: Kernel) -> list[str]:
     return [f'--setup-hook=mkdir -p "$1/etc/apt/preferences.d" && {write}']
 
 
-def _logged(command: Sequence[str], log: Path, progress: Progress) -> None:
+def _logged(kernel: Kernel, command: Sequence[str], log: Path, progress: Progress) -> None:
     """Run a build step with its output in a log; mmdebstrap's own headlines are progress."""
     with log.open("w", encoding="utf-8") as file, subprocess.Popen(
         command, close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -125,23 +137,8 @@ def _logged(command: Sequence[str], log: Path, progress: Progress) -> None:
                 progress(f"{log.stem}: {line[3:].strip()}")
     if process.returncode != 0:
         # The work directory goes away, the evidence stays beside it.
-        raise step_error(log.rename(log.parent.parent / f"failed-{log.name}"))
-
-
-def step_error(log: Path) -> UserError:
-    """Say in one line why a step failed, from the log it left."""
-    text = log.read_text(encoding="utf-8")
-    errors = [line for line in text.splitlines() if line.startswith(("E: ", "dpkg: error"))]
-    reason = errors[0][3:] if errors else next(reversed(text.splitlines()), "no output")
-    step = log.stem.removeprefix("failed-")
-    message = f"building the image failed in step {step}: {reason}"
-    if _NOT_IN_ARCHIVE.search(text):
-        return UserError(message, f"the archive has changed: correct {KERNELS_FILE}")
-    if _NO_NETWORK.search(text):
-        return UserError(message, "is the network up? the build downloads from Debian's archive")
-    if "No space left" in text:
-        return UserError(message, "free some disk space")
-    return UserError(message, f"see {log}")
+        kept = log.parent.parent / f"failed-{kernel.name}-{log.name}"
+        raise step_error(log.rename(kept), kernel)
 
 
 def _write_facts(kernel: Kernel, out: Path) -> None:
@@ -154,7 +151,7 @@ def _write_facts(kernel: Kernel, out: Path) -> None:
     if source != version:
         raise UserError(
             f"{kernel.source} {source} is not the source of the image's kernel {version}",
-            f"correct the sources of {kernel.name} in {KERNELS_FILE}",
+            f"correct {place(kernel.name, 'source *=') or KERNELS_FILE}",
         )
     facts = {"kernel": kernel.name, "release": release, "version": version, "packages": packages}
     (out / "image.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

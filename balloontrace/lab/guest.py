@@ -88,6 +88,10 @@ class Guest:
         """The host's side of the balloon."""
         return Balloon(self.monitor, self.config.memory_bytes)
 
+    def resident_bytes(self) -> int:
+        """Return how much of the host's memory the guest takes, QEMU included."""
+        return self._qemu.resident_bytes() if self._qemu else 0
+
     def run(
         self,
         command: Command,

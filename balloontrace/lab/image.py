@@ -98,13 +98,15 @@ def _image_directory(kernel: Kernel) -> Path:
 def _build_once(kernel: Kernel, progress: Progress) -> Image:
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
-    with _exclusive(cache / "lock", progress):
+    with _exclusive(cache / f"lock-{kernel.name}", progress):
         image = Image(_image_directory(kernel))
         if image.directory.is_dir():
             return image
-        _remove_leftovers(cache)
+        prefix = f"{_WORK_PREFIX}{kernel.name}-"
+        for leftover in cache.glob(f"{prefix}*"):
+            _remove_tree(leftover)
         require_free_space(cache, _BUILD_BYTES, "building an image")
-        work = Path(tempfile.mkdtemp(prefix=_WORK_PREFIX, dir=cache))
+        work = Path(tempfile.mkdtemp(prefix=prefix, dir=cache))
         work.chmod(0o755)  # apt's own user must get in
         try:
             build.build_image(kernel, work, progress).rename(image.directory)
@@ -124,14 +126,9 @@ def _exclusive(path: Path, progress: Progress) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress("another build is running, waiting for it")
+            progress("the same image is being built, waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-def _remove_leftovers(cache: Path) -> None:
-    for work in cache.glob(f"{_WORK_PREFIX}*"):
-        _remove_tree(work)
 
 
 def _remove_tree(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ class Kernel:
     builder_suite: str
     builder_sources: tuple[str, ...]
     pins: str
+    without: tuple[str, ...]
 
 
 def load_kernels() -> dict[str, Kernel]:
@@ -42,10 +44,27 @@ def find_kernel(name: str) -> Kernel:
     return kernels[name]
 
 
+def place(name: str, pattern: str) -> str | None:
+    """Return where a kernel's table first matches a regular expression, as ``file line N``."""
+    lines = KERNELS_FILE.read_text(encoding="utf-8").splitlines()
+    inside = False
+    for number, line in enumerate(lines, 1):
+        if re.match(r"\s*\[.*\]\s*(#.*)?$", line):
+            inside = line.strip(" []\"'") == name
+        if inside and re.search(pattern, line):
+            return f"{KERNELS_FILE} line {number}"
+    return None
+
+
 def _kernel(name: str, table: dict[str, str | list[str]]) -> Kernel:
-    userspace = {"builder_suite": table["suite"], "builder_sources": table["sources"], "pins": ""}
+    defaults: dict[str, str | list[str]] = {
+        "builder_suite": table["suite"],
+        "builder_sources": table["sources"],
+        "pins": "",
+        "without": [],
+    }
     values = {
         key: tuple(value) if isinstance(value, list) else value
-        for key, value in (userspace | table).items()
+        for key, value in (defaults | table).items()
     }
     return Kernel(name=name, **values)  # type: ignore[arg-type]

@@ -15,6 +15,7 @@ from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.lab.console import Console
 from balloontrace.lab.host import tool
 from balloontrace.lab.image import Image
+from balloontrace.lab.qmp import BALLOON_ID
 
 DRIVERS = ("stock", "shrinker", "none")
 """The balloon drivers a guest can have."""
@@ -31,8 +32,9 @@ _ACCEL_OPTIONS = {
 class GuestConfig:
     """What a guest is made of. driver is ``stock``, ``shrinker`` or ``none``.
 
-    balloon_options are further properties of QEMU's virtio-balloon-pci, such as
-    ``free-page-reporting=on``.
+    hinting offers free page hinting, which `Balloon.hinting` sets off, reporting free page
+    reporting. balloon_options are further properties of QEMU's virtio-balloon-pci, such as
+    ``page-poison=off``; kernel_options are further words of the guest kernel's command line.
     """
 
     kernel: str = "6.1"
@@ -41,7 +43,10 @@ class GuestConfig:
     cpus: int = 2
     deflate_on_oom: bool = True
     headers: bool = False
+    hinting: bool = False
+    reporting: bool = False
     balloon_options: tuple[str, ...] = ()
+    kernel_options: tuple[str, ...] = ()
 
 
 def choose_accel() -> str:
@@ -64,9 +69,6 @@ def qemu_argv(
     config: GuestConfig, image: Image, overlay: Path, accel: str, qmp_fd: int
 ) -> list[str]:
     """Return QEMU's command line, without the program itself. qmp_fd is a connected socket."""
-    balloon = ["virtio-balloon-pci"]
-    balloon += [f"deflate-on-oom={'on' if config.deflate_on_oom else 'off'}"]
-    balloon += config.balloon_options
     argv = [
         "-machine", "q35", *_ACCEL_OPTIONS[accel],
         "-m", f"{config.memory_bytes >> 20}M", "-smp", str(config.cpus),
@@ -77,11 +79,22 @@ def qemu_argv(
         "-drive", f"file={_escaped(overlay)},if=virtio,format=qcow2,cache=unsafe",
         "-netdev", "user,id=net,hostfwd=tcp:127.0.0.1:0-:22",
         "-device", "virtio-net-pci,netdev=net",
-        "-device", ",".join(balloon),
+        *_balloon_device(config),
     ]  # fmt: skip
     if config.headers:
         argv += ["-drive", f"file={_escaped(image.headers)},if=virtio,format=raw,readonly=on"]
     return argv
+
+
+def _balloon_device(config: GuestConfig) -> list[str]:
+    device = ["virtio-balloon-pci", f"id={BALLOON_ID}"]
+    device += [f"deflate-on-oom={'on' if config.deflate_on_oom else 'off'}"]
+    if config.reporting:
+        device += ["free-page-reporting=on"]
+    if config.hinting:  # the hints are taken by a thread of their own
+        device += ["free-page-hint=on", "iothread=balloon-io"]
+    thread = ["-object", "iothread,id=balloon-io"] if config.hinting else []
+    return [*thread, "-device", ",".join([*device, *config.balloon_options])]
 
 
 def kernel_parameters(config: GuestConfig) -> str:
@@ -90,7 +103,7 @@ def kernel_parameters(config: GuestConfig) -> str:
     parameters += [f"balloontrace.driver={config.driver}"]
     if config.headers:
         parameters += ["balloontrace.headers=/dev/vdb"]
-    return " ".join(parameters)
+    return " ".join([*parameters, *config.kernel_options])
 
 
 def make_overlay(image: Image, overlay: Path) -> None:
@@ -125,6 +138,13 @@ class Qemu:
         )
         self._thread.start()
         self._started.wait()
+
+    def resident_bytes(self) -> int:
+        """Return how much of the host's memory QEMU, with its guest's, takes now."""
+        if self._process is None:
+            return 0
+        status = Path(f"/proc/{self._process.pid}/statm").read_text(encoding="ascii")
+        return int(status.split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     def stop(self) -> None:
         """Kill QEMU, which has nothing to save, and wait for its end."""

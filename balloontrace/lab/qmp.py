@@ -7,6 +7,8 @@ import contextlib
 import re
 import socket
 import threading
+import time
+from collections.abc import Iterator
 from typing import Any
 
 from qemu.qmp import QMPClient, QMPError
@@ -14,7 +16,12 @@ from qemu.qmp import QMPClient, QMPError
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
 
+BALLOON_ID = "balloon"
+"""The balloon device's name in QEMU."""
+
 _TIMEOUT_S = 60.0
+_POLL_S = 0.02
+_SLOWEST_MIGRATION = 4096  # bytes a second; 0 would mean no limit
 _SSH_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+22\b")
 
 
@@ -83,3 +90,34 @@ class Balloon:
         """Return the balloon's size as the guest last told it."""
         actual: int = self._monitor.execute("query-balloon")["actual"]
         return self.memory_pages - actual // BALLOON_PAGE_BYTES
+
+    @contextlib.contextmanager
+    def hinting(self) -> Iterator[None]:
+        """Let the guest hint its free pages to the host as long as the context lasts.
+
+        QEMU asks for hints only while it migrates a guest: here nowhere, too slowly ever to
+        arrive, cancelled at the end. The guest runs on throughout; it keeps the pages it has
+        hinted until the end, unless its shrinker takes them back. Raises UserError if QEMU
+        refuses, or if the guest was not made with hinting.
+        """
+        device = f"/machine/peripheral/{BALLOON_ID}"
+        if not self._monitor.execute("qom-get", path=device, property="free-page-hint"):
+            raise UserError("this guest has no free page hinting", "set GuestConfig.hinting")
+        speed = {"max-bandwidth": _SLOWEST_MIGRATION}
+        self._monitor.execute("migrate-set-parameters", **speed)
+        self._monitor.execute("migrate", uri="exec:cat > /dev/null")
+        try:
+            self._await_migration("active")
+            yield
+        finally:
+            self._monitor.execute("migrate_cancel")
+            self._await_migration("cancelled")
+
+    def _await_migration(self, wanted: str) -> None:
+        deadline = time.monotonic() + _TIMEOUT_S
+        status = ""
+        while status != wanted:
+            status = self._monitor.execute("query-migrate").get("status", "none")
+            if status in ("failed", "completed") or time.monotonic() > deadline:
+                raise UserError(f"QEMU's migration is {status}, not {wanted}")
+            time.sleep(_POLL_S)

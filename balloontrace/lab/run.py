@@ -16,13 +16,13 @@ from balloontrace.lab.hostlog import BalloonWatch, HostLog, log_clocks
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.qemu import GuestConfig, choose_accel, qemu_version
+from balloontrace.lab.record import start_recorder
 from balloontrace.lab.scenario import Scenario, Step
 from balloontrace.lab.sizes import format_size
 
 Progress = Callable[[str], None]
 
 _RECORDING = "/root/rec.btrace"
-_READY_FILE = "/run/bt.ready"
 _WORKLOAD_FILE = "/root/workload"
 _RECORD_START_S = 90.0
 _RECORD_STOP_S = 120.0
@@ -165,11 +165,11 @@ def _metadata(scenario: Scenario, config: GuestConfig, release: str) -> dict[str
 
 def _start_recorder(guest: Guest, log: Path) -> RemoteProcess:
     """Start `balloontrace record` in the guest and wait until it is attached."""
-    record = ["balloontrace", "record", "-f", "-o", _RECORDING, "--ready-file", _READY_FILE]
     with log.open("wb") as stderr:
-        recorder = guest.popen(record, stderr=stderr)
-    wait = f"until [ -e {_READY_FILE} ]; do kill -0 {recorder.pid} || exit 1; sleep 0.1; done"
-    if guest.run(wait, check=False, timeout_s=_RECORD_START_S).returncode != 0:
+        recorder, attached = start_recorder(
+            guest, _RECORDING, stderr=stderr, timeout_s=_RECORD_START_S
+        )
+    if not attached:
         recorder.communicate()
         raise _recorder_error("did not start", log)
     return recorder

@@ -1,0 +1,200 @@
+"""Loads that make each seam of the driver fire, in a guest of `MEMORY_BYTES`.
+
+The guest tests use them, and the tour that the support matrix is made from. Each leaves the guest
+as it was but for the balloon's size, and raises UserError if the guest does not do what it should.
+"""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from signal import SIGKILL
+from subprocess import PIPE
+
+from balloontrace.errors import UserError
+from balloontrace.lab.guest import Guest
+
+MEMORY_BYTES = 1 << 30
+MIB_PAGES = 256
+SETTLE_S = 60.0
+_POLL_S = 0.05
+_REST_S = 1.0
+
+HOG = (
+    "import mmap; size = {mib} << 20; hog = mmap.mmap(-1, size); "
+    "[hog.write(b'x' * 4096) for _ in range(size >> 12)]"
+)
+"""Python that touches so much memory and ends."""
+
+TOUR_SEAMS = (
+    *("fill", "leak", "ack", "target", "notice", "migrate", "count", "scan", "oom_notify"),
+    *("report", "hint", "sleep", "reclaim", "kswapd_wake", "oom_kill"),
+    *("bind", "remove"),
+)
+"""The seams that fire on a `tour`: all but SUSPEND_SEAMS, and `compact`, which single pages
+never cause."""
+
+SUSPEND_SEAMS = ("freeze", "restore")
+
+_CGROUP = "/sys/fs/cgroup/balloontrace"
+_DRIVER = "/sys/bus/virtio/drivers/virtio_balloon"
+
+
+@dataclass(frozen=True)
+class Tour:
+    """What happened on a tour. Process ids of the two tasks that the OOM killer chose."""
+
+    killed_in_cgroup: int
+    killed_globally: int
+
+
+def tour(guest: Guest) -> Tour:
+    """Make the seams of TOUR_SEAMS fire, in a guest with deflate-on-oom, hinting and reporting.
+
+    Ends with an empty balloon. The driver is unbound, but stays loaded.
+    """
+    migrate(guest)
+    report(guest)
+    hint(guest)
+    oom_notify(guest)
+    happened = Tour(kill_in_cgroup(guest), kill_globally(guest))
+    out_of_puff(guest)
+    rebind(guest)
+    move_balloon(guest, 0)
+    return happened
+
+
+def move_balloon(guest: Guest, pages: int) -> None:
+    """Set the balloon's size through QMP and wait until QEMU reports it as reached.
+
+    The worker reports a size after its last page has moved, so the counters are final then.
+    """
+    balloon = guest.balloon
+    balloon.set_target_pages(pages)
+    _until(lambda: balloon.actual_pages() == pages, f"the balloon does not reach {pages} pages")
+
+
+def migrate(guest: Guest) -> None:
+    """Pages of the balloon lie between those of a file; the file goes, compaction moves them."""
+    guest.run("truncate -s 400M /root/cache")
+    for part in range(8):
+        guest.run(f"dd if=/root/cache of=/dev/null bs=1M skip={50 * part} count=50 status=none")
+        move_balloon(guest, 48 * MIB_PAGES * (part + 1))
+    guest.run("rm /root/cache; echo 3 > /proc/sys/vm/drop_caches")
+    guest.run("echo 1 > /proc/sys/vm/compact_memory")
+
+
+def oom_notify(guest: Guest) -> None:
+    """A task needs memory that only the balloon has; nobody is killed."""
+    move_balloon(guest, 600 * MIB_PAGES)
+    guest.run(["python3", "-c", HOG.format(mib=340)], check=False)
+
+
+def kill_in_cgroup(guest: Guest) -> int:
+    """A task outgrows its memory cgroup and is killed; returns its process id."""
+    hog = shlex.join(["python3", "-c", HOG.format(mib=60)])
+    command = f"echo $$ > {_CGROUP}/cgroup.procs; exec {hog}"
+    guest.run(f"mkdir -p {_CGROUP}; echo 30M > {_CGROUP}/memory.max")
+    pid = _killed(guest, command)
+    guest.run(f"rmdir {_CGROUP}")
+    return pid
+
+
+def kill_globally(guest: Guest) -> int:
+    """A task outgrows the guest, whose balloon is empty, and is killed; returns its process id."""
+    move_balloon(guest, 0)
+    guest.run("sysctl -qw vm.overcommit_memory=1")
+    size = HOG.format(mib=2 * guest.config.memory_bytes >> 20)
+    hog = shlex.join(["python3", "-c", size])
+    pid = _killed(guest, f"echo 1000 > /proc/self/oom_score_adj; exec {hog}")
+    guest.run("sysctl -qw vm.overcommit_memory=0")
+    return pid
+
+
+def _killed(guest: Guest, command: str) -> int:
+    process = guest.popen(["sh", "-c", command])
+    _, _, said = process.communicate()
+    if f"Killed process {process.pid} " not in guest.run("dmesg").stdout:
+        raise UserError(f"process {process.pid} was to be killed, and was not", said)
+    return process.pid
+
+
+def out_of_puff(guest: Guest) -> None:
+    """The host wants all of the memory: inflation ends in sleeps; then it gives all back."""
+    balloon = guest.balloon
+    balloon.set_target_pages(balloon.memory_pages - 4 * MIB_PAGES)
+    rest_since, actual = time.monotonic(), -1
+    while time.monotonic() < rest_since + _REST_S:
+        time.sleep(_POLL_S)
+        if (now := balloon.actual_pages()) > actual + MIB_PAGES:
+            rest_since, actual = time.monotonic(), now
+    move_balloon(guest, 0)
+
+
+def hint(guest: Guest) -> None:
+    """The guest lends all of its free memory to the host; reclaim takes some of it back."""
+    move_balloon(guest, 0)
+    # Only the largest blocks are lent.
+    guest.run("echo 3 > /proc/sys/vm/drop_caches; echo 1 > /proc/sys/vm/compact_memory")
+    free = guest.vmstat()["nr_free_pages"]
+    lent = 64 * MIB_PAGES
+    with guest.balloon.hinting():
+        _until(lambda: guest.vmstat()["nr_free_pages"] < free - lent, "no free memory is lent")
+        guest.run("echo 2 > /proc/sys/vm/drop_caches")
+
+
+def report(guest: Guest) -> None:
+    """Memory becomes free, and the guest reports it to the host."""
+    # Only large blocks are reported.
+    guest.run("echo 1 > /proc/sys/vm/compact_memory")
+    hog = HOG.format(mib=300)
+    process = guest.popen(["python3", "-c", f"{hog}; print(flush=True); input()"], stdin=PIPE)
+    process.stdout.readline()
+    held = guest.resident_bytes()
+    process.send_signal(SIGKILL)
+    process.communicate()
+    _until(lambda: guest.resident_bytes() < held - (16 << 20), "no free memory is reported")
+
+
+def suspend(guest: Guest) -> None:
+    """The guest is suspended to RAM with a filled balloon, and woken."""
+    move_balloon(guest, 10 * MIB_PAGES)
+    sleeper = guest.popen(["sh", "-c", "echo mem > /sys/power/state"])
+
+    def suspended() -> bool:
+        return bool(guest.monitor.execute("query-status")["status"] == "suspended")
+
+    # QEMU's firmware wakes a guest at once that has been woken before.
+    _until(lambda: suspended() or sleeper.poll() is not None, "no suspend")
+    if suspended():
+        guest.monitor.execute("system_wakeup")
+    sleeper.communicate()
+    _until(lambda: guest.balloon.actual_pages() == 10 * MIB_PAGES, "the balloon is not refilled")
+
+
+def rebind(guest: Guest) -> None:
+    """The driver leaves a filled balloon and takes it again; the module stays."""
+    move_balloon(guest, 20 * MIB_PAGES)
+    guest.run(f"basename {_DRIVER}/virtio* > /run/balloon; cat /run/balloon > {_DRIVER}/unbind")
+    guest.run(f"cat /run/balloon > {_DRIVER}/bind")
+    move_balloon(guest, 20 * MIB_PAGES)
+
+
+def unload(guest: Guest) -> None:
+    """The driver's module goes, and with it the balloon's pages return."""
+    guest.run(["rmmod", "virtio_balloon"])
+
+
+def load(guest: Guest) -> None:
+    """The kernel's own driver is loaded, and goes for the host's target at once."""
+    guest.run(["modprobe", "virtio_balloon"])
+
+
+def _until(condition: Callable[[], bool], complaint: str) -> None:
+    deadline = time.monotonic() + SETTLE_S
+    while not condition():
+        if time.monotonic() > deadline:
+            raise UserError(f"after {SETTLE_S:.0f} s: {complaint}")
+        time.sleep(_POLL_S)
