@@ -105,7 +105,7 @@ KINDS: tuple[Kind, ...] = (
     Kind(
         "count",
         4,
-        "reclaim asked the balloon's shrinker how much it could free",
+        "reclaim asked the balloon's shrinker how much it could free, and it offered something",
         "not used",
         "pages the shrinker offered (kernel pages)",
     ),
@@ -144,6 +144,66 @@ KINDS: tuple[Kind, ...] = (
         "not used",
         "not used",
     ),
+    Kind(
+        "report",
+        10,
+        "free page reporting told the host of free blocks and waited until it took them",
+        "pages in the blocks",
+        "the same, or 0 if the driver refused",
+    ),
+    Kind(
+        "hint",
+        11,
+        "free page hinting lent free blocks to the host, or took them back (flag `returned`)",
+        "not used",
+        "pages lent; pages taken back, with the flag `returned`",
+    ),
+    Kind(
+        "sleep",
+        12,
+        'the size worker got no page ("Out of puff") and slept before it tries again',
+        "not used",
+        "not used",
+    ),
+    Kind(
+        "reclaim",
+        13,
+        "the size worker's allocation reclaimed memory directly",
+        "not used",
+        "pages it reclaimed (kernel pages)",
+    ),
+    Kind(
+        "compact",
+        14,
+        "the size worker's allocation compacted a zone",
+        "not used",
+        "not used",
+    ),
+    Kind(
+        "kswapd_wake",
+        15,
+        "the size worker's allocation woke kswapd; no duration",
+        "not used",
+        "not used",
+    ),
+    Kind(
+        "oom_kill",
+        16,
+        "the OOM killer chose a victim: `comm` is the victim's, `tid` and `pid` are those of the "
+        "task that needed memory; no duration",
+        "not used",
+        "process id of the victim (its thread id where only that is visible)",
+    ),
+    Kind(
+        "bind",
+        17,
+        "`virtballoon_probe`: the driver took the device",
+        "not used",
+        "1 if it did, 0 if it failed",
+    ),
+    Kind("remove", 18, "`virtballoon_remove`: the driver left the device", "not used", "not used"),
+    Kind("freeze", 19, "`virtballoon_freeze`: the guest is suspended", "not used", "not used"),
+    Kind("restore", 20, "`virtballoon_restore`: the guest resumes", "not used", "not used"),
 )
 
 WITHIN: tuple[Bit, ...] = (
@@ -170,6 +230,8 @@ FLAGS: tuple[Bit, ...] = (
         "the call was entered before the probes were attached; its start is that of its `ack`",
     ),
     Bit("stop", 2, "the shrinker answered SHRINK_STOP"),
+    Bit("memcg", 4, "the OOM was that of a memory cgroup, not of the whole guest"),
+    Bit("returned", 8, "free page hinting gave the blocks back to the guest"),
 )
 
 CAUSES: tuple[tuple[str, str], ...] = (

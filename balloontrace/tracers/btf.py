@@ -9,7 +9,7 @@ section for the offset of its name, which keeps 5 MB of vmlinux BTF a matter of 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 BTF_DIRECTORY = Path("/sys/kernel/btf")
@@ -35,7 +35,7 @@ class _Section:
         return self.strings[offset:end].decode(errors="replace")
 
     def structs(self, name: str) -> Iterator[dict[str, int]]:
-        """Member name -> bit offset of each structure that may be called `name`."""
+        """Member name -> bit offset of each structure that may be called `name`; '' -> its size."""
         at = self.strings.find(b"\0" + name.encode() + b"\0")
         if at < 0:
             return
@@ -43,9 +43,10 @@ class _Section:
         found = self.types.find(needle)
         while found >= 0:
             if found % 4 == 0 and found + _TYPE.size <= len(self.types):
-                _, info, _ = _TYPE.unpack_from(self.types, found)
+                _, info, size = _TYPE.unpack_from(self.types, found)
                 if info >> 24 & 0x1F == _KIND_STRUCT:
-                    yield self._members(found + _TYPE.size, info & 0xFFFF, bool(info >> 31))
+                    members = self._members(found + _TYPE.size, info & 0xFFFF, bool(info >> 31))
+                    yield {**members, "": size * 8}
             found = self.types.find(needle, found + 1)
 
     def _members(self, start: int, count: int, bitfields: bool) -> dict[str, int]:
@@ -57,20 +58,24 @@ class _Section:
         return members
 
 
-def struct_offsets(
-    name: str, members: Sequence[str], module: str, directory: Path = BTF_DIRECTORY
-) -> dict[str, int] | None:
-    """Byte offsets of `members` in `struct name` of kernel module `module`, built in or not.
+class Btf:
+    """The BTF of the running kernel and of one module, which may as well be built in."""
 
-    None if the kernel carries no BTF for it or the structure lacks a member. Raises nothing.
-    """
-    try:
-        vmlinux = _Section((directory / "vmlinux").read_bytes())
+    def __init__(self, module: str, directory: Path = BTF_DIRECTORY) -> None:
+        """Read both. Raises OSError or ValueError if the kernel carries none that can be read."""
+        self._vmlinux = _Section((directory / "vmlinux").read_bytes())
         split = directory / module
-        section = _Section(split.read_bytes(), vmlinux.strings) if split.exists() else vmlinux
-        for found in section.structs(name):
-            if all(member in found for member in members):
-                return {member: found[member] // 8 for member in members}
-    except (OSError, ValueError, struct.error):
-        pass
-    return None
+        self._sections = [self._vmlinux]
+        if split.exists():
+            self._sections.insert(0, _Section(split.read_bytes(), self._vmlinux.strings))
+
+    def offset(self, name: str, member: str) -> int | None:
+        """Byte offset of `member` in `struct name`, or its size for the member ''.
+
+        None if BTF does not tell, as a kernel without the module's BTF does not.
+        """
+        for section in self._sections:
+            for members in section.structs(name):
+                if member in members:
+                    return members[member] // 8
+        return None

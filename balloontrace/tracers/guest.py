@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
-from balloontrace.tracers.seams import DRIVER_MODULE
+from balloontrace.tracers.driver import DRIVER_MODULE, identity
+from balloontrace.tracers.probes import KPROBE_EVENTS
 
 VIRTIO_ID_BALLOON = 5
 """include/uapi/linux/virtio_ids.h"""
 
-_FEATURES = {
+FEATURES = {
     0: "must_tell_host",
     1: "stats_vq",
     2: "deflate_on_oom",
@@ -36,35 +38,52 @@ _FEATURES = {
 """Bits of include/uapi/linux/virtio_balloon.h and virtio_config.h -> names."""
 
 _VIRTIO_DEVICES = Path("/sys/bus/virtio/devices")
-_DRIVER = Path("/sys/module") / DRIVER_MODULE
+_MODULE = Path("/sys/module") / DRIVER_MODULE
 
 
-def require_traceable() -> None:
-    """Check that this process can trace a balloon here.
+def require_traceable(driver: bool = True) -> None:
+    """Check that this process can trace a balloon here; without `driver`, but for its driver.
 
-    Raises UserError (exit code 3) with what is missing, in the order in which a user would mend it.
+    Raises UserError (exit code 3) with what is missing.
     """
+    for name, obstacle in obstacles():
+        if driver or name != "driver":
+            raise obstacle
+
+
+def obstacles() -> Iterator[tuple[str, UserError]]:
+    """What is missing to trace a balloon here, in the order in which a user would mend it."""
     if os.geteuid() != 0:
-        raise UserError(
-            "tracing the kernel needs root", "run it with sudo", exit_code=EXIT_UNSUPPORTED
+        yield (
+            "root",
+            UserError("tracing the kernel needs root", "run it with sudo", EXIT_UNSUPPORTED),
         )
     if balloon_device() is None:
-        raise UserError(
-            "this machine has no virtio balloon device",
-            "run inside a guest that has one (QEMU: -device virtio-balloon-pci)",
-            exit_code=EXIT_UNSUPPORTED,
+        yield (
+            "device",
+            UserError(
+                "this machine has no virtio balloon device",
+                "run inside a guest that has one (QEMU: -device virtio-balloon-pci)",
+                EXIT_UNSUPPORTED,
+            ),
         )
-    if not Path("/sys/bus/event_source/devices/kprobe").exists():
-        raise UserError(
-            f"kernel {os.uname().release} has no kprobes",
-            "it must be built with CONFIG_KPROBE_EVENTS and CONFIG_BPF_EVENTS",
-            exit_code=EXIT_UNSUPPORTED,
+    if not KPROBE_EVENTS.exists():
+        yield (
+            "kprobes",
+            UserError(
+                f"kernel {os.uname().release} has no kprobes",
+                "it must be built with CONFIG_KPROBE_EVENTS and CONFIG_BPF_EVENTS",
+                EXIT_UNSUPPORTED,
+            ),
         )
-    if not _DRIVER.exists():
-        raise UserError(
-            "the balloon's driver is not loaded",
-            f"modprobe {DRIVER_MODULE}",
-            exit_code=EXIT_UNSUPPORTED,
+    if not identity():
+        yield (
+            "driver",
+            UserError(
+                "the balloon's driver is not loaded",
+                f"modprobe {DRIVER_MODULE}, or record --wait until it is",
+                EXIT_UNSUPPORTED,
+            ),
         )
 
 
@@ -72,7 +91,7 @@ def balloon_device() -> Path | None:
     """The sysfs directory of the first virtio balloon, None if there is none."""
     for device in sorted(_VIRTIO_DEVICES.glob("virtio*")):
         try:
-            if int(_text(device / "device"), 16) == VIRTIO_ID_BALLOON:
+            if int(text(device / "device"), 16) == VIRTIO_ID_BALLOON:
                 return device
         except ValueError:
             continue
@@ -80,7 +99,7 @@ def balloon_device() -> Path | None:
 
 
 def describe(recorder: int) -> dict[str, Any]:
-    """`guest`, `clock`, `balloon` and `tasks` of the header; `recorder` is the recorder's pid."""
+    """`guest`, `clock` and `tasks` of the header; `recorder` is the recorder's pid."""
     uname = os.uname()
     return {
         "guest": {
@@ -90,42 +109,52 @@ def describe(recorder: int) -> dict[str, Any]:
             "page_size": os.sysconf("SC_PAGE_SIZE"),
             "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             "cpus": os.cpu_count(),
-            "boot_id": _text(Path("/proc/sys/kernel/random/boot_id")),
+            "boot_id": text(Path("/proc/sys/kernel/random/boot_id")),
         },
         "clock": {
             "monotonic_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC),
             "realtime_ns": time.clock_gettime_ns(time.CLOCK_REALTIME),
         },
-        "balloon": _balloon(),
         "tasks": {"recorder": recorder, "kswapd": _kswapd()},
     }
 
 
-def _balloon() -> dict[str, Any]:
-    """The device, its negotiated features by name, and the driver's module."""
+def describe_balloon() -> dict[str, Any]:
+    """`balloon` of the header: device, negotiated features by name, and the driver's module."""
     device = balloon_device()
-    bits = _text(device / "features") if device else ""
     return {
         "device": device.name if device else None,
-        "features": [_FEATURES.get(n, f"bit_{n}") for n, bit in enumerate(bits) if bit == "1"],
+        "features": features(),
         "driver": {
-            name: _text(_DRIVER / name) or None for name in ("version", "srcversion", "taint")
+            name: text(_MODULE / name) or None for name in ("version", "srcversion", "taint")
         },
     }
+
+
+def is_module() -> bool:
+    """Whether the driver is a loaded module; one that is built in has no state of loading."""
+    return (_MODULE / "initstate").exists()
+
+
+def features() -> list[str]:
+    """The features that the driver and the device agreed upon, by name."""
+    device = balloon_device()
+    bits = text(device / "features") if device else ""
+    return [FEATURES.get(n, f"bit_{n}") for n, bit in enumerate(bits) if bit == "1"]
 
 
 def _kswapd() -> list[int]:
     """Thread ids of kswapd. Children of kthreadd only: a process may take any name."""
     found = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
-        pid, _, rest = _text(stat).partition(" (")
+        pid, _, rest = text(stat).partition(" (")
         name, _, fields = rest.rpartition(") ")
         if name.startswith("kswapd") and fields.split()[1] == "2":
             found.append(int(pid))
     return found
 
 
-def _text(path: Path) -> str:
+def text(path: Path) -> str:
     """The stripped contents of a small file, '' if it cannot be read."""
     try:
         return path.read_text(errors="replace").strip()
@@ -135,5 +164,5 @@ def _text(path: Path) -> str:
 
 def possible_cpus() -> int:
     """CPUs this kernel may ever have online: BPF indexes per-CPU data by them."""
-    ranges = _text(Path("/sys/devices/system/cpu/possible")).replace("-", ",").split(",")
+    ranges = text(Path("/sys/devices/system/cpu/possible")).replace("-", ",").split(",")
     return int(ranges[-1]) + 1 if ranges[-1].isdigit() else os.cpu_count() or 1

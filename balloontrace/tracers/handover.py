@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from balloontrace.errors import UserError
 
-MAPS = ("events", "counters", "calls", "level", "stages")
-"""The maps handed over, in this order, before the probes' descriptors. `stages` is only held: the
-kernel empties an array of programs when nobody has it open any more."""
+MAPS = ("events", "counters", "calls", "level", "layout", "stages")
+"""The maps handed over. `stages` is only held: the kernel empties an array of programs when nobody
+has it open any more."""
 
 _MESSAGE_BYTES = 1 << 18
 _MAX_DESCRIPTORS = 250
@@ -18,11 +21,13 @@ _MAX_DESCRIPTORS = 250
 
 
 class Handover(NamedTuple):
-    """header: of the recording; maps: name of MAPS -> descriptor; probes: those of the perf events
-    that hold the attached programs, in order of attachment. Closing one detaches it."""
+    """content: for the recording; maps: name of MAPS -> descriptor; programs: likewise, by
+    attach.program_name; probes: descriptors that hold the attached programs, in order of
+    attachment. Closing one detaches it. A handover after the first has probes only."""
 
-    header: dict[str, Any]
+    content: dict[str, Any]
     maps: dict[str, int]
+    programs: dict[str, int]
     probes: list[int]
 
 
@@ -34,10 +39,40 @@ def channel() -> tuple[socket.socket, socket.socket]:
     return ends
 
 
+def in_child(work: Callable[[], Handover]) -> tuple[int, socket.socket]:
+    """Fork a process that does `work` and hands over the result, or why there is none.
+
+    Returns its process id and the socket on which it answers.
+    """
+    ours, theirs = channel()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return pid, ours
+    try:
+        ours.close()
+        signal.set_wakeup_fd(-1)
+        # Ctrl-C is the recorder's to handle; it goes to every process of the terminal's group.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        send(theirs, work())
+    except UserError as error:
+        send_error(theirs, error)
+    except BaseException:
+        import traceback  # not for nothing in the recorder's memory
+
+        last = traceback.format_exc().strip().splitlines()[-1]
+        send_error(theirs, UserError(f"the loader failed: {last}"))
+    finally:
+        os._exit(0)
+
+
 def send(end: socket.socket, handover: Handover) -> None:
     """Give `handover` to the other side. Raises OSError."""
-    descriptors = [handover.maps[name] for name in MAPS] + handover.probes
-    socket.send_fds(end, [json.dumps(handover.header).encode()], descriptors)
+    names = [list(handover.maps), list(handover.programs)]
+    message = {"content": handover.content, "names": names}
+    held = [*handover.maps.values(), *handover.programs.values(), *handover.probes]
+    socket.send_fds(end, [json.dumps(message).encode()], held)
 
 
 def send_error(end: socket.socket, error: UserError) -> None:
@@ -53,11 +88,17 @@ def receive(end: socket.socket) -> Handover:
     """
     data, descriptors, _, _ = socket.recv_fds(end, _MESSAGE_BYTES, _MAX_DESCRIPTORS)
     if not data:
-        raise UserError(
-            "the loader died while it compiled", "it needs about 120 MiB meanwhile; see dmesg"
-        )
+        raise UserError("the loader died at its work", "compiling needs about 120 MiB; see dmesg")
     message = json.loads(data)
     if "error" in message:
         raise UserError(*message["error"])
-    maps = dict(zip(MAPS, descriptors, strict=False))
-    return Handover(message, maps, list(descriptors[len(MAPS) :]))
+    for descriptor in descriptors:  # a command that outlived us would keep the probes attached
+        os.set_inheritable(descriptor, False)
+    maps, programs = message["names"]
+    held = iter(descriptors)
+    return Handover(
+        message["content"],
+        {name: next(held) for name in maps},
+        {name: next(held) for name in programs},
+        list(held),
+    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -22,7 +23,7 @@ RING_BYTES = 1 << 20
 
 class Options(NamedTuple):
     """What `record` was asked for. path: '-' is stdout; duration_s: None is until it is ended;
-    btf: use the driver's structure offsets if the kernel tells them."""
+    rungs: seam -> number of the only rung to try, from 1; wait: begin without the driver."""
 
     path: str
     overwrite: bool = False
@@ -32,14 +33,15 @@ class Options(NamedTuple):
     strict: bool = False
     ready_file: str | None = None
     ring_bytes: int = RING_BYTES
-    btf: bool = True
+    rungs: Mapping[str, int] = {}
+    wait: bool = False
 
 
 def record(options: Options) -> NoReturn:
     """Become a recorder. Raises UserError if that cannot be; does not return otherwise."""
-    require_traceable()
+    require_traceable(driver=not options.wait)
     output = _stdout() if options.path == "-" else _open(options.path, options.overwrite)
-    child, channel = loader.start(options.ring_bytes, options.btf)
+    child, channel = loader.start(options.ring_bytes, options.rungs)
     for descriptor in {output, channel.fileno()} - {1}:
         os.set_inheritable(descriptor, True)
     inner = {
@@ -50,8 +52,9 @@ def record(options: Options) -> NoReturn:
     }
     package_root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH", "")]))
-    # -S: without site, which would read every .pth file of the installation.
-    argv = [sys.executable, "-S", "-m", "balloontrace.tracers.recorder", json.dumps(inner)]
+    # -S: without site, which would read every .pth file of the installation; -P: nothing from the
+    # current directory.
+    argv = [sys.executable, "-S", "-P", "-m", "balloontrace.tracers.recorder", json.dumps(inner)]
     environment = {**os.environ, "PYTHONPATH": path}
     os.execve(sys.executable, argv, environment)  # noqa: S606 - ourselves
 

@@ -21,9 +21,12 @@ from balloontrace.errors import EXIT_EVENTS_LOST, UserError
 from balloontrace.recording import Writer
 from balloontrace.tracers import kernel, state
 from balloontrace.tracers.command import Command
+from balloontrace.tracers.follow import Follower
 from balloontrace.tracers.handover import Handover, receive
+from balloontrace.tracers.netlink_client import REQUEST_INTERVAL_S, NetlinkProcess
 from balloontrace.tracers.ring import ITEM_BYTES, Ring
 from balloontrace.tracers.samplers import Sampler, open_samplers
+from balloontrace.tracers.samplers.tasks import SeenTasks
 from balloontrace.tracers.samplers.vmstat import balloon_counters
 
 TYPE_CHECKING = False
@@ -57,11 +60,16 @@ _ENDINGS = {
 class Recorder:
     """One recording from attachment to trailer."""
 
-    def __init__(self, handover: Handover, output: int, options: dict[str, Any]) -> None:
-        self._probes = handover.probes
+    def __init__(
+        self,
+        handover: Handover,
+        output: int,
+        options: dict[str, Any],
+        netlink: NetlinkProcess | None,
+    ) -> None:
         self._maps = handover.maps
-        self._ring = Ring(handover.maps["events"], handover.header["ring_bytes"])
-        counters_bytes = state.COUNTERS_BYTES * handover.header["possible_cpus"]
+        self._ring = Ring(handover.maps["events"], handover.content["ring_bytes"])
+        counters_bytes = state.COUNTERS_BYTES * handover.content["possible_cpus"]
         self._counters = _map_array(handover.maps["counters"], counters_bytes)
         self._level = memoryview(_map_array(handover.maps["level"], LEVEL_BYTES)).cast("Q")
         self._writer = Writer(output, options["path"])
@@ -72,8 +80,15 @@ class Recorder:
         self._events = 0
         self._last_read_s = time.monotonic()
         self._longest_gap_s = 0.0
+        self._netlink, self._seen = netlink, SeenTasks()
+        tasks = handover.content["tasks"]
+        if netlink:
+            tasks["netlink"] = netlink.pid
+            netlink.request(tasks["kswapd"])
+        self._next_request_s = time.monotonic() + REQUEST_INTERVAL_S
         attached = {"attached_ns": time.monotonic_ns(), "absent_samplers": absent}
-        self._writer.header({**handover.header, **attached})
+        self._writer.header({**handover.content, **attached})
+        self._follower = Follower(handover, options["rungs"], self._writer)
         self.sample()
 
     @property
@@ -86,6 +101,8 @@ class Recorder:
         moved = 0
         while span := self._ring.read(BLOCK_BYTES):
             self._writer.events(span)
+            if self._netlink:
+                self._seen.note(span)
             moved += len(span) // ITEM_BYTES
         self._events += moved
         self._level[1] = self._events
@@ -99,14 +116,26 @@ class Recorder:
         if self._samplers:
             values = {sampler.name: sampler.read() for sampler in self._samplers}
             self._writer.sample({"t_ns": time.monotonic_ns(), **values})
+            self._follower.counters = {
+                name: values["vmstat"][name] for name in self._follower.counters
+            }
+
+    def follow(self) -> None:
+        """Write what the netlink process says, and see whether the driver went or came."""
+        if self._netlink:
+            for content in self._netlink.read():
+                self._writer.sample(content)
+            if time.monotonic() >= self._next_request_s:
+                self._netlink.request(self._seen.take())
+                self._next_request_s += REQUEST_INTERVAL_S
+        self._follower.check()
 
     def finish(self, reason: str, command: dict[str, Any] | None) -> dict[str, Any]:
         """Detach, drain, account for every call, write the trailer; returns the trailer."""
         self.drain()
         gap_s = self._longest_gap_s  # detaching waits for the kernel, and nothing is read meanwhile
         before = balloon_counters()
-        for probe in reversed(self._probes):  # the ack last, see seams.SEAMS
-            os.close(probe)
+        self._follower.detach()
         after = balloon_counters()
         self.drain()
         open_calls = list(
@@ -115,10 +144,13 @@ class Recorder:
         if open_calls:
             self._writer.events(b"".join(event for _, event in open_calls))
         self.sample()
+        if self._netlink:
+            for content in self._netlink.finish(self._seen.take()):
+                self._writer.sample(content)
         counters = state.sum_counters(self._counters[:])
         for kind, counts in counters.items():
             counts["open"] = sum(1 for opened, _ in open_calls if opened == kind)
-            seen = sum(counts[name] for name in ("written", "lost", "untracked", "open"))
+            seen = sum(counts[name] for name in ("written", "lost", "untracked", "skipped", "open"))
             counts["unpaired"] = max(0, counts["entered"] - seen)
         trailer = {
             "reason": reason,
@@ -202,6 +234,7 @@ def _loop(
         if reason := wakeups.wait(until - now):
             return reason
         interval = READ_INTERVAL_S if recorder.drain() else IDLE_INTERVAL_S
+        recorder.follow()
         if time.monotonic() >= next_sample_s:
             recorder.sample()
             next_sample_s += SAMPLE_INTERVAL_S
@@ -247,7 +280,10 @@ def record(options: dict[str, Any]) -> int:
     path, output = options["path"], options["output"]
     if stat.S_ISREG(os.fstat(output).st_mode) and path != "-":
         os.ftruncate(output, 0)
-    recorder = Recorder(handover, output, options)
+    netlink = None if options["minimal"] else NetlinkProcess(old_score)
+    recorder = Recorder(handover, output, options, netlink)
+    if netlink:
+        wakeups.watch(netlink.fileno())
     wakeups.watch(handover.maps["events"], edges=True)
     end_s = time.monotonic() + options["duration_s"] if options["duration_s"] else None
     _announce(path, options["ready_file"])

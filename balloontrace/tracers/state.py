@@ -7,7 +7,7 @@ and `open_calls`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from balloontrace import events
 
@@ -16,15 +16,47 @@ CALLS: tuple[tuple[str, str], ...] = (
     ("leak", "leak"),
     ("scan", "scan"),
     ("oom", "oom_notify"),
-    ("remove", ""),
-    ("freeze", ""),
+    ("remove", "remove"),
+    ("freeze", "freeze"),
     ("migrate", "migrate"),
     ("ack", "ack"),
     ("count", "count"),
     ("config", ""),
+    ("fill", "fill"),
+    ("report", "report"),
+    ("hint", "hint"),
+    ("sleep", "sleep"),
+    ("reclaim", "reclaim"),
+    ("compact", "compact"),
+    ("out_of_memory", ""),
+    ("bind", "bind"),
+    ("restore", "restore"),
 )
 """Calls a task can be in -> the kind of event their return writes. The first are the bits of an
 event's `within`, in the same order."""
+
+LAYOUT: tuple[tuple[str, str], ...] = (
+    ("num_pfns", "offset in struct virtio_balloon"),
+    ("num_pages", "offset in struct virtio_balloon"),
+    ("size_work", "offset in struct virtio_balloon"),
+    ("free_blocks", "offset in struct virtio_balloon"),
+    ("hint_work", "offset in struct virtio_balloon"),
+    ("hint_block_pages", "balloon pages in one block of free page hinting"),
+    ("hint_inbufs", "the blocks of free page hinting are counted as they are lent"),
+    ("sg_bytes", "size of struct scatterlist"),
+    ("task_comm", "offset in struct task_struct"),
+    ("task_tgid", "offset in struct task_struct"),
+    ("oom_memcg", "offset in struct oom_control"),
+    ("fill_from", "where the pages of a fill are counted, enum fill_from"),
+    ("ack_pages", "the pages of an ack are visible"),
+    ("leak_arguments", "leak_balloon has the arguments its source has"),
+    ("leak_from_acks", "leak_balloon itself is not traced"),
+)
+"""What of the kernel the programs are told when they are attached; 0: not known. In a map and not
+compiled in, so that the compiled programs serve any build of the driver."""
+
+FILL_FROM = ("acks", "enqueues", "fill_balloon")
+"""Values of LAYOUT's `fill_from`."""
 
 ANY_CALL = 0x0CA11000
 """Stands for the number of a call in the compiled templates of bpf/balloon.c."""
@@ -35,19 +67,24 @@ COUNTERS: tuple[tuple[str, str], ...] = (
     ("lost", "events the ring had no room for"),
     ("lost_pages", "pages those events would have told of"),
     ("untracked", "calls for which `calls` had no room"),
+    ("skipped", "calls that did nothing, and are counted here instead of written"),
 )
 """What is counted for each kind of event on each CPU."""
+
+_SEEN_LEAK, _SEEN_SLEEP = 1, 2
 
 _KINDS = max(kind.number for kind in events.KINDS) + 1
 _COUNTERS = struct.Struct(f"@{len(COUNTERS)}Q")
 _TASK = struct.Struct("@IIIII16sxxxx")
 _SLOT = struct.Struct("@QQII")
 
-_SLOTS = 16
+_SLOTS = 32
 """A power of two with room for CALLS: what indexes it is masked, which the verifier understands."""
 
 COUNTERS_BYTES = _KINDS * _COUNTERS.size
 """Size of one CPU's counters, one element of the map `counters`."""
+
+_LAYOUT = struct.Struct(f"@{len(LAYOUT)}I")
 
 TASK_BYTES = _TASK.size + _SLOTS * _SLOT.size
 """Size of one value of the map `calls`."""
@@ -55,6 +92,8 @@ TASK_BYTES = _TASK.size + _SLOTS * _SLOT.size
 
 def c_header() -> str:
     """C declarations of the above."""
+    layout = "\n".join(f"\tu32 {name}; /* {doc} */" for name, doc in LAYOUT)
+    fill_from = ", ".join(f"FILL_FROM_{name.upper()}" for name in FILL_FROM)
     calls = "\n".join(f"\tCALL_{name.upper()}," for name, _ in CALLS)
     counters = "\n".join(f"\tu64 {name}; /* {doc} */" for name, doc in COUNTERS)
     within = "".join(
@@ -77,6 +116,12 @@ static inline u32 kind_of_call(u32 call)
 	default: return 0;
 	}}
 }}
+enum fill_from {{ {fill_from} }};
+#define SEEN_LEAK {_SEEN_LEAK}
+#define SEEN_SLEEP {_SEEN_SLEEP}
+struct layout {{
+{layout}
+}};
 struct counters {{
 {counters}
 }};
@@ -91,7 +136,7 @@ struct slot {{
 }};
 struct task_calls {{
 	u32 open; /* bits of enum call */
-	u32 leaked; /* this run of the size worker called leak_balloon */
+	u32 seen; /* SEEN_LEAK, SEEN_SLEEP: what this run of the size worker did */
 	u32 queue; /* of the open CALL_ACK */
 	u32 orphan; /* kind of the call the open CALL_ACK belongs to, if its entry was not seen */
 	u32 pid;
@@ -99,6 +144,11 @@ struct task_calls {{
 	struct slot slot[SLOTS];
 }};
 """
+
+
+def pack_layout(values: Mapping[str, int]) -> bytes:
+    """The value of the map `layout`; what `values` lacks is not known."""
+    return _LAYOUT.pack(*(values.get(name, 0) for name, _ in LAYOUT))
 
 
 def for_call(template: bytes, call: str) -> bytes:
@@ -129,17 +179,19 @@ def sum_counters(table: bytes | memoryview) -> dict[str, dict[str, int]]:
 def open_calls(tasks: Iterable[tuple[int, bytes]]) -> Iterator[tuple[str, bytes]]:
     """(kind, event as it stands in the ring) of every call that has not returned.
 
-    tasks: (thread id, value) of each entry of the map `calls`.
+    tasks: (thread id, value) of each entry of the map `calls`. The event of a size worker that is
+    there but does not fill is empty: its entry was counted as a fill's (balloon.c).
     """
     within_bits = sum(bit.number for bit in events.WITHIN)
     for tid, value in tasks:
-        opened, leaked, queue, _, pid, comm = _TASK.unpack_from(value)
+        opened, seen, queue, _, pid, comm = _TASK.unpack_from(value)
         for number, (call, kind) in enumerate(CALLS):
             if not kind or not opened >> number & 1:
                 continue
             start, _, asked, done = _SLOT.unpack_from(value, _TASK.size + number * _SLOT.size)
-            if call == "worker" and not done and (leaked or asked == 0):
-                continue  # the worker is there, but not to fill
+            if call == "worker" and not done and (seen & _SEEN_LEAK or asked == 0):
+                yield kind, b""
+                continue
             yield (
                 kind,
                 events.pack(

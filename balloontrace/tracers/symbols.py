@@ -15,6 +15,8 @@ class Symbol(NamedTuple):
     name: str
     address: int
     module: str
+    altered: bool = False
+    """The compiler made it from the function of that name, with arguments of its own choice."""
 
 
 def find_functions(
@@ -22,8 +24,9 @@ def find_functions(
 ) -> dict[str, list[Symbol]]:
     """The text symbols of each name: those of `modules` or, where there are none, the kernel's own.
 
-    The compiler's suffixed copies (`.isra.0`, `.constprop.0`) count as the function; `.cold` and
-    `.part.0`, which are pieces of it, do not. Names that are not found are left out.
+    The compiler's suffixed copies (`.isra.0`, `.constprop.0`) count as the function. So does
+    `.part.0`, the function less a check at its beginning, where the rest has been inlined;
+    `.cold`, a piece of it, does not. Names that are not found are left out.
     """
     with open(path, "rb") as kallsyms:
         text = kallsyms.read()
@@ -31,6 +34,8 @@ def find_functions(
     found = {}
     for name in names:
         symbols = list(_matches(text, name))
+        if whole := [symbol for symbol in symbols if ".part." not in symbol.name]:
+            symbols = whole
         ours = [symbol for symbol in symbols if symbol.module in wanted]
         if ours or (symbols := [symbol for symbol in symbols if not symbol.module]):
             found[name] = ours or symbols
@@ -40,7 +45,7 @@ def find_functions(
 def _matches(text: bytes, name: str) -> Iterable[Symbol]:
     """Every text symbol called `name`, found by its name rather than by parsing every line."""
     line = re.compile(
-        rb"([0-9a-f]+) [tT] (%s(?:\.isra\.\d+|\.constprop\.\d+)*)(?:\t\[(\w+)\])?(?:\n|$)"
+        rb"([0-9a-f]+) [tT] (%s(?:\.(?:isra|constprop|part)\.\d+)*)(?:\t\[(\w+)\])?(?:\n|$)"
         % re.escape(name.encode())
     )
     needle = b" " + name.encode()
@@ -49,5 +54,6 @@ def _matches(text: bytes, name: str) -> Iterable[Symbol]:
         match = line.match(text, text.rfind(b"\n", 0, at) + 1)
         if match:
             address, symbol, module = match.groups()
-            yield Symbol(symbol.decode(), int(address, 16), (module or b"").decode())
+            found = symbol.decode()
+            yield Symbol(found, int(address, 16), (module or b"").decode(), found != name)
         at = text.find(needle, at + 1)

@@ -9,12 +9,10 @@
  * `calls`, from where the recorder takes it.
  *
  * Compiled by BCC against stubs/, behind the declarations of events.py (the event) and state.py (what
- * is kept between entry and return), and these definitions of loader.py:
+ * is kept between entry and return; what is known of this kernel), and these definitions of loader.py:
  *   CPUS             possible CPUs
  *   RING_PAGES       4 KiB pages of the ring
  *   WAKE_EVENTS      unread events from which the reader is woken before its timer
- *   VB_NUM_PFNS, VB_NUM_PAGES, VB_SIZE_WORK
- *                    offsets in struct virtio_balloon, from BTF; undefined where there is none
  */
 #include <uapi/linux/ptrace.h>
 
@@ -26,12 +24,14 @@ struct level {
 };
 
 BPF_RINGBUF_OUTPUT(events, RING_PAGES);
-BPF_TABLE("hash", u32, struct task_calls, calls, 1024);
+BPF_TABLE("hash", u32, struct task_calls, calls, 512);
 BPF_F_TABLE("array", u32, struct cpu_counters, counters, CPUS, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct level, level, 1, BPF_F_MMAPABLE);
+BPF_ARRAY(layout, struct layout, 1);
 BPF_ARRAY(fresh, struct task_calls, 1); /* zeros: too large for the stack */
 BPF_ARRAY(last_target, u64, 1);
 BPF_PERCPU_ARRAY(current_call, u32, 1);
+BPF_PERCPU_ARRAY(reported_now, u32, 1); /* pages, from report_entry to its stage */
 BPF_PROG_ARRAY(stages, 2); /* 0: entered, 1: returned */
 
 /* A probe runs with preemption off, and an interrupt's probe counts another kind: no atomics. */
@@ -49,6 +49,14 @@ static __always_inline void count_entered(u32 kind)
 
 	if (n)
 		n->entered++;
+}
+
+/* What is known of this kernel; never 0 but to the verifier. */
+static __always_inline const struct layout *known(void)
+{
+	u32 zero = 0;
+
+	return layout.lookup(&zero);
 }
 
 static __always_inline struct task_calls *current_calls(void)
@@ -130,6 +138,21 @@ static __always_inline void count_lost(u32 kind, u32 pages)
 		n->lost_pages += pages;
 }
 
+/* What is the same in every event. id: as bpf_get_current_pid_tgid tells it. */
+static __always_inline void fill_in(struct balloon_event *e, u32 kind, u64 id, u32 done, u32 within,
+				    u32 flags)
+{
+	count_written(kind);
+	e->done = done;
+	e->tid = (u32)id;
+	e->pid = id >> 32;
+	e->cpu = bpf_get_smp_processor_id();
+	e->kind = kind;
+	e->within = within;
+	e->flags = flags;
+	e->reserved = 0;
+}
+
 /* The event of a call of this task that has returned. */
 static __always_inline void emit(u32 kind, const struct slot *slot, u32 done, u32 within, u32 queue,
 				 u32 flags)
@@ -141,20 +164,41 @@ static __always_inline void emit(u32 kind, const struct slot *slot, u32 done, u3
 		count_lost(kind, done);
 		return;
 	}
-	count_written(kind);
+	fill_in(e, kind, id, done, within, flags);
 	e->start_ns = slot->start;
 	e->duration_ns = bpf_ktime_get_ns() - slot->start;
 	e->asked = slot->asked;
-	e->done = done;
-	e->tid = (u32)id;
-	e->pid = id >> 32;
-	e->cpu = bpf_get_smp_processor_id();
-	e->kind = kind;
-	e->within = within;
 	e->queue = queue;
-	e->flags = flags;
-	e->reserved = 0;
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
+	events.ringbuf_submit(e, wake_flag());
+}
+
+#define NO_TASK 1ull
+#define NO_NAME 2ull
+
+/* An event without a duration. comm: address of a task's name; 0: the current task's; NO_NAME: of a
+ * task whose name is not visible; NO_TASK: an interrupt has nothing to do with the task it came upon. */
+static __always_inline void emit_moment(u32 kind, u32 done, u32 within, u32 flags, u64 comm)
+{
+	struct balloon_event *e;
+	u64 id = comm == NO_TASK ? 0 : bpf_get_current_pid_tgid();
+
+	count_entered(kind);
+	e = events.ringbuf_reserve(sizeof(*e));
+	if (!e) {
+		count_lost(kind, done);
+		return;
+	}
+	fill_in(e, kind, id, done, within, flags);
+	e->start_ns = bpf_ktime_get_ns();
+	e->duration_ns = 0;
+	e->asked = UNKNOWN_PAGES;
+	e->queue = QUEUE_NONE;
+	__builtin_memset(e->comm, 0, sizeof(e->comm));
+	if (comm > NO_NAME)
+		bpf_probe_read_kernel(e->comm, sizeof(e->comm), (void *)comm);
+	else if (!comm)
+		bpf_get_current_comm(e->comm, sizeof(e->comm));
 	events.ringbuf_submit(e, wake_flag());
 }
 
@@ -162,49 +206,72 @@ static __always_inline void emit(u32 kind, const struct slot *slot, u32 done, u3
 
 /* The pages of the open ack are the done of the call that moves them. Where that call was entered
  * before the probes were there, the ack is all there is to know of it: its return tells. */
-static __always_inline void credit(struct task_calls *t, u32 pages)
+static __always_inline void credit(const struct layout *k, struct task_calls *t, u32 pages)
 {
+	u32 fill = k->fill_from == FILL_FROM_FILL_BALLOON ? CALL_FILL : CALL_WORKER;
+
 	t->slot[CALL_ACK].asked = pages;
 	if (is_open(t, CALL_LEAK))
 		t->slot[CALL_LEAK].done += pages;
 	else if (is_open(t, CALL_MIGRATE))
 		return;
-	else if (t->queue == QUEUE_INFLATE && is_open(t, CALL_WORKER))
-		t->slot[CALL_WORKER].done += pages;
-	else if (t->queue == QUEUE_INFLATE)
+	else if (t->queue == QUEUE_INFLATE && !is_open(t, fill))
 		t->orphan = KIND_FILL;
+	else if (t->queue == QUEUE_INFLATE && k->fill_from == FILL_FROM_ACKS)
+		t->slot[CALL_WORKER].done += pages;
 	else if (t->queue == QUEUE_DEFLATE)
 		t->orphan = KIND_LEAK;
 }
 
 /* tell_host(vb, vq) */
-static __always_inline void ack_entered(struct pt_regs *ctx, struct task_calls *t)
+static __always_inline void ack_entered(struct pt_regs *ctx, const struct layout *k,
+					struct task_calls *t)
 {
 	/* struct virtqueue { struct list_head list; callback; const char *name; ... } */
-	char first = kernel_u32(kernel_u64(PT_REGS_PARM2(ctx) + 24));
+	char first;
 
-	t->slot[CALL_ACK].object = PT_REGS_PARM2(ctx);
-	t->slot[CALL_ACK].asked = UNKNOWN_PAGES;
-	t->queue = first == 'i' ? QUEUE_INFLATE : first == 'd' ? QUEUE_DEFLATE : QUEUE_OTHER;
+	t->queue = QUEUE_OTHER;
 	t->orphan = 0;
-#ifdef VB_NUM_PFNS
-	credit(t, kernel_u32(PT_REGS_PARM1(ctx) + VB_NUM_PFNS));
-#endif
+	if (!k->ack_pages)
+		return;
+	first = kernel_u32(kernel_u64(PT_REGS_PARM2(ctx) + 24));
+	t->slot[CALL_ACK].object = PT_REGS_PARM2(ctx);
+	t->queue = first == 'i' ? QUEUE_INFLATE : first == 'd' ? QUEUE_DEFLATE : QUEUE_OTHER;
+	if (k->num_pfns)
+		credit(k, t, kernel_u32(PT_REGS_PARM1(ctx) + k->num_pfns));
+}
+
+/* struct scatterlist { unsigned long page_link; u32 offset; u32 length; ... } */
+static __always_inline u32 sg_pages(u64 sg)
+{
+	return kernel_u32(sg + 12) / 4096;
+}
+
+/* Blocks the host has on loan; report_free_page_func(work) */
+static __always_inline u32 hinted_blocks(const struct layout *k, u64 work)
+{
+	return kernel_u32(work - k->hint_work + k->free_blocks);
 }
 
 /* What the arguments of a call say of it. */
-static __always_inline void note_arguments(struct pt_regs *ctx, struct task_calls *t, u32 call)
+static __always_inline void note_arguments(struct pt_regs *ctx, const struct layout *k,
+					   struct task_calls *t, u32 call)
 {
+	u32 zero = 0, *reported = reported_now.lookup(&zero);
+
 	if (call == CALL_WORKER) { /* update_balloon_size_func(work) */
 		t->slot[CALL_WORKER].object = PT_REGS_PARM1(ctx);
 		t->slot[CALL_WORKER].asked = UNKNOWN_PAGES;
 		/* Nothing calls the worker: whatever else seems open has lost its return. */
 		t->open = 1 << CALL_WORKER;
-		t->leaked = 0;
+		t->seen = 0;
+	} else if (call == CALL_FILL) { /* fill_balloon(vb, num) */
+		t->slot[CALL_FILL].asked = pages32(PT_REGS_PARM2(ctx));
 	} else if (call == CALL_LEAK) { /* leak_balloon(vb, num) */
-		t->slot[CALL_LEAK].asked = pages32(PT_REGS_PARM2(ctx));
+		if (k->leak_arguments)
+			t->slot[CALL_LEAK].asked = pages32(PT_REGS_PARM2(ctx));
 	} else if (call == CALL_ACK) {
-		ack_entered(ctx, t);
+		ack_entered(ctx, k, t);
 	} else if (call == CALL_SCAN) { /* virtio_balloon_shrinker_scan(shrinker, sc) */
 		/* struct shrink_control { gfp_t gfp_mask; int nid; unsigned long nr_to_scan; ... } */
 		t->slot[CALL_SCAN].asked = pages32(kernel_u64(PT_REGS_PARM2(ctx) + 8));
@@ -215,6 +282,16 @@ static __always_inline void note_arguments(struct pt_regs *ctx, struct task_call
 		t->slot[CALL_MIGRATE].asked = 1;
 	} else if (call == CALL_CONFIG) { /* get(vdev, offset, buf, len) */
 		t->slot[CALL_CONFIG].object = PT_REGS_PARM3(ctx);
+	} else if (call == CALL_REPORT) {
+		t->slot[CALL_REPORT].asked = reported ? *reported : UNKNOWN_PAGES;
+	} else if (call == CALL_HINT) {
+		t->slot[CALL_HINT].object = PT_REGS_PARM1(ctx);
+		t->slot[CALL_HINT].done = k->free_blocks ? hinted_blocks(k, PT_REGS_PARM1(ctx)) : 0;
+	} else if (call == CALL_SLEEP) {
+		t->seen |= SEEN_SLEEP;
+	} else if (call == CALL_OUT_OF_MEMORY) { /* out_of_memory(oc) */
+		t->slot[CALL_OUT_OF_MEMORY].object =
+			k->oom_memcg ? kernel_u64(PT_REGS_PARM1(ctx) + k->oom_memcg) : 0;
 	}
 }
 
@@ -242,9 +319,14 @@ static __always_inline struct task_calls *make_calls(void)
 int entered(struct pt_regs *ctx)
 {
 	u32 call = call_to_stage(), kind = kind_of_call(call);
+	const struct layout *k = known();
 	struct task_calls *t = make_calls();
 	struct counters *n;
 
+	if (!k)
+		return 0;
+	if (call == CALL_WORKER && k->fill_from == FILL_FROM_FILL_BALLOON)
+		kind = 0; /* fill_balloon is counted instead */
 	count_entered(kind);
 	if (!t) {
 		n = counters_of(kind);
@@ -257,7 +339,7 @@ int entered(struct pt_regs *ctx)
 	t->slot[call].object = 0;
 	t->slot[call].asked = UNKNOWN_PAGES;
 	t->slot[call].done = 0;
-	note_arguments(ctx, t, call);
+	note_arguments(ctx, k, t, call);
 	return 0;
 }
 
@@ -268,26 +350,26 @@ static __always_inline bool was_fill(const struct task_calls *t, const struct sl
 {
 	if (s->done)
 		return true;
-	if (t->leaked)
+	if (t->seen & SEEN_LEAK)
 		return false;
 	if (s->asked != UNKNOWN_PAGES)
 		return s->asked > 0;
-	/* an allocation that failed sleeps for 200 ms; a worker without work returns at once */
-	return bpf_ktime_get_ns() - s->start >= 200000000ull;
+	return t->seen & SEEN_SLEEP; /* a worker without work returns at once */
 }
 
 /* The worker has read the target; an event only if it is another one. */
-static __always_inline bool target_changed(struct task_calls *t, struct slot *s)
+static __always_inline bool target_changed(const struct layout *k, struct task_calls *t,
+					   struct slot *s)
 {
 	u32 zero = 0, target = kernel_u32(s->object);
 	u64 *last = last_target.lookup(&zero);
 
 	s->asked = target;
 	s->done = UNKNOWN_PAGES;
-#ifdef VB_NUM_PAGES
-	s->done = kernel_u32(t->slot[CALL_WORKER].object - VB_SIZE_WORK + VB_NUM_PAGES);
-	t->slot[CALL_WORKER].asked = target > s->done ? target - s->done : 0;
-#endif
+	if (k->num_pages) {
+		s->done = kernel_u32(t->slot[CALL_WORKER].object - k->size_work + k->num_pages);
+		t->slot[CALL_WORKER].asked = target > s->done ? target - s->done : 0;
+	}
 	if (!last || *last == (u64)target + 1) /* 0: none read yet */
 		return false;
 	*last = (u64)target + 1;
@@ -295,14 +377,30 @@ static __always_inline bool target_changed(struct task_calls *t, struct slot *s)
 	return true;
 }
 
+/* Free page hinting lent blocks or took them back; the shrinker may take some at the same time. */
+static __always_inline void hinted(const struct layout *k, struct slot *s, u32 *flags)
+{
+	u32 before = s->done, after;
+
+	if (!k->free_blocks) {
+		s->done = k->hint_inbufs ? s->done : UNKNOWN_PAGES;
+		return;
+	}
+	after = hinted_blocks(k, s->object);
+	*flags = after < before ? FLAG_RETURNED : 0;
+	s->done = (after < before ? before - after : after - before) * k->hint_block_pages;
+}
+
 /* What the call did, in s->done, and flags; the kind of event to write, 0 for none. */
-static __always_inline u32 note_result(struct pt_regs *ctx, struct task_calls *t, struct slot *s,
-				       u32 call, u32 *flags)
+static __always_inline u32 note_result(struct pt_regs *ctx, const struct layout *k,
+				       struct task_calls *t, struct slot *s, u32 call, u32 *flags)
 {
 	u64 result = PT_REGS_RC(ctx);
 	struct counters *n;
 
 	if (call == CALL_WORKER) {
+		if (k->fill_from == FILL_FROM_FILL_BALLOON)
+			return 0;
 		if (was_fill(t, s))
 			return KIND_FILL;
 		n = counters_of(KIND_FILL);
@@ -310,14 +408,22 @@ static __always_inline u32 note_result(struct pt_regs *ctx, struct task_calls *t
 			n->entered--; /* it was none */
 		return 0;
 	}
-	if (call == CALL_LEAK) {
+	if (call == CALL_FILL) {
+		s->done = pages32(result);
+	} else if (call == CALL_LEAK) {
 		s->done = result;
 		if (within(t) == WITHIN_WORKER)
-			t->leaked = 1;
+			t->seen |= SEEN_LEAK;
 	} else if (call == CALL_ACK) {
 		s->done = s->asked;
 	} else if (call == CALL_COUNT) {
 		s->done = pages32(result);
+		if (!s->done) { /* in an OOM, every task that reclaims asks again and again */
+			n = counters_of(KIND_COUNT);
+			if (n)
+				n->skipped++;
+			return 0;
+		}
 	} else if (call == CALL_SCAN) {
 		s->done = result == ~0ull ? 0 : pages32(result); /* SHRINK_STOP */
 		*flags = result == ~0ull ? FLAG_STOP : 0;
@@ -326,7 +432,13 @@ static __always_inline u32 note_result(struct pt_regs *ctx, struct task_calls *t
 	} else if (call == CALL_MIGRATE) {
 		s->done = (u32)result == 0; /* MIGRATEPAGE_SUCCESS */
 	} else if (call == CALL_CONFIG) {
-		return target_changed(t, s) ? KIND_TARGET : 0;
+		return target_changed(k, t, s) ? KIND_TARGET : 0;
+	} else if (call == CALL_REPORT) {
+		s->done = (u32)result ? 0 : s->asked;
+	} else if (call == CALL_HINT) {
+		hinted(k, s, flags);
+	} else if (call == CALL_BIND) {
+		s->done = (u32)result == 0;
 	}
 	return kind_of_call(call);
 }
@@ -334,19 +446,22 @@ static __always_inline u32 note_result(struct pt_regs *ctx, struct task_calls *t
 int returned(struct pt_regs *ctx)
 {
 	u32 call = call_to_stage(), flags = 0, kind, tid;
+	const struct layout *k = known();
 	struct task_calls *t = current_calls();
 	struct slot *s;
+	bool whole;
 
-	if (!t || !is_open(t, call))
+	if (!k || !t || !is_open(t, call))
 		return 0;
 	t->open &= ~(1 << call);
 	s = &t->slot[call];
-	kind = note_result(ctx, t, s, call, &flags);
+	kind = note_result(ctx, k, t, s, call, &flags);
 	if (kind)
 		emit(kind, s, s->done, within(t), call == CALL_ACK ? t->queue : QUEUE_NONE, flags);
 	if (call == CALL_ACK && t->orphan) {
 		count_entered(t->orphan);
-		emit(t->orphan, s, s->done, within(t), QUEUE_NONE, FLAG_PARTIAL);
+		whole = t->orphan == KIND_LEAK && k->leak_from_acks;
+		emit(t->orphan, s, s->done, within(t), QUEUE_NONE, whole ? 0 : FLAG_PARTIAL);
 	}
 	if (!t->open) {
 		tid = bpf_get_current_pid_tgid();
@@ -384,14 +499,26 @@ int any_return(struct pt_regs *ctx)
 	return go_on(ctx, ANY_CALL, RETURNED);
 }
 
+/* Is this task in the size worker? The functions below have many other callers. */
+static __always_inline struct task_calls *in_worker(void)
+{
+	struct task_calls *t = current_calls();
+
+	return t && is_open(t, CALL_WORKER) ? t : 0;
+}
+
+/* A third template: for calls that are of interest in the size worker only. */
+int worker_entry(struct pt_regs *ctx)
+{
+	return in_worker() ? go_on(ctx, ANY_CALL, ENTERED) : 0;
+}
+
 /* The transport's config get(vdev, offset, buf, len), only where the size worker reads the target:
  * struct virtio_balloon_config { __le32 num_pages; __le32 actual; ... } */
 int config_entry(struct pt_regs *ctx)
 {
-	struct task_calls *t = current_calls();
-
-	if (t && is_open(t, CALL_WORKER) && PT_REGS_PARM2(ctx) == 0 && PT_REGS_PARM4(ctx) == 4)
-		return go_on(ctx, CALL_CONFIG, ENTERED);
+	if (in_worker() && PT_REGS_PARM2(ctx) == 0 && PT_REGS_PARM4(ctx) == 4)
+		return go_on(ctx, ANY_CALL, ENTERED);
 	return 0;
 }
 
@@ -399,34 +526,159 @@ int config_entry(struct pt_regs *ctx)
  * is compared because an interrupt may send on another one in the middle of the ack. */
 int outbuf_entry(struct pt_regs *ctx)
 {
+	const struct layout *k = known();
 	struct task_calls *t = current_calls();
-	struct slot *ack = t ? &t->slot[CALL_ACK] : 0;
 
-	if (!ack || !is_open(t, CALL_ACK) || ack->asked != UNKNOWN_PAGES ||
-	    ack->object != PT_REGS_PARM1(ctx))
+	if (!k || !t || !is_open(t, CALL_ACK) || t->slot[CALL_ACK].asked != UNKNOWN_PAGES ||
+	    t->slot[CALL_ACK].object != PT_REGS_PARM1(ctx))
 		return 0;
-	/* struct scatterlist { unsigned long page_link; u32 offset; u32 length; ... } */
-	credit(t, kernel_u32(PT_REGS_PARM2(ctx) + 12) / 4);
+	credit(k, t, kernel_u32(PT_REGS_PARM2(ctx) + 12) / 4);
 	return 0;
 }
 
-/* The configuration change interrupt, virtballoon_changed(vdev). It writes its event itself: the
- * task is only the one that was interrupted, and may be in the middle of a program above. */
+/* virtqueue_add_inbuf(vq, sg, ...): without BTF, the blocks that free page hinting lends. */
+int inbuf_entry(struct pt_regs *ctx)
+{
+	struct task_calls *t = current_calls();
+
+	if (t && is_open(t, CALL_HINT))
+		t->slot[CALL_HINT].done += sg_pages(PT_REGS_PARM2(ctx));
+	return 0;
+}
+
+/* balloon_page_enqueue(b_dev_info, page): the size worker's, or of a worker that was entered before
+ * its own probe was there. */
+int enqueue_entry(struct pt_regs *ctx)
+{
+	const struct layout *k = known();
+	struct task_calls *t = in_worker();
+
+	if (t)
+		t->slot[CALL_WORKER].done++;
+	else if (k && !k->ack_pages)
+		emit_moment(KIND_FILL, 1, 0, FLAG_PARTIAL, 0);
+	return 0;
+}
+
+#define REPORT_BLOCKS 32 /* PAGE_REPORTING_CAPACITY */
+
+/* virtballoon_free_page_report(prdev, sg, nents): the sum is too much for `entered`'s verification. */
+int report_entry(struct pt_regs *ctx)
+{
+	const struct layout *k = known();
+	u32 zero = 0, *reported = reported_now.lookup(&zero), pages = 0;
+	u64 sg = PT_REGS_PARM2(ctx);
+	u32 blocks = PT_REGS_PARM3(ctx);
+
+	if (!k || !reported)
+		return 0;
+#pragma unroll
+	for (int i = 0; i < REPORT_BLOCKS; i++) {
+		if (i < blocks)
+			pages += sg_pages(sg + i * k->sg_bytes);
+	}
+	*reported = k->sg_bytes ? pages : UNKNOWN_PAGES;
+	return go_on(ctx, ANY_CALL, ENTERED);
+}
+
+/* The configuration change interrupt, virtballoon_changed(vdev). The task it came upon may be in the
+ * middle of a program above: its calls are not touched. */
 int notice_entry(struct pt_regs *ctx)
 {
-	struct balloon_event *e;
+	emit_moment(KIND_NOTICE, 0, 0, 0, NO_TASK);
+	return 0;
+}
 
-	count_entered(KIND_NOTICE);
-	e = events.ringbuf_reserve(sizeof(*e));
-	if (!e) {
-		count_lost(KIND_NOTICE, 0);
+/* ---- the OOM killer's victim ---- */
+
+static __always_inline void victim_chosen(u64 task)
+{
+	const struct layout *k = known();
+	struct task_calls *t = current_calls();
+	bool memcg = t && is_open(t, CALL_OUT_OF_MEMORY) && t->slot[CALL_OUT_OF_MEMORY].object;
+	u32 flags = memcg ? FLAG_MEMCG : 0, within_calls = t ? within(t) : 0;
+
+	if (!k)
+		return;
+	if (task >> 32 && k->task_tgid) /* not a mere process id */
+		emit_moment(KIND_OOM_KILL, kernel_u32(task + k->task_tgid), within_calls, flags,
+			    task + k->task_comm);
+	else
+		emit_moment(KIND_OOM_KILL, task >> 32 ? UNKNOWN_PAGES : task, within_calls, flags,
+			    NO_NAME);
+}
+
+/* mark_oom_victim(task) */
+int victim_entry(struct pt_regs *ctx)
+{
+	victim_chosen(PT_REGS_PARM1(ctx));
+	return 0;
+}
+
+/* ---- raw tracepoints: their programs are of another type, and cannot go on to the stages ---- */
+
+/* mark_victim(pid), or (task, uid) since commit 72ba14deb40a "mm: oom: enhance mark_victim
+ * tracepoint", in v6.8 */
+int victim_tracepoint(u64 *arguments)
+{
+	victim_chosen(arguments[0]);
+	return 0;
+}
+
+static __always_inline int inner_begin(u32 call)
+{
+	struct task_calls *t = in_worker();
+
+	if (!t)
 		return 0;
-	}
-	count_written(KIND_NOTICE);
-	__builtin_memset(e, 0, sizeof(*e));
-	e->start_ns = bpf_ktime_get_ns();
-	e->cpu = bpf_get_smp_processor_id();
-	e->kind = KIND_NOTICE;
-	events.ringbuf_submit(e, wake_flag());
+	count_entered(kind_of_call(call));
+	t->open |= 1 << call;
+	t->slot[call].start = bpf_ktime_get_ns();
+	t->slot[call].asked = UNKNOWN_PAGES;
+	t->slot[call].done = UNKNOWN_PAGES;
+	return 0;
+}
+
+static __always_inline int inner_end(u32 call, u32 done)
+{
+	struct task_calls *t = in_worker();
+
+	if (!t || !is_open(t, call))
+		return 0;
+	t->open &= ~(1 << call);
+	emit(kind_of_call(call), &t->slot[call], done, within(t), QUEUE_NONE, 0);
+	return 0;
+}
+
+/* mm_vmscan_direct_reclaim_begin(order, gfp_flags) */
+int reclaim_begin(u64 *arguments)
+{
+	return inner_begin(CALL_RECLAIM);
+}
+
+/* mm_vmscan_direct_reclaim_end(nr_reclaimed) */
+int reclaim_end(u64 *arguments)
+{
+	return inner_end(CALL_RECLAIM, pages32(arguments[0]));
+}
+
+/* mm_compaction_begin and mm_compaction_end: one zone */
+int compact_begin(u64 *arguments)
+{
+	return inner_begin(CALL_COMPACT);
+}
+
+int compact_end(u64 *arguments)
+{
+	return inner_end(CALL_COMPACT, UNKNOWN_PAGES);
+}
+
+/* mm_vmscan_wakeup_kswapd: kswapd slept and is woken */
+int kswapd_tracepoint(u64 *arguments)
+{
+	struct task_calls *t = in_worker();
+
+	if (t)
+		emit_moment(KIND_KSWAPD_WAKE, UNKNOWN_PAGES, within(t), 0, 0);
 	return 0;
 }

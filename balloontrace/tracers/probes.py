@@ -1,0 +1,119 @@
+"""Loading compiled programs and attaching them, without BCC: the recorder does it again when the
+driver comes back, long after the compiler has gone."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import functools
+import os
+import struct
+from pathlib import Path
+
+from balloontrace.tracers.kernel import bpf, libc, os_error
+
+_SYS_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+_MAP_UPDATE_ELEM, _PROG_LOAD, _RAW_TRACEPOINT_OPEN = 2, 5, 17
+_PROG_TYPE_KPROBE, _PROG_TYPE_RAW_TRACEPOINT = 2, 17
+_INSTRUCTION_BYTES = 8
+_LOG_BYTES = 1 << 20
+_PERF_ATTR_BYTES = 72  # PERF_ATTR_SIZE_VER1
+_PERF_FLAG_FD_CLOEXEC = 8
+_PERF_EVENT_IOC_ENABLE, _PERF_EVENT_IOC_SET_BPF = 0x2400, 0x40042408
+KPROBE_EVENTS = Path("/sys/bus/event_source/devices/kprobe")
+"""There where the kernel has kprobes for perf, and hence for BPF."""
+
+
+def load_program(code: bytes, name: str, raw_tracepoint: bool = False) -> int:
+    """Load a compiled kprobe or raw tracepoint program; returns its descriptor. Raises OSError.
+
+    union bpf_attr {u32 prog_type, insn_cnt; u64 insns, license; u32 log_level, log_size;
+    u64 log_buf; u32 kern_version, prog_flags; char prog_name[16]}. The licence is what BCC gives
+    its programs: the helpers that read kernel memory are for GPL programs only. A program that
+    is refused is loaded again for the verifier's last words: its log costs time.
+    """
+    instructions = ctypes.create_string_buffer(code, len(code))
+    licence = ctypes.create_string_buffer(b"GPL")
+
+    def load(log: ctypes.Array[ctypes.c_char] | None = None) -> int:
+        attr = struct.pack(
+            "@IIQQIIQII16s",
+            _PROG_TYPE_RAW_TRACEPOINT if raw_tracepoint else _PROG_TYPE_KPROBE,
+            len(code) // _INSTRUCTION_BYTES,
+            ctypes.addressof(instructions),
+            ctypes.addressof(licence),
+            *((1, len(log), ctypes.addressof(log)) if log else (0, 0, 0)),
+            *(0, 0),
+            name.encode()[:15],
+        )
+        return bpf(_PROG_LOAD, attr)
+
+    try:
+        return load()
+    except OSError as error:
+        refusal = error
+    log = ctypes.create_string_buffer(_LOG_BYTES)
+    try:
+        return load(log)
+    except OSError:
+        words = log.value.decode(errors="replace").strip().splitlines()
+        said = [line for line in words if not line.startswith("processed ")]
+        raise OSError(
+            refusal.errno, f"{refusal.strerror}{': ' + said[-1] if said else ''}"
+        ) from None
+
+
+def attach_kprobe(program: int, is_return: bool, function: str, address: int = 0) -> int:
+    """Run `program` at entry or return of a kernel function; closing the descriptor ends it.
+
+    Where a name stands for several functions `address` tells which: without a name the kernel takes
+    the offset for an address (perf_kprobe_init in kernel/trace/trace_event_perf.c). Raises OSError.
+    struct perf_event_attr {u32 type, size; u64 config, sample_period, sample_type, read_format,
+    flags; u32 wakeup_events, bp_type; u64 kprobe_func, probe_offset}.
+    """
+    event_type, return_bit = _kprobe_event()
+    name = ctypes.create_string_buffer(function.encode())
+    attr = struct.pack(
+        "@IIQQQQQIIQQ",
+        event_type,
+        _PERF_ATTR_BYTES,
+        int(is_return) << return_bit,
+        *(1, 0, 0, 0, 1, 0),
+        0 if address else ctypes.addressof(name),
+        address,
+    )
+    every_task, cpu, no_group = -1, 0, -1
+    event: int = libc.syscall(
+        *(_SYS_PERF_EVENT_OPEN[os.uname().machine], attr),
+        *(every_task, cpu, no_group, _PERF_FLAG_FD_CLOEXEC),
+    )
+    if event < 0:
+        raise os_error()
+    try:
+        fcntl.ioctl(event, _PERF_EVENT_IOC_SET_BPF, program)
+        fcntl.ioctl(event, _PERF_EVENT_IOC_ENABLE, 0)
+    except OSError:
+        os.close(event)
+        raise
+    return event
+
+
+def attach_raw_tracepoint(program: int, name: str) -> int:
+    """Run `program` at a tracepoint; closing the descriptor ends it. Raises OSError."""
+    text = ctypes.create_string_buffer(name.encode())
+    return bpf(_RAW_TRACEPOINT_OPEN, struct.pack("@QIxxxx", ctypes.addressof(text), program))
+
+
+def update_element(fd: int, key: int, value: bytes) -> None:
+    """Write one element of a BPF map with u32 keys. Raises OSError."""
+    keys, values = struct.pack("@I", key), ctypes.create_string_buffer(value, len(value))
+    buffer = ctypes.create_string_buffer(keys, len(keys))
+    addresses = (ctypes.addressof(buffer), ctypes.addressof(values))
+    bpf(_MAP_UPDATE_ELEM, struct.pack("@IxxxxQQQ", fd, *addresses, 0))
+
+
+@functools.cache
+def _kprobe_event() -> tuple[int, int]:
+    """The event's type, and the bit of `config` that asks for a return probe: 'config:0'."""
+    retprobe = (KPROBE_EVENTS / "format" / "retprobe").read_text()
+    return int((KPROBE_EVENTS / "type").read_text()), int(retprobe.partition(":")[2])
