@@ -67,7 +67,8 @@ def _run(analysis: Analysis, trace: Trace) -> Result:
     if missing:
         return Result(analysis.name, missing=missing)
     result = analysis.run(trace)
-    result.notes += [f"not recorded: {why}" for why in not_recorded(trace, analysis.optional)]
+    if not result.missing and (lacking := not_recorded(trace, analysis.optional)):
+        result.notes.append(f"not recorded: {', '.join(lacking)}")
     return result
 
 
@@ -81,6 +82,15 @@ def not_recorded(trace: Trace, kinds: tuple[str, ...]) -> list[str]:
     out = []
     for kind in kinds:
         if not trace.recorded(kind):
-            why = why_not(section(section(trace.header, "seams"), kind))
+            why = why_not(section(trace.seams, kind)) or why_no_driver(trace)
             out.append(f"{kind} ({why})" if why else kind)
     return out
+
+
+def why_no_driver(trace: Trace) -> str:
+    """Why no driver was ever attached to; empty if one was."""
+    if trace.seams or not trace.driver_changes:
+        return ""
+    if any(change.get("state") == "untraceable" for change in trace.driver_changes):
+        return "the driver could not be traced"
+    return "the driver was not there"

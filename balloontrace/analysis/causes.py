@@ -78,7 +78,7 @@ def _actor_codes(
         "worker": causes == CAUSE_NAMES.index("host"),
         "kswapd": shrinker & kswapd,
         "inflation": shrinker & trace.marked(leaks, "within", "within", "worker"),
-        "recorder": (leaks["pid"] == tasks.get("recorder", -1)).to_numpy(),
+        "recorder": leaks["pid"].isin([tasks.get("recorder"), tasks.get("netlink")]).to_numpy(),
     }
     codes: npt.NDArray[np.int64] = np.select(
         [conditions[actor] for actor in ACTORS], list(range(len(ACTORS))), default=len(ACTORS)

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from balloontrace.analysis.base import Analysis, Result
+from balloontrace import behaviour
+from balloontrace.analysis.base import Analysis, Result, why_no_driver
 from balloontrace.analysis.causes import by_reclaim
 from balloontrace.analysis.sizes import size_curve
 from balloontrace.analysis.trace import Trace, known_pages, section
@@ -20,7 +21,7 @@ class Guest(Analysis):
 
     def run(self, trace: Trace) -> Result:
         """Sizes in bytes; what the header does not say is None."""
-        guest, balloon = section(trace.header, "guest"), section(trace.header, "balloon")
+        guest, balloon = section(trace.header, "guest"), trace.balloon
         scalars: dict[str, Any] = {
             key: guest.get(key)
             for key in ("kernel", "machine", "page_size", "memory_bytes", "cpus", "hostname")
@@ -34,13 +35,13 @@ class Guest(Analysis):
         return Result(self.name, scalars)
 
 
-def _behaviour(trace: Trace, balloon: dict[str, Any]) -> tuple[str, str]:
+def _behaviour(trace: Trace, balloon: dict[str, Any]) -> tuple[str | None, str]:
     """How this driver gives memory back when the guest needs it, and what shows it.
 
-    What was seen counts more than what the symbols promise. A driver that has no OOM notifier
-    but a shrinker is that of 4.19 to 5.6 (Linux commits 71994620bb25 and da10329cb057); the
-    shrinker's symbols alone prove nothing, stock drivers have them for free page hinting.
+    What was seen counts more than what the symbols promise. None if no driver was attached to.
     """
+    if no_driver := why_no_driver(trace):
+        return None, no_driver
     features = balloon.get("features") or []
     symbols = section(balloon, "driver").get("symbols") or []
     if by_reclaim(trace, trace.events("leak")).any():
@@ -48,12 +49,7 @@ def _behaviour(trace: Trace, balloon: dict[str, Any]) -> tuple[str, str]:
     # With free page hinting a stock driver's shrinker offers the hinted blocks.
     if "free_page_hint" not in features and _offered_balloon(trace):
         return "shrinker", "the shrinker offered reclaim the balloon's pages"
-    if "deflate_on_oom" in features:
-        if "virtio_balloon_oom_notify" in symbols:
-            return "oom-notifier", "deflate_on_oom negotiated, the driver has an OOM notifier"
-        if "virtio_balloon_shrinker_scan" in symbols:
-            return "shrinker", "deflate_on_oom negotiated, a shrinker and no OOM notifier"
-    return "none", "nothing gives pages back but the host"
+    return behaviour.promised(features, symbols)
 
 
 def _offered_balloon(trace: Trace) -> bool:

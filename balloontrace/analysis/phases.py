@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from balloontrace.analysis.base import Analysis, Result
 from balloontrace.analysis.trace import Bools, Trace, known_pages
 
@@ -11,49 +14,115 @@ from balloontrace.analysis.trace import Bools, Trace, known_pages
 class Phases(Analysis):
     """Time in fill and leak calls, split into the wait for the host and the rest.
 
-    The rest of a fill is allocation with the reclaim it did (leaks made there included) and the
-    sleeps when there was no memory.
+    Of a fill also: direct reclaim and compaction of its allocations, and its sleeps when there was
+    no memory. Its reclaim contains the leaks that the balloon's shrinker made there, with their
+    waits for the host. No moment is in two phases; the rest is what is in none.
     """
 
     name = "phases"
-    optional = ("fill", "leak", "ack")
+    optional = ("fill", "leak", "ack", "sleep", "reclaim", "compact", "kswapd_wake")
 
     def run(self, trace: Trace) -> Result:
         """For fill and leak: calls, pages, seconds of wall clock; None if not recorded."""
-        scalars = {
-            "fill": _phases(trace, "fill", "worker", "inflate"),
-            "leak": _phases(trace, "leak", "leak", "deflate"),
-        }
-        return Result(self.name, scalars)
+        fill, leak = _calls(trace, "fill"), _calls(trace, "leak")
+        if fill is not None:
+            fill |= _host(trace, "fill", "worker", "inflate") | _fill_parts(trace)
+            _rest(fill, ("reclaim_s", "compact_s", "sleep_s"))
+        if leak is not None:
+            leak |= _host(trace, "leak", "leak", "deflate")
+            _rest(leak, ())
+        return Result(self.name, {"fill": fill, "leak": leak})
 
 
-def _phases(trace: Trace, kind: str, within: str, queue: str) -> dict[str, Any] | None:
-    """Sums over all calls of one kind; its acks are those within `within`, on `queue`."""
+def _calls(trace: Trace, kind: str) -> dict[str, Any] | None:
+    """Sums over all calls of one kind."""
     if not trace.recorded(kind):
         return None
     calls = trace.events(kind)
-    total = int(calls["duration_ns"].sum())
-    ack = None
-    if trace.recorded("ack"):
-        ack = int(trace.events("ack")["duration_ns"][_acks(trace, within, queue)].sum())
     return {
         "calls": len(calls),
         "pages": int(known_pages(calls).sum()),
-        "total_s": total / 1e9,
-        "host_ack_s": None if ack is None else ack / 1e9,
-        "rest_s": None if ack is None else (total - ack) / 1e9,
-        "host_ack_share": None if ack is None or not total else ack / total,
+        "total_s": _seconds(calls),
     }
 
 
-def _acks(trace: Trace, within: str, queue: str) -> Bools:
-    """Which acks waited for the host on `queue` on behalf of a call of `within`.
+def _seconds(calls: pd.DataFrame) -> float:
+    return int(calls["duration_ns"].sum()) / 1e9
+
+
+def _host(trace: Trace, kind: str, within: str, queue: str) -> dict[str, Any]:
+    """The wait for the host in all calls of a kind."""
+    if not trace.recorded("ack"):
+        return {"host_ack_s": None, "host_ack_share": None}
+    acks, calls = trace.events("ack"), trace.events(kind)
+    mine = _acks(trace, acks, calls, within, queue)
+    waited, total = int(acks["duration_ns"][mine].sum()) / 1e9, _seconds(calls)
+    return {"host_ack_s": waited, "host_ack_share": waited / total if total else None}
+
+
+def _acks(trace: Trace, acks: pd.DataFrame, calls: pd.DataFrame, within: str, queue: str) -> Bools:
+    """Which acks waited for the host on `queue`, or on one that could not be seen, on behalf of one
+    of `calls`, which are made within `within`.
 
     A page migration tells the host on both queues, and compaction can run inside a fill: its acks
-    are not the fill's.
+    are not the fill's. Neither are those of a leak that the shrinker made there. Where only the ack
+    of a call was seen, that call is no more than its ack: both began at the same moment.
     """
-    acks = trace.events("ack")
-    on_queue = (acks["queue"] == trace.number("queues", queue)).to_numpy()
+    queues = acks["queue"].to_numpy()
+    asked = queues == trace.number("queues", queue)
+    unseen = queues == trace.number("queues", "other")
+    inner = ("migrate",) if within == "leak" else ("migrate", "leak")
+    others = trace.marked(acks, "within", "within", *inner)
     inside = trace.marked(acks, "within", "within", within)
-    mine: Bools = on_queue & inside & ~trace.marked(acks, "within", "within", "migrate")
+    mine: Bools = (asked | unseen) & inside & ~others
+    alone = np.flatnonzero(asked & ~inside & ~others)
+    if len(alone):
+        mine[alone] = acks["start_ns"].iloc[alone].isin(calls["start_ns"]).to_numpy()
     return mine
+
+
+def _fill_parts(trace: Trace) -> dict[str, Any]:
+    """What the allocations of all fills did; None where that was not recorded."""
+    parts: dict[str, Any] = {}
+    counts = {"sleep": "sleeps", "reclaim": "reclaims", "compact": "compactions"}
+    for kind, count in counts.items():
+        calls = trace.events(kind)
+        if kind != "reclaim":
+            # Reclaim sleeps too where too many pages are isolated, and its time has that already.
+            calls = calls[~_inside(calls, trace.events("reclaim"))]
+        recorded = trace.recorded(kind)
+        parts[count] = len(calls) if recorded else None
+        parts[f"{kind}_s"] = _seconds(calls) if recorded else None
+    parts["reclaimed_pages"] = _reclaimed(trace)
+    wakes = trace.events("kswapd_wake")
+    parts["kswapd_wakes"] = len(wakes) if trace.recorded("kswapd_wake") else None
+    return parts
+
+
+def _reclaimed(trace: Trace) -> int | None:
+    """Balloon pages that direct reclaim of the fills freed."""
+    if not trace.recorded("reclaim") or trace.unknown_pages("reclaim"):
+        return None
+    return int(known_pages(trace.events("reclaim")).sum()) * trace.pages_per_page
+
+
+def _inside(calls: pd.DataFrame, outer: pd.DataFrame) -> Bools:
+    """Which calls began within one of `outer`. All are the size worker's, which runs once at a
+    time: the calls of `outer` do not overlap."""
+    ordered = outer.sort_values("start_ns", kind="stable")
+    starts, ends = ordered["start_ns"].to_numpy(), ordered["end_ns"].to_numpy()
+    moments = calls["start_ns"].to_numpy()
+    place = np.searchsorted(starts, moments, side="right") - 1
+    if not len(starts):
+        return np.zeros(len(calls), dtype=bool)
+    inside: Bools = (place >= 0) & (moments < ends[place])
+    return inside
+
+
+def _rest(row: dict[str, Any], parts: tuple[str, ...]) -> None:
+    """Set the time that is in no phase that was recorded; None if the wait for the host was not."""
+    known = [row["host_ack_s"], *(row[part] for part in parts)]
+    row["rest_s"] = None
+    if row["host_ack_s"] is not None:
+        # Where the event of a call was lost, those of its phases may not have been.
+        row["rest_s"] = max(0.0, round(row["total_s"] - sum(part or 0.0 for part in known), 9))

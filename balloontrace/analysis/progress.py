@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.gaps import driver_gaps
 from balloontrace.analysis.sizes import SizeCurve, size_curve
 from balloontrace.analysis.totals import churn_ratio
 from balloontrace.analysis.trace import Ints, Trace
@@ -16,6 +19,9 @@ LISTED_SPAN_S = 1.0
 """Shortest no-progress span that is listed. A chunk of 256 pages takes milliseconds and the
 driver's sleep when it finds no memory 0.2 s: five such sleeps in a row are not the ordinary pace.
 The longest span is exact whatever its length."""
+
+
+_ANEW = "began when the driver came and found the target that was set before"
 
 
 def progress_edges(
@@ -32,11 +38,25 @@ def progress_edges(
     return np.concatenate(([start_ns], time_ns[advanced], [end_ns]))
 
 
+@dataclass(frozen=True)
+class Goal:
+    """From `time_ns` on, the balloon is to have `target` pages.
+
+    target: None if that could not be seen, or no driver is there to do it; by: `target`, the host
+    set another one, or `driver`, the driver left, or came and found the target that was set before.
+    """
+
+    time_ns: int
+    target: int | None
+    by: str
+
+
 class Progress(Analysis):
     """One row per episode.
 
     A new target that equals the balloon's size asks for nothing and has no direction: it ends the
-    episode before it and begins none. What moves after a target is reached belongs to the totals.
+    episode before it and begins none. What moves after a target is reached belongs to the totals,
+    and so does what the driver gives back as it leaves: its leaving ends an episode.
     """
 
     name = "episodes"
@@ -47,26 +67,72 @@ class Progress(Analysis):
         curve = size_curve(trace)
         if curve is None:
             return Result(self.name, missing=["the balloon's size at the start"])
-        targets = trace.events("target").sort_values("start_ns", kind="stable")
-        starts = targets["start_ns"].tolist()
+        goals = _goals(trace, curve)
         rows, spans = [], []
-        for place, asked in enumerate(targets["asked"].tolist()):
-            following = starts[place + 1] if place + 1 < len(starts) else None
-            if asked != UNKNOWN_PAGES:
-                row = _episode(trace, curve, starts[place], following, asked)
-                rows += [row] if row else []
+        for goal, following in zip_longest(goals, goals[1:]):
+            row = _episode(trace, curve, goal, following)
+            rows += [row] if row else []
         for number, row in enumerate(rows, start=1):
             spans += [{"episode": number, **span} for span in row["no_progress"]]
         return Result(
             self.name,
             tables={self.name: rows},
             intervals={"no_progress": spans},
-            notes=_notes(trace, curve),
+            notes=_notes(trace, curve, rows),
         )
 
 
-def _notes(trace: Trace, curve: SizeCurve) -> list[str]:
-    """What makes the episodes less than exact."""
+def _goals(trace: Trace, curve: SizeCurve) -> list[Goal]:
+    """What the balloon was to do, in order of time.
+
+    A driver that comes is told the host's target, but that is no event if it is the one that was
+    read last. Then the target begins anew, if the balloon moved before the next goal.
+    """
+    targets = trace.events("target").sort_values("start_ns", kind="stable")
+    asked = [None if pages == UNKNOWN_PAGES else pages for pages in targets["asked"].tolist()]
+    goals = [
+        Goal(start, pages, "target")
+        for start, pages in zip(targets["start_ns"].tolist(), asked, strict=True)
+    ]
+    left, came = _driver_moments(trace)
+    if not left and not came:
+        return goals
+    goals += [Goal(time_ns, None, "driver") for time_ns in (*left, *came)]
+    goals.sort(key=lambda goal: goal.time_ns)
+    kept: list[Goal] = []
+    target = None
+    for goal, following in zip_longest(goals, goals[1:]):
+        if goal.by == "target":
+            target = goal.target
+            kept.append(goal)
+        elif goal.time_ns not in came:
+            kept.append(goal)
+        elif _moves_before(curve, goal, following):
+            kept.append(Goal(goal.time_ns, target, "driver"))
+    return kept
+
+
+def _driver_moments(trace: Trace) -> tuple[set[int], set[int]]:
+    """When the driver left, and when it came."""
+    gaps, bound = driver_gaps(trace), trace.events("bind")
+    left = {gap.start_ns for gap in gaps if not gap.absent}
+    came = {gap.end_ns for gap in gaps if not gap.open} | set(
+        bound["start_ns"][bound["done"] != 0].tolist()
+    )
+    for kind in ("remove", "freeze"):
+        left |= set(trace.events(kind)["start_ns"].tolist())
+    came |= set(trace.events("restore")["start_ns"].tolist())
+    return left, came
+
+
+def _moves_before(curve: SizeCurve, goal: Goal, following: Goal | None) -> bool:
+    """Whether the balloon moved between two goals, or since the last one."""
+    until = curve.steps_until(following.time_ns) if following else len(curve.time_ns)
+    return until > curve.steps_until(goal.time_ns)
+
+
+def _notes(trace: Trace, curve: SizeCurve, rows: list[dict[str, Any]]) -> list[str]:
+    """What makes the episodes less than exact, and which of them the driver began or ended."""
     notes = []
     if not curve.exact:
         notes.append("the balloon moved while probes attached: its size is known to about a chunk")
@@ -75,25 +141,29 @@ def _notes(trace: Trace, curve: SizeCurve) -> list[str]:
     for kind in ("fill", "leak"):
         if trace.unknown_pages(kind):
             notes.append(f"the size misses {kind} calls whose pages could not be seen")
+    for key, said in (("ended_by", "superseded: the driver left"), ("begun_by", _ANEW)):
+        if numbers := [f"#{n}" for n, row in enumerate(rows, 1) if row[key] == "driver"]:
+            notes.append(f"{', '.join(numbers)} {said}")
     return notes
 
 
 def _episode(
-    trace: Trace, curve: SizeCurve, start_ns: int, next_ns: int | None, target: int
+    trace: Trace, curve: SizeCurve, goal: Goal, following: Goal | None
 ) -> dict[str, Any] | None:
-    """The episode of one target event; None if it asked for nothing. next_ns: the next target."""
+    """The episode of one goal; None if it asked for nothing. following: the next goal."""
+    target, start_ns = goal.target, goal.time_ns
     first = curve.steps_until(start_ns)
     start_size = curve.size_after(first)
-    if target == start_size:
+    if target is None or target == start_size:
         return None
     direction = 1 if target > start_size else -1
-    last = curve.steps_until(next_ns) if next_ns is not None else len(curve.time_ns)
+    last = curve.steps_until(following.time_ns) if following else len(curve.time_ns)
     there = np.flatnonzero((curve.size[first:last] - target) * direction >= 0)
     if len(there):
         last = first + int(there[0]) + 1
         outcome, end_ns = "reached", int(curve.time_ns[last - 1])
-    elif next_ns is not None:
-        outcome, end_ns = "superseded", next_ns
+    elif following:
+        outcome, end_ns = "superseded", following.time_ns
     else:
         outcome, end_ns = "unfinished", max(trace.end_ns, start_ns)
     steps = slice(first, last)
@@ -109,6 +179,8 @@ def _episode(
         "end_pages": curve.size_after(last),
         "asked_pages": abs(target - start_size),
         "outcome": outcome,
+        "begun_by": goal.by,
+        "ended_by": following.by if following and outcome == "superseded" else None,
         **_moved(curve, steps, abs(target - start_size), direction),
         **_no_progress(trace, edges),
     }

@@ -8,14 +8,18 @@ from typing import Any
 import pandas as pd
 
 from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.gaps import DEFLATED, INFLATED, driver_gaps, moved_unseen, said_unseen
 from balloontrace.analysis.trace import Trace, known_pages, section
 
 COUNTERS = {
-    "inflate": ("fill", "balloon_inflate", "in"),
-    "deflate": ("leak", "balloon_deflate", "out"),
+    "inflate": ("fill", INFLATED, "in"),
+    "deflate": ("leak", DEFLATED, "out"),
     "migrate": ("migrate", "balloon_migrate", "migrated"),
 }
 """Name -> kind of event, counter in /proc/vmstat (in pages of the kernel), word in sentences."""
+
+_ASKED = ("inflate", "deflate")
+"""Without these there is no verdict."""
 
 CHUNK_PAGES = 256
 """The driver moves at most one array of page numbers at a time, under its lock
@@ -28,16 +32,27 @@ hard, under emulation, that takes tens of milliseconds. Only used if the recorde
 
 
 @dataclass(frozen=True)
-class Window:
-    """Four readings of /proc/vmstat: before and after attach, before and after detach.
+class Span:
+    """A time in which the driver was traced, and the readings of /proc/vmstat that bracket it.
 
-    sample_ns: None, or the moment of the sample that stands for the last two.
+    begin, end: readings {before, after}: between those of `begin` the first traced page moved,
+    between those of `end` the last.
     """
 
-    attaching: dict[str, Any]
-    attached: dict[str, Any]
-    detaching: dict[str, Any]
-    detached: dict[str, Any]
+    begin_ns: int
+    begin: dict[str, Any]
+    end_ns: int
+    end: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Window:
+    """What is compared: the traced spans; the whole recording, unless the driver went or came.
+
+    sample_ns: None, or the moment of the sample that stands for the readings at detach.
+    """
+
+    spans: list[Span]
     sample_ns: int | None = None
 
 
@@ -52,40 +67,58 @@ class Reconciliation(Analysis):
         window = _window(trace)
         rows = {name: _compare(trace, window, name) for name in COUNTERS}
         compared = [row["agrees"] for row in rows.values() if row["agrees"] is not None]
-        needed = [rows[name]["agrees"] for name in ("inflate", "deflate")]
+        needed = [rows[name]["agrees"] for name in _ASKED]
         agrees = False if False in compared else None if None in needed else True
         exact = agrees is not None and all(
             row["exact"] for row in rows.values() if row["agrees"] is not None
         )
         scalars: dict[str, Any] = {"agrees": agrees, "exact": exact}
-        for key in ("vmstat", "traced", "lost", "bounds"):
+        for key in ("vmstat", "traced", "lost", "bounds", "untraced"):
             scalars |= {f"{key}_{name}": row[key] for name, row in rows.items()}
         scalars["until"] = "detach" if window.sample_ns is None else "sample"
         reasons = _reasons(trace, window)
         scalars["inexact_because"] = reasons
         scalars["summary"] = _summary(agrees, exact, rows, reasons)
+        if agrees is not None and (unseen := said_unseen(trace)):
+            scalars["summary"] += f", less {unseen} that moved while the driver was not traced"
         return Result(self.name, scalars)
 
 
 def _window(trace: Trace) -> Window:
-    """The readings that bracket the traced span; without a trailer, up to a sample."""
-    attach = section(trace.header, "vmstat_attach")
-    start = section(attach, "before"), section(attach, "after")
+    """The readings that bracket the traced spans; without a trailer, up to a sample."""
     detach = section(trace.trailer, "vmstat_detach")
     if detach:
-        return Window(*start, section(detach, "before"), section(detach, "after"))
+        return Window(_spans(trace, trace.end_ns, detach))
     sample = _last_sample(trace)
+    until = int(sample.get("t_ns", trace.begin_ns))
     counters = section(sample, "vmstat")
-    return Window(*start, counters, counters, int(sample.get("t_ns", trace.begin_ns)))
+    return Window(_spans(trace, until, {"before": counters, "after": counters}), until)
+
+
+def _spans(trace: Trace, until_ns: int, last: dict[str, Any]) -> list[Span]:
+    """The traced spans up to a moment; `last`: the readings of that moment."""
+    gaps = driver_gaps(trace)
+    begins = [(trace.begin_ns, section(trace.header, "vmstat_attach"))]
+    begins += [(gap.end_ns, gap.found) for gap in gaps if not gap.open]
+    ends = [(gap.noticed_ns, gap.left) for gap in gaps]
+    if gaps and gaps[0].absent:
+        begins, ends = begins[1:], ends[1:]
+    if not (gaps and gaps[-1].open):
+        ends.append((until_ns, last))
+    return [
+        Span(*begin, *(end if end[0] <= until_ns else (until_ns, last)))
+        for begin, end in zip(begins, ends, strict=True)
+        if begin[0] <= until_ns
+    ]
 
 
 def _last_sample(trace: Trace) -> dict[str, Any]:
-    """The sample to compare a killed recording with.
+    """The regular sample to compare a killed recording with.
 
     The last one that is followed by an event: had the recorder kept an earlier event back, this
     later one would not be in the file either. Failing that the first sample.
     """
-    samples = [sample for sample in trace.recording.samples if "t_ns" in sample]
+    samples = trace.samples
     ends = [trace.events(kind)["end_ns"].max() for kind, _, _ in COUNTERS.values()]
     last_event = max((end for end in ends if pd.notna(end)), default=0)
     followed = [sample for sample in samples if sample["t_ns"] <= last_event]
@@ -98,7 +131,7 @@ def _compare(trace: Trace, window: Window, name: str) -> dict[str, Any]:
     unit = trace.pages_per_page
     inner, outer = _changes(window, counter, unit)
     row: dict[str, Any] = {"vmstat": inner, "traced": None, "bounds": None}
-    row |= {"exact": False, "agrees": None}
+    row |= {"exact": False, "agrees": None, "untraced": moved_unseen(trace, counter)}
     row["lost"] = section(section(trace.trailer, "counters"), kind).get("lost_pages")
     if not trace.recorded(kind):
         return row
@@ -116,23 +149,34 @@ def _compare(trace: Trace, window: Window, name: str) -> dict[str, Any]:
     return row | {"bounds": [low, high], "agrees": low <= traced <= high}
 
 
+_ENDS = ("before", "after")
+
+
 def _changes(window: Window, counter: str, unit: int) -> tuple[int | None, int | None]:
-    """Balloon pages counted from after attach to before detach, and from before to after.
+    """Balloon pages counted from after attach to before detach, and from before to after, over all
+    spans.
 
     The counters only grow: if the two are equal, nothing moved at either end.
     """
-    readings = (window.attaching, window.attached, window.detaching, window.detached)
-    attaching, attached, detaching, detached = (reading.get(counter) for reading in readings)
-    if attached is None or detaching is None:
-        return None, None
-    if attaching is None or detached is None:
-        return (detaching - attached) * unit, None
-    return (detaching - attached) * unit, (detached - attaching) * unit
+    inner: int | None = 0 if window.spans else None
+    outer: int | None = inner
+    for span in window.spans:
+        attaching, attached = (section(span.begin, at).get(counter) for at in _ENDS)
+        detaching, detached = (section(span.end, at).get(counter) for at in _ENDS)
+        if inner is None or attached is None or detaching is None:
+            return None, None
+        inner += (detaching - attached) * unit
+        if outer is not None and attaching is not None and detached is not None:
+            outer += (detached - attaching) * unit
+        else:
+            outer = None
+    return inner, outer
 
 
 def _slack(frame: pd.DataFrame, window: Window, unknown_calls: int) -> tuple[int, int]:
     """How many pages less and more than /proc/vmstat counted may have been traced."""
-    below, above = CHUNK_PAGES * (1 + unknown_calls), CHUNK_PAGES
+    spans = len(window.spans)
+    below, above = CHUNK_PAGES * (spans + unknown_calls), CHUNK_PAGES * spans
     if window.sample_ns is not None:
         early, now, late = (
             _traced(frame, window.sample_ns + skew) for skew in (-SAMPLE_SKEW_NS, 0, SAMPLE_SKEW_NS)
@@ -163,13 +207,15 @@ def _reasons(trace: Trace, window: Window) -> list[str]:
     counters = [counter for _, counter, _ in COUNTERS.values()]
     kinds = [kind for kind, _, _ in COUNTERS.values()]
 
-    def moved(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    def moved(readings: dict[str, Any]) -> bool:
+        before, after = (section(readings, at) for at in _ENDS)
         return any(before.get(counter) != after.get(counter) for counter in counters)
 
+    spans = window.spans
     reasons = {
         "the recorder was killed": window.sample_ns is not None,
-        "the balloon moved while probes attached": moved(window.attaching, window.attached),
-        "the balloon moved while probes detached": moved(window.detaching, window.detached),
+        "the balloon moved while probes attached": any(moved(span.begin) for span in spans),
+        "the balloon moved while probes detached": any(moved(span.end) for span in spans),
         "a call was under way at attach or detach": any(_in_flight(trace, k) for k in kinds),
         "calls moved pages that could not be seen": any(trace.unknown_pages(k) for k in kinds),
     }
@@ -184,7 +230,7 @@ def _summary(
     if agrees is None:
         whys = [
             f"{COUNTERS[name][2]}: {'not traced' if rows[name]['traced'] is None else 'no vmstat'}"
-            for name in ("inflate", "deflate")
+            for name in _ASKED
             if rows[name]["agrees"] is None
         ]
         return f"traced totals cannot be checked against /proc/vmstat: {', '.join(whys)}{because}"

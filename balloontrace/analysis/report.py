@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from balloontrace.analysis.base import Result, run_all, why_not
 from balloontrace.analysis.findings import check_all
 from balloontrace.analysis.trace import Trace, read_trace, section
+from balloontrace.behaviour import NOT_OFFERED
 
 
 @dataclass(frozen=True)
@@ -60,19 +62,42 @@ def _lost_pages(trace: Trace) -> dict[str, int]:
 
 
 def _seams(trace: Trace) -> list[dict[str, Any]]:
-    """How each seam was attached, what that loses, and how many events it gave."""
+    """How each seam was attached, what that loses, and how many events it gave.
+
+    offered: False if the device lacks the feature that the seam would trace; later: where it was
+    traced otherwise when a driver was attached to again.
+    """
     counters = section(trace.trailer, "counters")
     rows = []
-    for name, seam in section(trace.header, "seams").items():
-        seam = seam if isinstance(seam, dict) else {}
+    for name in trace.seams:
+        seam = section(trace.seams, name)
+        why = why_not(seam)
         rows.append(
             {
                 "seam": name,
-                "rung": seam.get("rung"),
-                "loses": seam.get("loses") or "",
-                "why_not": why_not(seam),
+                **_rung(seam),
+                "offered": not why.startswith(NOT_OFFERED),
                 "events": len(trace.events(name)) if trace.number("kinds", name) else None,
+                "later": _otherwise(trace, name),
                 **section(counters, name),
             }
         )
     return rows
+
+
+def _rung(seam: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "rung": seam.get("rung"),
+        "loses": seam.get("loses") or "",
+        "why_not": why_not(seam),
+    }
+
+
+def _otherwise(trace: Trace, name: str) -> list[dict[str, Any]]:
+    """The attachments after the first whose rung is not that of the one before."""
+    changes = []
+    rungs = [(a["t_ns"], _rung(section(section(a, "seams"), name))) for a in trace.attachments]
+    for (_, before), (at_ns, now) in pairwise(rungs):
+        if now["rung"] != before["rung"]:
+            changes.append({"from_s": trace.seconds(at_ns), **now, "was": before["rung"]})
+    return changes

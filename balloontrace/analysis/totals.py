@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.gaps import said_unseen
 from balloontrace.analysis.trace import Trace, known_pages
 
 
@@ -44,4 +45,6 @@ class Totals(Analysis):
             for kind in self.optional
             if (unknown := trace.unknown_pages(kind))
         ]
+        if unseen := said_unseen(trace):
+            notes.append(f"not counted: {unseen} while the driver was not traced")
         return Result(self.name, scalars, notes=notes)

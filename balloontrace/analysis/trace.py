@@ -7,6 +7,7 @@ so a recording of another version stays readable as long as it has the fields us
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,55 @@ class Trace:
         """The recording's trailer; empty if the recorder did not get to write it."""
         return self.recording.trailer or {}
 
+    @cached_property
+    def samples(self) -> list[dict[str, Any]]:
+        """The regular samples: `t_ns`, `vmstat` and the other slow sources, all of one moment."""
+        return [
+            sample
+            for sample in self.recording.samples
+            if "t_ns" in sample and isinstance(sample.get("vmstat"), dict)
+        ]
+
+    @cached_property
+    def driver_changes(self) -> list[dict[str, Any]]:
+        """What the recorder said each time the driver went or came: `t_ns`, `state` (absent, gone,
+        attached, untraceable) and the facts of that state."""
+        return [
+            {"t_ns": int(sample["t_ns"]), **sample["driver"]}
+            for sample in self.recording.samples
+            if "t_ns" in sample and isinstance(sample.get("driver"), dict)
+        ]
+
+    @cached_property
+    def attachments(self) -> list[dict[str, Any]]:
+        """What described the driver each time the probes were attached to one, in order of time:
+        `t_ns`, `seams`, `balloon`, `vmstat_attach`. The first is the header, if it was there."""
+        later = [change for change in self.driver_changes if change.get("state") == "attached"]
+        if section(self.header, "seams") or not later:
+            return [{"t_ns": self.begin_ns, **self.header}, *later]
+        return later
+
+    @property
+    def seams(self) -> dict[str, Any]:
+        """How each seam was traced: as the header says, or where the recording began without a
+        driver, as it was when one was last attached to."""
+        return section(self._described, "seams")
+
+    @property
+    def balloon(self) -> dict[str, Any]:
+        """Device, features and driver, from where `seams` is."""
+        return section(self._described, "balloon")
+
+    @property
+    def _described(self) -> dict[str, Any]:
+        return self.header if section(self.header, "seams") else self.attachments[-1]
+
+    @cached_property
+    def starts_ns(self) -> Ints:
+        """When each event of the recording began, in order of time."""
+        # Nearly in order already, which a stable sort makes use of.
+        return np.sort(self.records["start_ns"].astype(np.int64), kind="stable")
+
     @property
     def pages_per_page(self) -> int:
         """Balloon pages in one page of the guest's kernel (/proc/vmstat counts the latter)."""
@@ -63,8 +113,11 @@ class Trace:
         return (int(time_ns) - self.begin_ns) / 1e9
 
     def recorded(self, kind: str) -> bool:
-        """Whether events of this kind would be here had they happened: its seam had a rung."""
-        seam = section(self.header, "seams").get(kind)
+        """Whether events of this kind would be here had they happened: its seam had a rung, and
+        the recorder knew the kind (older ones traced some seams for `within` only)."""
+        if not self.number("kinds", kind):
+            return False
+        seam = self.seams.get(kind)
         if isinstance(seam, dict):
             return seam.get("rung") is not None
         return len(self.events(kind)) > 0

@@ -21,7 +21,10 @@ def compare_text(comparison: Result, colour: bool = False) -> str:
     page = Page(colour)
     rows = comparison.tables["rows"]
     # Page.table escapes cells, not titles: the behaviours are words of ours.
-    titles = [f"{side['side']}\n{side['driver_behaviour']}" for side in comparison.tables["sides"]]
+    titles = [
+        f"{side['side']}\n{side['driver_behaviour'] or ABSENT}"
+        for side in comparison.tables["sides"]
+    ]
     page.table(["<", *titles, "ratio"], [_row(row) for row in rows])
     for side in comparison.tables["sides"]:
         page.heading(side["side"].capitalize())
@@ -82,7 +85,7 @@ def _facts(side: dict[str, Any]) -> list[tuple[str, str, str]]:
             "guest",
             f"Linux {side['kernel']}, {side['cpus']} CPUs"
             + (f", {memory / 2**30:,.1f} GiB" if memory else "")
-            + f", balloon driver: {side['driver_behaviour']}",
+            + f", balloon driver: {side['driver_behaviour'] or 'not known'}",
             "",
         ),
         *(("finding", finding, BAD) for finding in side["findings"]),

@@ -11,7 +11,10 @@ from balloontrace.analysis.report import Report
 
 SCHEMA = 1
 
-ORDER = ("guest", "totals", "reconciliation", "episodes", "causes", "phases", "findings")
+ORDER = (
+    *("guest", "totals", "reconciliation", "episodes", "causes", "phases"),
+    *("oom", "free_pages", "driver", "findings"),
+)
 
 
 def report_json(report: Report) -> str:

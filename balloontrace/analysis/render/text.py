@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from balloontrace import behaviour
 from balloontrace.analysis.base import Result
 from balloontrace.analysis.causes import actor_name
+from balloontrace.analysis.render import driver_text, memory_text
 from balloontrace.analysis.render.page import (
     BAD,
     DIM,
@@ -27,13 +29,6 @@ SHOWN_ROWS = 10
 SHOWN_SPANS = 5
 """No-progress spans without -v, the longest ones."""
 
-BEHAVIOURS = {
-    "shrinker": "any reclaim may deflate the balloon (shrinker)",
-    "oom-notifier": "deflates before the OOM killer chooses a victim (oom-notifier)",
-    "none": "only the host moves the balloon (none)",
-}
-
-
 Show = Callable[[Page, Result, bool], None]
 
 
@@ -43,8 +38,11 @@ def report_text(report: Report, colour: bool = False, verbose: bool = False) -> 
     page.facts(_trust(report) + _guest(report.results["guest"]))
     unknown = [name for name in report.results if name not in (*SECTIONS, *IN_FACTS)]
     for name in (*SECTIONS, *unknown):
-        _section(page, report.results[name], SECTIONS.get(name, _anything), verbose)
-    _seams(page, report.recording, verbose)
+        result = report.results[name]
+        worth_showing = WORTH_SHOWING.get(name)
+        if verbose or worth_showing is None or worth_showing(result):
+            _section(page, result, SECTIONS.get(name, _anything), verbose)
+    driver_text.seams(page, report.recording, report.results["driver"], verbose)
     if verbose:
         _recorder(page, report.recording)
     return page.text()
@@ -52,7 +50,7 @@ def report_text(report: Report, colour: bool = False, verbose: bool = False) -> 
 
 def _section(page: Page, result: Result, show: Show, verbose: bool) -> None:
     """One result with its notes, or why there is none."""
-    page.heading(result.name.capitalize())
+    page.heading(TITLES.get(result.name, result.name.capitalize()))
     if result.missing:
         page.line(f"not recorded: {', '.join(result.missing)}", WARN)
         return
@@ -68,6 +66,7 @@ def _trust(report: Report) -> list[tuple[str, str, str]]:
     rows += [("", text, BAD) for text in _losses(facts)]
     style = {True: GOOD, False: BAD, None: WARN}[reconciliation["agrees"]]
     rows.append(("vmstat", reconciliation["summary"], style))
+    rows += [("", text, BAD) for text in driver_text.untraceable(report.results["driver"])]
     findings = report.results["findings"].tables["findings"]
     return rows + [("finding", finding["title"], BAD) for finding in findings]
 
@@ -111,11 +110,15 @@ def _guest(guest: Result) -> list[tuple[str, str, str]]:
         f"{(facts['page_size'] or 0) // 1024} KiB pages",
         f"host name {facts['hostname']}" if facts["hostname"] else "",
     ]
-    driver = [BEHAVIOURS[facts["driver_behaviour"]], facts["driver_behaviour_because"]]
+    driver = [
+        behaviour.DESCRIPTIONS.get(facts["driver_behaviour"], "not known"),
+        facts["driver_behaviour_because"],
+    ]
+    features = ", ".join(facts["features"]) or "no features"
     build = [f"{key} {value}" for key, value in facts["driver"].items() if value]
     return [
         ("guest", ", ".join(filter(None, machine)), ""),
-        ("balloon", f"{facts['device']}: {', '.join(facts['features']) or 'no features'}", ""),
+        ("balloon", f"{facts['device'] or 'not there'}: {features}", ""),
         ("driver", ": ".join(driver), ""),
         *([("", ", ".join(build), "")] if build else []),
     ]
@@ -223,26 +226,6 @@ def _causes(page: Page, result: Result, verbose: bool) -> None:
     _more(page, len(rows) - len(shown), "causes")
 
 
-def _phases(page: Page, result: Result, verbose: bool) -> None:
-    """Where the time of fills and leaks went."""
-    page.table(
-        ["<call", "calls", "total", "per call", "host ack", "share", "the rest"],
-        [_phase(kind, row) for kind, row in result.scalars.items() if row is not None],
-    )
-
-
-def _phase(kind: str, row: dict[str, Any]) -> list[str]:
-    return [
-        kind,
-        count(row["calls"]),
-        seconds(row["total_s"]),
-        seconds(row["total_s"] / row["calls"] if row["calls"] else None),
-        seconds(row["host_ack_s"]),
-        percent(row["host_ack_share"]),
-        seconds(row["rest_s"]),
-    ]
-
-
 def _findings(page: Page, result: Result, verbose: bool) -> None:
     """Each finding with its evidence and remedy, and what was looked for."""
     for row in result.tables["findings"]:
@@ -264,28 +247,6 @@ def _anything(page: Page, result: Result, verbose: bool) -> None:
             page.table(list(rows[0]), [[str(value) for value in row.values()] for row in rows])
 
 
-def _seams(page: Page, recording: Result, verbose: bool) -> None:
-    """The seams that lose something; verbose: all."""
-    rows = recording.tables["seams"]
-    shown = [row for row in rows if verbose or row["rung"] is None or row["loses"]]
-    page.heading("Seams")
-    if not rows:
-        page.line("the recording does not say how its events were traced", WARN)
-    elif not shown:
-        page.line(f"all {len(rows)} attached, none loses anything")
-    else:
-        table = [
-            [
-                row["seam"],
-                row["rung"] or "not attached",
-                row["loses"] or row["why_not"],
-                count(row["events"]),
-            ]
-            for row in shown
-        ]
-        page.table(["<seam", "<traced by", "<loses, or why not", "events"], table)
-
-
 def _recorder(page: Page, recording: Result) -> None:
     """Who wrote the recording and what that cost the guest."""
     page.heading("Recorder")
@@ -304,10 +265,24 @@ SECTIONS: dict[str, Show] = {
     "totals": _totals,
     "episodes": _episodes,
     "causes": _causes,
-    "phases": _phases,
+    "phases": memory_text.phases,
+    "oom": memory_text.oom,
+    "free_pages": memory_text.free_pages,
+    "delays": memory_text.delays,
+    "driver": driver_text.driver,
     "findings": _findings,
 }
 """Layouts in the order of the report; a result without one is shown after these."""
+
+TITLES = {"oom": "Out of memory", "free_pages": "Free pages"}
+"""Headings that are not just the name."""
+
+WORTH_SHOWING: dict[str, Callable[[Result], bool]] = {
+    "free_pages": memory_text.recorded,
+    "delays": memory_text.recorded,
+    "driver": driver_text.happened,
+}
+"""Sections that most recordings have nothing for: without this they are shown with -v only."""
 
 IN_FACTS = ("guest", "reconciliation")
 """Results that are shown at the top."""

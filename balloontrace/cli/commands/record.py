@@ -6,7 +6,7 @@ import re
 import shutil
 import socket
 import time
-from typing import List, Optional
+from typing import Dict, List, Optional
 
 import typer
 
@@ -22,6 +22,20 @@ def parse_duration(text: str) -> float:
     if not 0.0 < seconds < 1e9:
         raise typer.BadParameter(f"{text!r} is not a duration such as 60s, 5m or 2h")
     return seconds
+
+
+def parse_rungs(pairs: List[str]) -> Dict[str, int]:
+    """{'fill': 2} of ['fill=2']: for a seam the only rung to try. Raises typer.BadParameter."""
+    from balloontrace.tracers.seams import SEAMS
+
+    rungs = {}
+    known = {seam.name: len(seam.rungs) for seam in SEAMS}
+    for pair in pairs:
+        seam, _, number = pair.partition("=")
+        if not number.isdigit() or not 1 <= int(number) <= known.get(seam, 0):
+            raise typer.BadParameter(f"{pair!r} names no rung", param_hint="--rung")
+        rungs[seam] = int(number)
+    return rungs
 
 
 def default_path() -> str:
@@ -42,10 +56,13 @@ def command(
     ),
     force: bool = typer.Option(False, "-f", "--force", help="Overwrite an existing recording."),
     minimal: bool = typer.Option(False, "--minimal", help="Events only, no samplers."),
+    wait: bool = typer.Option(
+        False, "--wait", help="Begin before the driver is loaded, and wait for it."
+    ),
     strict: bool = typer.Option(False, "--strict", help="Exit with 4 if events were lost."),
     ring_kib: int = typer.Option(1024, "--ring-kib", hidden=True),
     ready_file: Optional[str] = typer.Option(None, "--ready-file", hidden=True),
-    btf: bool = typer.Option(True, "--btf/--no-btf", hidden=True),
+    rung: List[str] = typer.Option([], "--rung", metavar="SEAM=N", hidden=True),
 ) -> None:
     """Trace this guest's balloon until Ctrl-C, -d, or COMMAND's end.
 
@@ -68,6 +85,7 @@ def command(
             strict=strict,
             ready_file=ready_file,
             ring_bytes=ring_kib * 1024,
-            btf=btf,
+            rungs=parse_rungs(rung),
+            wait=wait,
         )
     )

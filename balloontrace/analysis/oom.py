@@ -1,0 +1,89 @@
+"""When the guest ran out of memory: what the balloon gave back, and who was killed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from balloontrace.analysis.base import Analysis, Result, not_recorded
+from balloontrace.analysis.trace import Trace, known_pages, section
+from balloontrace.events import UNKNOWN_PAGES
+
+NOTIFIER, KILL = "oom_notify", "oom_kill"
+
+
+class Oom(Analysis):
+    """Calls of the balloon's OOM notifier, and the victims of the OOM killer."""
+
+    name = "oom"
+    optional = (NOTIFIER, KILL)
+
+    def run(self, trace: Trace) -> Result:
+        """Scalars: the notifier's calls, those that freed nothing, balloon pages, seconds; number
+        of kills. Table `kills`: one row per victim in order of time. None: not recorded.
+        """
+        if not any(trace.recorded(kind) for kind in self.optional):
+            return Result(self.name, missing=not_recorded(trace, self.optional))
+        kills = _kills(trace) if trace.recorded(KILL) else None
+        scalars = _notifier(trace) | {"killed": None if kills is None else len(kills)}
+        return Result(self.name, scalars, {"kills": kills or []})
+
+
+def _notifier(trace: Trace) -> dict[str, Any]:
+    """How often the OOM killer asked the balloon first, and what that gave."""
+    if not trace.recorded(NOTIFIER):
+        return dict.fromkeys(
+            ("notifier_calls", "notifier_calls_in_vain", "notifier_pages", "notifier_s")
+        )
+    calls = trace.events(NOTIFIER)
+    pages = known_pages(calls)
+    return {
+        "notifier_calls": len(calls),
+        "notifier_calls_in_vain": int((pages[~calls["open"].to_numpy()] == 0).sum()),
+        "notifier_pages": int(pages.sum()) * trace.pages_per_page,
+        "notifier_s": int(calls["duration_ns"].sum()) / 1e9,
+    }
+
+
+def _kills(trace: Trace) -> list[dict[str, Any]]:
+    """The victims.
+
+    A rung that loses something may not see the victim's name, nor tell the guest's OOM from a
+    memory cgroup's.
+    """
+    kills = trace.events(KILL)
+    codes, names = trace.names(KILL)
+    whole = not section(trace.seams, KILL).get("loses")
+    in_memcg = trace.marked(kills, "flags", "flags", "memcg").tolist()
+    needers = _notified(trace)
+    columns = (kills[column].tolist() for column in ("start_ns", "done", "tid", "pid"))
+    rows = []
+    for start_ns, victim_pid, tid, pid, code, memcg in zip(
+        *columns, codes.tolist(), in_memcg, strict=True
+    ):
+        victim = names[code] or None
+        rows.append(
+            {
+                "at_s": trace.seconds(start_ns),
+                "victim": victim,
+                "victim_pid": None if victim_pid == UNKNOWN_PAGES else victim_pid,
+                "memcg": True if memcg else False if whole else None,
+                "needed_by": victim if pid == victim_pid else _needer(needers, tid, start_ns),
+                "needed_by_pid": pid,
+            }
+        )
+    return sorted(rows, key=lambda kill: float(kill["at_s"]))
+
+
+def _notified(trace: Trace) -> pd.DataFrame:
+    """Who called the notifier and when: the OOM killer's next step is the choice of a victim."""
+    calls = trace.events(NOTIFIER)
+    codes, names = trace.names(NOTIFIER)
+    return calls[["tid", "start_ns"]].assign(comm=[names[code] for code in codes.tolist()])
+
+
+def _needer(calls: pd.DataFrame, tid: int, at_ns: int) -> str | None:
+    """The name of a task by its last call of the notifier; None if it made none."""
+    mine = calls[(calls["tid"] == tid) & (calls["start_ns"] <= at_ns)]
+    return None if mine.empty else str(mine["comm"].iloc[-1])
