@@ -5,7 +5,7 @@ VENV = .venv/bin
 # Where `make demo` leaves the recordings.
 DEMO = demo
 
-.PHONY: setup demo test lint bench-footprint docs clean
+.PHONY: setup demo test lint bench-footprint docs support clean
 
 setup:
 	@tools/setup
@@ -28,6 +28,10 @@ bench-footprint: setup
 docs: setup
 	@$(VENV)/python -c 'from balloontrace import events; print(events.markdown(), end="")' \
 		> docs/events.md
+
+# Runs a guest of each kernel; rewrites docs/support.md, docs/doctor/ and the fixtures of the tests.
+support: setup
+	@$(VENV)/python -m bench.support
 
 clean:
 	rm -rf .venv $(DEMO)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 
+from balloontrace.tracers.loader import source
 from balloontrace.tracers.seams import SEAMS, Probe
 
 PLAIN_BCC = "plain BCC, kernel headers"
@@ -23,25 +25,30 @@ RECORDING = "/root/bench.btrace"
 
 
 def probes() -> list[Probe]:
-    """The probes that the first rung of each seam attaches here, less what only balloontrace can.
+    """The kprobes that balloontrace attaches here, less those that only it can.
 
     A name that stands for two functions (vp_get) is refused to the other two by the kernel.
     """
-    rungs = [seam.rungs[0] for seam in SEAMS]
-    wanted = [probe for rung in rungs for probe in (*rung.probes, *rung.one_of)]
     with open("/proc/kallsyms", encoding="ascii") as kallsyms:
         there = Counter(line.split()[2] for line in kallsyms)
-    return [probe for probe in wanted if there[probe.function] == 1]
+    wanted: list[Probe] = []
+    for seam in SEAMS:
+        for rung in seam.rungs:
+            functions = [probe for probe in (*rung.probes, *rung.one_of) if not probe.tracepoint]
+            if all(there[probe.place] for probe in rung.probes if not probe.tracepoint):
+                wanted += [probe for probe in functions if there[probe.place] == 1]
+                break
+    return list(dict.fromkeys(wanted))
 
 
 def bpftrace_program() -> str:
     """Entry and return of the same functions: calls and nanoseconds of each."""
     parts = ['BEGIN { printf("attached\\n"); }']
     for number, probe in enumerate(probes()):
-        parts.append(f"kprobe:{probe.function} {{ @start{number}[tid] = nsecs; }}")
-        if probe.call:
+        parts.append(f"kprobe:{probe.place} {{ @start{number}[tid] = nsecs; }}")
+        if probe.exit:
             parts.append(
-                f"kretprobe:{probe.function} /@start{number}[tid]/ {{ "
+                f"kretprobe:{probe.place} /@start{number}[tid]/ {{ "
                 f"@ns{number} = sum(nsecs - @start{number}[tid]); @calls{number} = count(); "
                 f"delete(@start{number}[tid]); }}"
             )
@@ -51,22 +58,18 @@ def bpftrace_program() -> str:
 def plain_bcc_script() -> str:
     """The same BPF program, compiled and attached as a BCC script does it."""
     programs, attach = [], []
-    for probe in probes():
-        entry, leave = probe.entry or f"{probe.call}_entry", f"{probe.call}_return"
-        if not probe.entry:
-            programs.append(_program(entry, f"CALL_{probe.call.upper()}, ENTERED"))
-        attach.append(f"bpf.attach_kprobe(event={probe.function!r}, fn_name={entry!r})")
-        if probe.call:
-            programs.append(_program(leave, f"CALL_{probe.call.upper()}, RETURNED"))
-            attach.append(f"bpf.attach_kretprobe(event={probe.function!r}, fn_name={leave!r})")
+    for number, probe in enumerate(probes()):
+        for program, is_return in probe.programs():
+            name = f"{program}_{number}"
+            programs.append(_written_out(program, name, probe.call))
+            how = "attach_kretprobe" if is_return else "attach_kprobe"
+            attach.append(f"bpf.{how}(event={probe.place!r}, fn_name={name!r})")
     lines = [
         "import signal",
         "from bcc import BPF",
-        "from balloontrace.tracers.loader import definitions, fill_stages, source, struct_offsets",
-        "from balloontrace.tracers.seams import DRIVER_MODULE, MEMBERS, STRUCT",
-        "offsets = struct_offsets(STRUCT, list(MEMBERS.values()), DRIVER_MODULE)",
-        f"text = source() + {' '.join(programs)!r}",
-        "bpf = BPF(text=text, cflags=definitions(1 << 20, offsets))",
+        "from balloontrace.tracers.loader import definitions, fill_stages, source",
+        f"text = source() + {chr(10).join(programs)!r}",
+        "bpf = BPF(text=text, cflags=definitions(1 << 20))",
         "fill_stages(bpf)",
         *attach,
         "print('attached', flush=True)",
@@ -75,9 +78,12 @@ def plain_bcc_script() -> str:
     return "\n".join(lines)
 
 
-def _program(name: str, arguments: str) -> str:
-    """One program of balloon.c as it would be written out by hand."""
-    return f"int {name}(struct pt_regs *ctx) {{ return go_on(ctx, {arguments}); }}"
+def _written_out(program: str, name: str, call: str) -> str:
+    """One program of balloon.c for one call, as it would be written out by hand."""
+    text = re.search(rf"^int {program}\(.*?^}}\n", source(), re.MULTILINE | re.DOTALL)
+    assert text is not None, program
+    written = text[0].replace(f"int {program}(", f"int {name}(", 1)
+    return written.replace("ANY_CALL", f"CALL_{call.upper()}")
 
 
 COMMANDS = {

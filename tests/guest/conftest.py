@@ -6,23 +6,33 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from balloontrace.lab.guest import Guest, RemoteProcess
+from balloontrace.lab.guest import Guest
 from balloontrace.lab.image import ensure_image
-from balloontrace.lab.kernels import find_kernel
+from balloontrace.lab.kernels import find_kernel, load_kernels
+from balloontrace.lab.loads import MEMORY_BYTES
 from balloontrace.lab.qemu import GuestConfig
+from balloontrace.lab.record import start_recorder
 from balloontrace.recording import Recording, read_recording
 
-MIB_PAGES = 256
 REMOTE = "/root/test.btrace"
-READY = "/run/balloontrace-test.ready"
-SETTLE_S = 60.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--kernel K, repeatable: only these kernels of the lab, where CI takes all."""
+    parser.addoption("--kernel", action="append", choices=list(load_kernels()))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test in a guest runs on every kernel; one kernel after the other."""
+    if "kernel" in metafunc.fixturenames:
+        kernels = metafunc.config.getoption("--kernel") or list(load_kernels())
+        metafunc.parametrize("kernel", kernels, scope="session")
 
 
 def _boot(config: GuestConfig, console: Path) -> Guest:
@@ -30,17 +40,18 @@ def _boot(config: GuestConfig, console: Path) -> Guest:
 
 
 @pytest.fixture(scope="session")
-def stock(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """A guest of 1 GiB with the kernel's own driver, for every test that does not harm it."""
-    with _boot(GuestConfig(), tmp_path_factory.mktemp("stock") / "console.log") as guest:
+def stock(kernel: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """A guest with the kernel's own driver and all it offers, for tests that do not harm it."""
+    config = GuestConfig(kernel, memory_bytes=MEMORY_BYTES, hinting=True, reporting=True)
+    with _boot(config, tmp_path_factory.mktemp("stock") / "console.log") as guest:
         guest.push_tree()
         yield guest
 
 
-@pytest.fixture(scope="module")
-def shrinker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
-    """A guest of 1 GiB whose driver deflates from a shrinker, as in 4.19 to 5.6."""
-    config = GuestConfig(driver="shrinker")
+@pytest.fixture(scope="session")
+def shrinker(kernel: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+    """A guest whose driver deflates from a shrinker, as in 4.19 to 5.6."""
+    config = GuestConfig(kernel, driver="shrinker", memory_bytes=MEMORY_BYTES)
     with _boot(config, tmp_path_factory.mktemp("shrinker") / "console.log") as guest:
         guest.push_tree()
         yield guest
@@ -52,13 +63,8 @@ class Recorder:
     def __init__(self, guest: Guest, *arguments: str, path: str = REMOTE) -> None:
         self.guest = guest
         self.path = path
-        ready = f"{READY}.{path.replace('/', '_')}"
-        guest.run(["rm", "-f", ready, path])
-        self.process: RemoteProcess = guest.popen(
-            ["balloontrace", "record", "-o", path, "--ready-file", ready, *arguments]
-        )
-        wait = f"until [ -e {ready} ]; do kill -0 {self.process.pid} || exit 1; sleep 0.1; done"
-        if guest.run(wait, check=False).returncode:
+        self.process, attached = start_recorder(guest, path, *arguments)
+        if not attached:
             pytest.fail(f"the recorder did not start: {self.process.communicate()}")
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
@@ -85,20 +91,6 @@ def report_of(recording: Recording) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     report: dict[str, Any] = json.loads(done.stdout)
     return report
-
-
-def move_balloon(guest: Guest, pages: int) -> None:
-    """Set the balloon's size through QMP and wait until QEMU reports it as reached.
-
-    The worker reports a size after its last page has moved, so the counters are final then.
-    """
-    balloon = guest.balloon
-    balloon.set_target_pages(pages)
-    deadline = time.monotonic() + SETTLE_S
-    while balloon.actual_pages() != pages:
-        if time.monotonic() > deadline:
-            pytest.fail(f"the balloon is at {balloon.actual_pages()} pages, not at {pages}")
-        time.sleep(0.05)
 
 
 def balloon_counters(guest: Guest) -> tuple[int, int]:

@@ -9,19 +9,14 @@ from pathlib import Path
 import pytest
 
 from balloontrace.lab.guest import Guest
+from balloontrace.lab.loads import MIB_PAGES, move_balloon
 from balloontrace.recording import Recording, read_recording
-from tests.guest.conftest import (
-    MIB_PAGES,
-    REMOTE,
-    Recorder,
-    balloon_counters,
-    move_balloon,
-    report_of,
-)
+from tests.guest.conftest import REMOTE, Recorder, balloon_counters, report_of
 
 Fetch = Callable[..., Recording]
 
-RSS_BUDGET_BYTES = 16 << 20
+RSS_BUDGET_BYTES = 8 << 20
+"""Beyond what the guest's Python takes by itself, which grows from version to version."""
 
 
 @pytest.fixture(autouse=True)
@@ -154,7 +149,9 @@ def test_recorder_is_small_locked_and_the_last_victim(stock: Guest, fetch: Fetch
     pid = recorder.process.pid
     status = stock.run(f"cat /proc/{pid}/status").stdout
     fields = dict(line.split(":\t", 1) for line in status.splitlines())
-    assert int(fields["VmHWM"].split()[0]) * 1024 <= RSS_BUDGET_BYTES
+    bare = stock.run("python3 -S -c 'print(open(\"/proc/self/status\").read())'").stdout
+    bare_kib = int(bare.partition("VmRSS:")[2].split()[0])
+    assert int(fields["VmHWM"].split()[0]) <= bare_kib + RSS_BUDGET_BYTES // 1024
     assert fields["VmLck"].split()[0] != "0"
     assert stock.run(f"cat /proc/{pid}/oom_score_adj").stdout.strip() == "-999"
     assert recorder.stop()[0] == 0
@@ -164,7 +161,8 @@ def test_nothing_stays_attached(stock: Guest) -> None:
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         Recorder(stock).stop(ending)
         assert stock.run("cat /sys/kernel/debug/kprobes/list").stdout == ""
-        assert "kprobe" not in stock.run("bpftool prog list").stdout
+        # An array of programs lets them go a moment after its last user has.
+        stock.run("until ! bpftool prog list | grep -q kprobe; do sleep 0.1; done", timeout_s=10)
 
 
 def test_stdout_takes_the_recording(stock: Guest, tmp_path: Path) -> None:

@@ -5,23 +5,15 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 
+import pytest
+
+from balloontrace.analysis.trace import trace_of
 from balloontrace.lab.guest import Guest
-from balloontrace.recording import Recording
-from tests.guest.conftest import (
-    MIB_PAGES,
-    Recorder,
-    balloon_counters,
-    move_balloon,
-    report_of,
-)
+from balloontrace.lab.loads import MEMORY_BYTES, MIB_PAGES, TOUR_SEAMS, Tour, move_balloon, tour
+from balloontrace.recording import Recording, read_recording
+from tests.guest.conftest import Recorder, balloon_counters, report_of
 
 Fetch = Callable[..., Recording]
-
-HOG = (
-    "import mmap; size = {mib} << 20; hog = mmap.mmap(-1, size); "
-    "[hog.write(b'x' * 4096) for _ in range(size >> 12)]"
-)
-"""Touches so much memory and ends."""
 
 
 def _written(recording: Recording, kind: str) -> int:
@@ -29,37 +21,85 @@ def _written(recording: Recording, kind: str) -> int:
     return int(recording.trailer["counters"][kind]["written"])
 
 
-def test_removing_the_driver_is_a_cause_of_its_own(stock: Guest, fetch: Fetch) -> None:
-    move_balloon(stock, 20 * MIB_PAGES)
-    recorder = Recorder(stock)
-    stock.run("echo $(basename /sys/bus/virtio/drivers/virtio_balloon/virtio*) > /run/device")
-    bind = "cat /run/device > /sys/bus/virtio/drivers/virtio_balloon"
-    stock.run(f"{bind}/unbind")
-    assert recorder.stop()[0] == 0
-    stock.run(f"{bind}/bind")
-    report = report_of(fetch(stock))
-    causes = {cause["cause"]: cause["pages"] for cause in report["causes"]}
-    assert causes == {"remove": 20 * MIB_PAGES}
-    assert report["reconciliation"]["agrees"] is True
-    move_balloon(stock, 0)
-
-
-def test_oom_notifier_is_seen_and_charged_to_who_needed_memory(stock: Guest, fetch: Fetch) -> None:
+@pytest.fixture(scope="session")
+def toured(stock: Guest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tour, Recording]:
+    """A recording of every seam's load, and what happened."""
     before = balloon_counters(stock)
-    recorder = Recorder(stock)
-    move_balloon(stock, 600 * MIB_PAGES)
-    size_before = stock.balloon.actual_pages()
-    stock.run(["python3", "-c", HOG.format(mib=340)], check=False)
-    assert recorder.stop()[0] == 0
+    recorder = Recorder(stock, path="/root/tour.btrace")
+    happened = tour(stock)
+    status, _, said = recorder.stop()
+    assert status == 0, said
     after = balloon_counters(stock)
-    recording = fetch(stock)
-    report = report_of(recording)
-    oom = [cause for cause in report["causes"] if cause["cause"] == "oom"]
-    assert _written(recording, "oom_notify") > 0
-    assert sum(cause["pages"] for cause in oom) == after[1] - before[1] > 0
+    local = tmp_path_factory.mktemp("tour") / "tour.btrace"
+    stock.fetch(recorder.path, local)
+    totals = report_of(read_recording(str(local)))["totals"]
+    assert totals["inflated_pages"] == after[0] - before[0]
+    assert totals["deflated_pages"] == after[1] - before[1]
+    return happened, read_recording(str(local))
+
+
+def test_every_seam_fires(toured: tuple[Tour, Recording]) -> None:
+    _, recording = toured
+    assert [seam for seam in TOUR_SEAMS if not _written(recording, seam)] == []
+    untraced = {name for name, seam in recording.header["seams"].items() if seam["rung"] is None}
+    assert untraced == set()
+
+
+def test_all_of_it_is_exact(toured: tuple[Tour, Recording]) -> None:
+    report = report_of(toured[1])
+    assert report["lost_events"] == 0
     assert report["reconciliation"]["agrees"] is True
-    assert size_before - stock.balloon.actual_pages() == after[1] - before[1]
-    move_balloon(stock, 0)
+    assert report["reconciliation"]["exact"] is True
+    assert report["totals"]["migrated_pages"] > 0
+
+
+def test_every_cause_of_a_leak_is_told_apart(toured: tuple[Tour, Recording]) -> None:
+    report = report_of(toured[1])
+    pages: dict[str, int] = {}
+    for cause in report["causes"]:
+        pages[cause["cause"]] = pages.get(cause["cause"], 0) + cause["pages"]
+    assert set(pages) == {"host", "oom", "remove"}
+    assert pages["remove"] == 20 * MIB_PAGES
+    assert sum(pages.values()) == report["totals"]["deflated_pages"]
+
+
+def test_victims_of_the_oom_killer_are_named(toured: tuple[Tour, Recording]) -> None:
+    happened, recording = toured
+    kills = trace_of(recording).events("oom_kill")
+    memcg = trace_of(recording).marked(kills, "flags", "flags", "memcg")
+    assert dict(zip(kills["done"], memcg, strict=True)) == {
+        happened.killed_in_cgroup: True,
+        happened.killed_globally: False,
+    }
+    assert trace_of(recording).names("oom_kill")[1] == ["python3"]
+
+
+def test_free_pages_are_reported_and_hinted(toured: tuple[Tour, Recording]) -> None:
+    trace = trace_of(toured[1])
+    reports, hints = trace.events("report"), trace.events("hint")
+    assert reports["done"].sum() > 16 * MIB_PAGES
+    block_pages = 512  # pageblock_order; the kernel reports no smaller block
+    assert (reports["done"] % block_pages == 0).all()
+    lent = hints["done"][~trace.marked(hints, "flags", "flags", "returned")]
+    assert 64 * MIB_PAGES < lent.sum() < MEMORY_BYTES // 4096
+    assert trace.events("scan")["done"].sum() > 0
+
+
+def test_delays_of_tasks_are_in_the_recording(toured: tuple[Tour, Recording]) -> None:
+    tids: set[str] = set()
+    for sample in toured[1].samples:
+        tids |= set(sample.get("delays", ()))
+    kswapd, workers = toured[1].header["tasks"]["kswapd"], trace_of(toured[1]).events("fill")["tid"]
+    assert {str(tid) for tid in kswapd} <= tids
+    assert tids & {str(tid) for tid in workers}
+
+
+def test_out_of_puff_is_seen_as_sleeps_of_the_size_worker(toured: tuple[Tour, Recording]) -> None:
+    trace = trace_of(toured[1])
+    sleeps = trace.events("sleep")
+    assert (sleeps["duration_ns"] >= 200_000_000).all()
+    assert trace.marked(sleeps, "within", "within", "worker").all()
+    assert trace.events("reclaim")["duration_ns"].sum() > 0
 
 
 def test_shrinker_driver_is_recognised_and_its_reclaim_counted(
@@ -80,20 +120,6 @@ def test_shrinker_driver_is_recognised_and_its_reclaim_counted(
     assert sum(cause["pages"] for cause in by_shrinker) == report["totals"]["deflated_pages"] > 0
     assert _written(recording, "count") > 0
     assert _written(recording, "scan") > 0
-
-
-def test_without_btf_another_rung_counts_the_same(stock: Guest, fetch: Fetch) -> None:
-    recorder = Recorder(stock, "--no-btf")
-    move_balloon(stock, 77 * MIB_PAGES + 3)
-    move_balloon(stock, 0)
-    assert recorder.stop()[0] == 0
-    recording = fetch(stock)
-    report = report_of(recording)
-    assert "length of its buffer" in recording.header["seams"]["ack"]["rung"]
-    assert report["reconciliation"]["agrees"] is True
-    assert report["reconciliation"]["exact"] is True
-    assert report["totals"]["inflated_pages"] == 77 * MIB_PAGES + 3
-    assert [episode["outcome"] for episode in report["episodes"]] == ["reached", "reached"]
 
 
 def test_attaching_while_the_balloon_moves_gives_a_true_bound(stock: Guest, fetch: Fetch) -> None:
@@ -122,7 +148,9 @@ def test_every_call_is_accounted_for_when_the_ring_is_too_small(stock: Guest, fe
     assert status == 4
     assert recording.trailer is not None
     for counts in recording.trailer["counters"].values():
-        seen = sum(counts[n] for n in ("written", "lost", "untracked", "open", "unpaired"))
+        seen = sum(
+            counts[n] for n in ("written", "skipped", "lost", "untracked", "open", "unpaired")
+        )
         assert counts["entered"] == seen
     fills = recording.trailer["counters"]["fill"]
     assert fills["lost"] > 0

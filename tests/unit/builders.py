@@ -133,6 +133,27 @@ class Built:
         self.samples.append({"t_ns": ns(at), "vmstat": counters, "meminfo": {}, "psi": {}})
         return self
 
+    def driver(self, at: float, state: str, **content: Any) -> Built:
+        """The recorder tells that the driver went or came."""
+        self.samples.append({"t_ns": ns(at), "driver": {"state": state, **content}})
+        return self
+
+    def gone(
+        self, at: float, counters: dict[str, int], after: dict[str, int] | None = None
+    ) -> Built:
+        """The driver went; its last page moved between the two readings."""
+        readings = {"before": counters, "after": after or counters}
+        return self.driver(at, "gone", vmstat=readings)
+
+    def attached(
+        self, at: float, counters: dict[str, int], after: dict[str, int] | None = None, **more: Any
+    ) -> Built:
+        """It came back; its first traced page moved between the two readings. more: what is not as
+        in the header."""
+        described = {key: self.header[key] for key in ("seams", "balloon")} | more
+        readings = {"before": counters, "after": after or counters}
+        return self.driver(at, "attached", vmstat_attach=readings, **described)
+
     def ends(self, at: float, counters: dict[str, int] | None = None) -> Built:
         """End of the recording; counters: /proc/vmstat then, by default what was traced."""
         assert self.trailer is not None

@@ -1,4 +1,4 @@
-"""Causes, phases, the driver's behaviour and the finding built on them."""
+"""Causes, the driver's behaviour and the finding built on them."""
 
 from __future__ import annotations
 
@@ -71,32 +71,6 @@ def test_names_longer_than_a_word_are_told_apart(tmp_path: Path) -> None:
         ("shrinker", "same-eight-A", 2, 2),
         ("shrinker", "same-eight-B", 1, 1),
     ]
-
-
-def test_phases_split_off_the_wait_for_the_host(tmp_path: Path) -> None:
-    built = Built().fill(1, 1.0, 256).ack(1.7, 0.3, 256, "inflate", "worker")
-    # Compaction inside the fill moved a page: not the fill's acks. Neither is a leak's.
-    built.ack(1.1, 0.05, 1, "inflate", "worker migrate").ack(
-        1.2, 0.05, 1, "deflate", "worker migrate"
-    )
-    built.leak(3, 0.5, 256, within="worker leak").ack(3.1, 0.2, 256, "deflate", "worker leak")
-    phases = report_of(built.ends(5), tmp_path).results["phases"].scalars
-    assert phases["fill"] == {
-        "calls": 1,
-        "pages": 256,
-        "total_s": 1.0,
-        "host_ack_s": 0.3,
-        "rest_s": 0.7,
-        "host_ack_share": 0.3,
-    }
-    assert phases["leak"]["host_ack_s"] == 0.2
-
-
-def test_phases_without_acks_do_not_claim_there_were_none(tmp_path: Path) -> None:
-    built = Built().fill(1, 1.0, 256).ends(3)
-    built.header["seams"]["ack"] = {"rung": None, "not": ["tell_host is inlined"]}
-    fill = report_of(built, tmp_path).results["phases"].scalars["fill"]
-    assert (fill["total_s"], fill["host_ack_s"], fill["rest_s"]) == (1.0, None, None)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balloontrace.analysis.progress import progress_edges
@@ -33,6 +33,8 @@ def test_ideal_inflate_and_deflate(tmp_path: Path) -> None:
         "end_pages": 102_400,
         "asked_pages": 102_400,
         "outcome": "reached",
+        "begun_by": "target",
+        "ended_by": None,
         "inflated_pages": 102_400,
         "deflated_pages": 0,
         "reclaimed_pages": 0,
@@ -73,6 +75,7 @@ def test_superseded_then_unfinished(tmp_path: Path) -> None:
     built = Built().target(1, 1000).fill(1, 0.5, 256).target(2, 500).fill(2, 0.1, 100).ends(4)
     first, second = episodes(built, tmp_path)
     assert (first["outcome"], first["start_s"], first["end_s"]) == ("superseded", 1.0, 2.0)
+    assert (first["ended_by"], second["ended_by"]) == ("target", None)
     assert first["amplification"] == 0.256
     assert (second["outcome"], second["end_s"]) == ("unfinished", 4.0)
     assert second["asked_pages"] == 244
@@ -158,6 +161,7 @@ def test_edges_equal_those_of_a_plain_loop(
     )
 
 
+@settings(deadline=None)  # it writes files
 @given(steps, st.integers(0, 2000))
 def test_an_episode_s_answers_equal_those_of_a_plain_loop(
     tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[int, int]], target: int

@@ -9,8 +9,9 @@ import pytest
 
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.lab import build, host
+from balloontrace.lab import kernels as kernels_module
 from balloontrace.lab.image import cache_directory, find_image, recipe_key
-from balloontrace.lab.kernels import find_kernel, load_kernels
+from balloontrace.lab.kernels import KERNELS_FILE, find_kernel, load_kernels
 
 
 def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -31,9 +32,29 @@ def test_the_recipe_covers_every_script_and_the_driver_patch() -> None:
 
 
 def test_a_kernel_builds_in_its_own_suite_unless_told_otherwise() -> None:
-    kernel = load_kernels()["6.1"]
-    assert kernel.suite == kernel.builder_suite == "bookworm"
-    assert kernel.sources == kernel.builder_sources
+    kernels = load_kernels()
+    assert kernels["6.1"].suite == kernels["6.1"].builder_suite == "bookworm"
+    assert kernels["6.1"].sources == kernels["6.1"].builder_sources
+    assert (kernels["5.10"].suite, kernels["5.10"].builder_suite) == ("bookworm", "bullseye")
+
+
+def test_kernels_are_tables_of_the_data_file_in_its_order(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = tmp_path / "kernels.toml"
+    path.write_text(KERNELS_FILE.read_text().replace('["6.1"]', '["9.9"]'))
+    monkeypatch.setattr(kernels_module, "KERNELS_FILE", path)
+    assert list(load_kernels()) == ["5.10", "9.9", "6.12", "7.2"]
+
+
+def test_what_a_suite_does_not_have_is_not_asked_for(tmp_path: Path) -> None:
+    kernel = replace(find_kernel("6.1"), without=("bpftrace", "pahole"))
+    guest = build._rootfs_command(kernel, tmp_path)
+    builder = build._builder_command(kernel, tmp_path)
+    (packages,) = [word for word in guest if word.startswith("--include=")]
+    assert "bpftrace" not in packages
+    assert "linux-image-cloud-amd64" in packages
+    assert not [word for word in builder if "pahole" in word]
 
 
 def test_an_unknown_kernel_is_answered_with_the_known_ones() -> None:
@@ -54,20 +75,3 @@ def test_a_missing_tool_is_named_with_its_package(
 def test_a_full_disk_is_said_before_anything_is_built(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=f"building an image needs .* in {tmp_path}"):
         host.require_free_space(tmp_path, 1 << 60, "building an image")
-
-
-@pytest.mark.parametrize(
-    ("log", "hint"),
-    [
-        ("Err:1 x\nE: Failed to fetch http://d/ Could not resolve 'd'\n", "is the network up"),
-        ("E: Failed to fetch http://d/InRelease 404 Not Found\n", "kernels.toml"),
-        ("cp: error writing: No space left on device\n", "free some disk space"),
-    ],
-)
-def test_a_failed_step_is_one_line_and_says_what_next(tmp_path: Path, log: str, hint: str) -> None:
-    path = tmp_path / "rootfs.log"
-    path.write_text(log)
-    error = build.step_error(path)
-    assert "in step rootfs: " in error.message
-    assert "\n" not in str(error)
-    assert hint in error.hint

@@ -33,9 +33,22 @@ def test_memory_cpus_and_monitor() -> None:
 
 
 def test_balloon_options() -> None:
-    assert balloon(GuestConfig()) == "virtio-balloon-pci,deflate-on-oom=on"
-    config = GuestConfig(deflate_on_oom=False, balloon_options=("free-page-reporting=on",))
-    assert balloon(config) == "virtio-balloon-pci,deflate-on-oom=off,free-page-reporting=on"
+    assert balloon(GuestConfig()) == "virtio-balloon-pci,id=balloon,deflate-on-oom=on"
+    config = GuestConfig(deflate_on_oom=False, reporting=True, balloon_options=("page-poison=off",))
+    options = balloon(config).split(",")[2:]
+    assert options == ["deflate-on-oom=off", "free-page-reporting=on", "page-poison=off"]
+
+
+def test_hinting_brings_the_thread_it_needs() -> None:
+    arguments = argv(GuestConfig(hinting=True))
+    assert value(arguments, "-object") == "iothread,id=balloon-io"
+    assert balloon(GuestConfig(hinting=True)).endswith(",free-page-hint=on,iothread=balloon-io")
+    assert "-object" not in argv(GuestConfig())
+
+
+def test_kernel_options_come_last_and_so_win() -> None:
+    parameters = kernel_parameters(GuestConfig(kernel_options=("psi=0", "loglevel=7")))
+    assert parameters.endswith(" psi=0 loglevel=7")
 
 
 def test_tcg_hides_cmpxchg16b_and_kvm_passes_the_cpu_through() -> None:

@@ -67,3 +67,46 @@ def test_report_of(
     assert found["guest"]["driver_behaviour"] == behaviour
     assert found["episodes"][0]["outcome"] == "reached"
     assert found["episodes"][0]["amplification"] == 1.0
+
+
+def test_what_moved_while_the_driver_was_away() -> None:
+    # Unbound and bound again, then unloaded and loaded: 5,000 pages went in before it was traced.
+    found = report("6.1-driver-reloaded")
+    reconciliation = found["reconciliation"]
+    assert (reconciliation["agrees"], reconciliation["exact"]) == (True, True)
+    assert (reconciliation["untraced_inflate"], reconciliation["untraced_deflate"]) == (
+        [5000, 5000],
+        [0, 0],
+    )
+    assert (found["totals"]["inflated_pages"], found["totals"]["deflated_pages"]) == (
+        238_520,
+        240_520,
+    )
+    calls = [(call["call"], call["by"], call["pages"]) for call in found["driver"]["calls"]]
+    assert calls == [("remove", "bash", 117_504), ("bind", "bash", None), ("remove", "rmmod", 5000)]
+    (gap,) = found["driver"]["gaps"]
+    assert (gap["state"], gap["open"], gap["changed"]) == ("gone", False, [])
+    assert [
+        (row["start_pages"], row["end_pages"], row["outcome"], row["begun_by"])
+        for row in found["episodes"][4:]
+    ] == [
+        (0, 30_720, "superseded", "driver"),
+        (30_720, 5000, "reached", "target"),
+        (5000, 0, "reached", "target"),
+        (0, 3000, "reached", "target"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["6.1-stock-idle", "6.1-stock-oom", "6.1-shrinker-reclaim"])
+def test_what_an_older_recorder_did_not_trace_is_not_zero(name: str) -> None:
+    found = report(name)
+    assert found["free_pages"] is None
+    assert found["driver"] is None
+    assert found["not_recorded"]["driver"] == ["bind", "remove", "freeze", "restore"]
+    # The driver with the shrinker has no OOM notifier either.
+    assert found["oom"] is None or found["oom"]["killed"] is None
+    assert any("oom_kill" in said for said in (found["not_recorded"] | found["notes"])["oom"])
+    fill = found["phases"]["fill"]
+    for key in ("sleeps", "sleep_s", "reclaims", "reclaim_s", "compact_s", "kswapd_wakes"):
+        assert fill[key] is None
+    assert fill["rest_s"] == pytest.approx(fill["total_s"] - fill["host_ack_s"])

@@ -1,0 +1,109 @@
+"""A driver that is unloaded, loaded and bound again while a recording goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from balloontrace.lab.guest import Guest
+from balloontrace.lab.image import ensure_image
+from balloontrace.lab.kernels import find_kernel
+from balloontrace.lab.loads import (
+    MEMORY_BYTES,
+    MIB_PAGES,
+    SUSPEND_SEAMS,
+    load,
+    move_balloon,
+    suspend,
+    unload,
+)
+from balloontrace.lab.qemu import GuestConfig
+from balloontrace.recording import Recording
+from tests.guest.conftest import Recorder, report_of
+
+Fetch = Callable[..., Recording]
+
+
+def _states(recording: Recording) -> list[str]:
+    return [sample["driver"]["state"] for sample in recording.samples if "driver" in sample]
+
+
+def _await_state(guest: Guest, recorder: Recorder, state: str) -> None:
+    """Wait until the recording says so: what it holds is readable at any time."""
+    script = (
+        "import sys, time\n"
+        "from balloontrace.recording import read_recording\n"
+        "states = []\n"
+        f"while states[-1:] != [{state!r}]:\n"
+        "    time.sleep(0.05)\n"
+        f"    samples = read_recording({recorder.path!r}).samples\n"
+        "    states = [s['driver']['state'] for s in samples if 'driver' in s]\n"
+    )
+    guest.run(["env", "PYTHONPATH=/opt/balloontrace", "python3", "-c", script])
+
+
+def _ended(recorder: Recorder, fetch: Fetch) -> tuple[Recording, dict[str, Any]]:
+    """End a recording; returns it and its report."""
+    assert recorder.stop()[0] == 0
+    recording = fetch(recorder.guest)
+    return recording, report_of(recording)
+
+
+def _pages(report: dict[str, Any]) -> tuple[int, int]:
+    return report["totals"]["inflated_pages"], report["totals"]["deflated_pages"]
+
+
+def test_a_driver_that_is_loaded_again_is_traced_again(stock: Guest, fetch: Fetch) -> None:
+    move_balloon(stock, 30 * MIB_PAGES)
+    recorder = Recorder(stock)
+    unload(stock)
+    _await_state(stock, recorder, "gone")
+    load(stock)
+    move_balloon(stock, 30 * MIB_PAGES)  # what the host still wants
+    _await_state(stock, recorder, "attached")
+    move_balloon(stock, 5 * MIB_PAGES)
+    recording, report = _ended(recorder, fetch)
+    assert _states(recording) == ["gone", "attached"]
+    assert report["reconciliation"]["agrees"] is True
+    inflated, deflated = _pages(report)
+    assert inflated <= 30 * MIB_PAGES  # the rest was taken before the probes were there again
+    assert deflated == (30 + 25) * MIB_PAGES
+    (gap,) = report["driver"]["gaps"]
+    least, most = gap["inflated_pages"]
+    assert least <= 30 * MIB_PAGES - inflated <= most
+    move_balloon(stock, 0)
+
+
+def test_a_suspended_guest_empties_and_refills_its_balloon(
+    kernel: str, fetch: Fetch, tmp_path: Path
+) -> None:
+    config = GuestConfig(kernel, memory_bytes=MEMORY_BYTES)
+    # A guest of its own: not every emulated machine survives its sleep.
+    with Guest(ensure_image(find_kernel(kernel), print), config, tmp_path / "console.log") as guest:
+        guest.push_tree()
+        recorder = Recorder(guest)
+        suspend(guest)
+        _, report = _ended(recorder, fetch)
+    events = {seam["seam"]: seam["events"] for seam in report["seams"]}
+    assert [events[seam] for seam in SUSPEND_SEAMS] == [1, 1]
+    assert {cause["cause"]: cause["pages"] for cause in report["causes"]} == {
+        "freeze": 10 * MIB_PAGES
+    }
+    assert _pages(report) == (20 * MIB_PAGES, 10 * MIB_PAGES)
+    assert report["reconciliation"]["exact"] is True
+
+
+def test_a_recording_can_wait_for_the_driver(stock: Guest, fetch: Fetch) -> None:
+    move_balloon(stock, 0)
+    unload(stock)
+    recorder = Recorder(stock, "--wait")
+    load(stock)
+    _await_state(stock, recorder, "attached")
+    move_balloon(stock, 12 * MIB_PAGES)
+    recording, report = _ended(recorder, fetch)
+    assert _states(recording) == ["absent", "attached"]
+    assert _pages(report) == (12 * MIB_PAGES, 0)
+    assert report["reconciliation"]["agrees"] is True
+    assert report["reconciliation"]["exact"] is True
+    move_balloon(stock, 0)
