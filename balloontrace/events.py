@@ -156,7 +156,7 @@ KINDS: tuple[Kind, ...] = (
         11,
         "free page hinting lent free blocks to the host, or took them back (flag `returned`)",
         "not used",
-        "pages lent; pages taken back, with the flag `returned`",
+        "pages lent; pages taken back, with the flag `returned` (those the shrinker took: `scan`)",
     ),
     Kind(
         "sleep",

@@ -23,6 +23,12 @@ struct level {
 	u64 read; /* events, ever; set by the reader */
 };
 
+struct hinting {
+	u64 work; /* address of the balloon's report_free_page_work */
+	u64 taken_back; /* pages, by the shrinker, ever */
+	u64 accounted; /* pages lent_ever() that the events written so far tell of */
+};
+
 BPF_RINGBUF_OUTPUT(events, RING_PAGES);
 BPF_TABLE("hash", u32, struct task_calls, calls, 512);
 BPF_F_TABLE("array", u32, struct cpu_counters, counters, CPUS, BPF_F_MMAPABLE);
@@ -30,6 +36,7 @@ BPF_F_TABLE("array", u32, struct level, level, 1, BPF_F_MMAPABLE);
 BPF_ARRAY(layout, struct layout, 1);
 BPF_ARRAY(fresh, struct task_calls, 1); /* zeros: too large for the stack */
 BPF_ARRAY(last_target, u64, 1);
+BPF_ARRAY(hinting, struct hinting, 1);
 BPF_PERCPU_ARRAY(current_call, u32, 1);
 BPF_PERCPU_ARRAY(reported_now, u32, 1); /* pages, from report_entry to its stage */
 BPF_PROG_ARRAY(stages, 2); /* 0: entered, 1: returned */
@@ -247,10 +254,30 @@ static __always_inline u32 sg_pages(u64 sg)
 	return kernel_u32(sg + 12) / 4096;
 }
 
-/* Blocks the host has on loan; report_free_page_func(work) */
-static __always_inline u32 hinted_blocks(const struct layout *k, u64 work)
+static __always_inline struct hinting *hints(void)
 {
-	return kernel_u32(work - k->hint_work + k->free_blocks);
+	u32 zero = 0;
+
+	return hinting.lookup(&zero);
+}
+
+/* Pages that free page hinting has on loan, and those the shrinker took back before: a sum that only
+ * report_free_page_func(work) changes, though the shrinker runs beside it. */
+static __always_inline u64 lent_ever(const struct layout *k, const struct hinting *h)
+{
+	u64 blocks = kernel_u32(h->work - k->hint_work + k->free_blocks);
+
+	return blocks * k->hint_block_pages + h->taken_back;
+}
+
+static __always_inline void hint_entered(const struct layout *k, u64 work)
+{
+	struct hinting *h = hints();
+
+	if (!h || !k->free_blocks || h->work == work)
+		return;
+	h->work = work;
+	h->accounted = lent_ever(k, h);
 }
 
 /* What the arguments of a call say of it. */
@@ -285,8 +312,7 @@ static __always_inline void note_arguments(struct pt_regs *ctx, const struct lay
 	} else if (call == CALL_REPORT) {
 		t->slot[CALL_REPORT].asked = reported ? *reported : UNKNOWN_PAGES;
 	} else if (call == CALL_HINT) {
-		t->slot[CALL_HINT].object = PT_REGS_PARM1(ctx);
-		t->slot[CALL_HINT].done = k->free_blocks ? hinted_blocks(k, PT_REGS_PARM1(ctx)) : 0;
+		hint_entered(k, PT_REGS_PARM1(ctx));
 	} else if (call == CALL_SLEEP) {
 		t->seen |= SEEN_SLEEP;
 	} else if (call == CALL_OUT_OF_MEMORY) { /* out_of_memory(oc) */
@@ -377,18 +403,36 @@ static __always_inline bool target_changed(const struct layout *k, struct task_c
 	return true;
 }
 
-/* Free page hinting lent blocks or took them back; the shrinker may take some at the same time. */
+/* Free page hinting lent pages or took them back. */
 static __always_inline void hinted(const struct layout *k, struct slot *s, u32 *flags)
 {
-	u32 before = s->done, after;
+	struct hinting *h = hints();
+	u64 before, now;
 
-	if (!k->free_blocks) {
+	if (!k->free_blocks || !h) {
 		s->done = k->hint_inbufs ? s->done : UNKNOWN_PAGES;
 		return;
 	}
-	after = hinted_blocks(k, s->object);
-	*flags = after < before ? FLAG_RETURNED : 0;
-	s->done = (after < before ? before - after : after - before) * k->hint_block_pages;
+	before = h->accounted;
+	now = lent_ever(k, h);
+	h->accounted = now;
+	*flags = now < before ? FLAG_RETURNED : 0;
+	s->done = now < before ? before - now : now - before;
+}
+
+/* What the shrinker freed and no leak within it did are blocks of free page hinting. */
+static __always_inline void scanned(struct slot *s, u64 result, u32 *flags)
+{
+	struct hinting *h = hints();
+
+	if (result == ~0ull) { /* SHRINK_STOP */
+		s->done = 0;
+		*flags = FLAG_STOP;
+		return;
+	}
+	if (h)
+		__sync_fetch_and_add(&h->taken_back, result - s->done);
+	s->done = pages32(result);
 }
 
 /* What the call did, in s->done, and flags; the kind of event to write, 0 for none. */
@@ -396,6 +440,7 @@ static __always_inline u32 note_result(struct pt_regs *ctx, const struct layout 
 				       struct task_calls *t, struct slot *s, u32 call, u32 *flags)
 {
 	u64 result = PT_REGS_RC(ctx);
+	struct hinting *h = hints();
 	struct counters *n;
 
 	if (call == CALL_WORKER) {
@@ -414,6 +459,11 @@ static __always_inline u32 note_result(struct pt_regs *ctx, const struct layout 
 		s->done = result;
 		if (within(t) == WITHIN_WORKER)
 			t->seen |= SEEN_LEAK;
+		if (is_open(t, CALL_SCAN))
+			t->slot[CALL_SCAN].done += s->done;
+	} else if (call == CALL_REMOVE) {
+		if (h)
+			h->work = 0; /* the next balloon may lie at the same address */
 	} else if (call == CALL_ACK) {
 		s->done = s->asked;
 	} else if (call == CALL_COUNT) {
@@ -425,8 +475,7 @@ static __always_inline u32 note_result(struct pt_regs *ctx, const struct layout 
 			return 0;
 		}
 	} else if (call == CALL_SCAN) {
-		s->done = result == ~0ull ? 0 : pages32(result); /* SHRINK_STOP */
-		*flags = result == ~0ull ? FLAG_STOP : 0;
+		scanned(s, result, flags);
 	} else if (call == CALL_OOM) {
 		s->done = pages32(kernel_u64(s->object)) - s->done;
 	} else if (call == CALL_MIGRATE) {
