@@ -20,7 +20,7 @@ lint: setup
 	@$(VENV)/mypy
 
 test: lint
-	@$(VENV)/pytest
+	@$(VENV)/pytest --numprocesses 2 --dist loadgroup
 
 bench-footprint: setup
 	@$(VENV)/python -m bench.footprint

@@ -35,6 +35,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("kernel", kernels, scope="session")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks for the groups in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Kernels can run side by side; the tests of one kernel share guests, so they stay together."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            item.add_marker(pytest.mark.xdist_group(parameters.get("kernel", item.path.stem)))
+
+
 def _boot(config: GuestConfig, console: Path) -> Guest:
     return Guest(ensure_image(find_kernel(config.kernel), print), config, console)
 
