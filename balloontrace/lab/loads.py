@@ -27,8 +27,8 @@ HOLD_ON = "import ctypes, mmap; ctypes.CDLL(None).mlockall(1)"  # MCL_CURRENT
 read it again, over and over: on 5.10 and 7.2 a guest crawls for minutes like that."""
 
 _PRIVATE = "mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS"
-"""Shared memory cannot be taken from a victim of the OOM killer before the victim has ended, and the
-killer may lose patience and choose another."""
+"""Shared memory cannot be taken from a victim of the OOM killer before the victim has ended, and
+the killer may lose patience and choose another."""
 
 HOG = (
     f"{HOLD_ON}; size = {{mib}} << 20; hog = mmap.mmap(-1, size, {_PRIVATE}); "
