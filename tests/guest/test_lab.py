@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,6 @@ def test_nothing_of_a_run_stays_behind(founding: Path, tmp_path: Path) -> None:
     kinds = {"btrace", "host.jsonl", "console.log", "record.log"}
     expected = {f"page-cache-{driver}.{kind}" for driver in ("stock", "shrinker") for kind in kinds}
     assert {path.name for path in founding.iterdir()} == expected
-    temporary = tmp_path / "temporary"
-    temporary.mkdir()
-    balloontrace("lab", "run", "idle", "--out", str(tmp_path), TMPDIR=str(temporary))
-    assert list(temporary.iterdir()) == []  # no disk, socket or log of its guest
+    with tempfile.TemporaryDirectory() as temporary:  # tmp_path is too long for ssh's socket
+        balloontrace("lab", "run", "idle", "--out", str(tmp_path), TMPDIR=temporary)
+        assert os.listdir(temporary) == []  # no disk, socket or log of its guest
