@@ -97,11 +97,15 @@ class Writer:
 
 
 class Block(NamedTuple):
-    """One valid block: its type, its place in the writer's order, its payload as first written."""
+    """One valid block: its type, its place in the writer's order, its payload as first written.
+
+    end: the offset after it.
+    """
 
     kind: int
     sequence: int
     payload: bytes
+    end: int
 
 
 class Damage(NamedTuple):
@@ -116,7 +120,8 @@ class Recording:
 
     header: metadata; events: the payloads of all event blocks in order; samples: the slow sources;
     trailer: None if the recorder did not get to write it; damage: unreadable spans;
-    missing_blocks: blocks that the sequence numbers show to be lost between readable ones.
+    missing_blocks: blocks that the sequence numbers show to be lost between readable ones;
+    share_read: of the file's bytes, 1 when all of it was read.
     """
 
     def __init__(self, path: str, header: dict[str, Any]) -> None:
@@ -127,6 +132,7 @@ class Recording:
         self.trailer: dict[str, Any] | None = None
         self.damage: list[Damage] = []
         self.missing_blocks = 0
+        self.share_read = 0.0
 
     @property
     def complete(self) -> bool:
@@ -172,7 +178,7 @@ def _block_at(data: bytes | mmap.mmap, offset: int) -> tuple[Block | None, int]:
     payload = _inflate(stored, raw_len) if flags & _ZLIB else stored
     if payload is None or len(payload) != raw_len:
         return None, 0
-    return Block(kind, sequence, payload), start + stored_len
+    return Block(kind, sequence, payload, start + stored_len), start + stored_len
 
 
 def _inflate(stored: bytes, raw_len: int) -> bytes | None:
@@ -204,7 +210,7 @@ def read_recording(path: str, take: EventsTaker | None = None) -> Recording:
         raise UserError(
             f"{path} is not a balloontrace recording", "record one with: balloontrace record"
         )
-    return _collect(path, read_blocks(data), take)
+    return _collect(path, data, take)
 
 
 def _contents(file: BinaryIO) -> bytes | mmap.mmap:
@@ -215,24 +221,24 @@ def _contents(file: BinaryIO) -> bytes | mmap.mmap:
         return file.read()
 
 
-def _collect(
-    path: str, blocks: Iterator[Block | Damage], take: EventsTaker | None
-) -> Recording:
-    """Sort blocks by type into a Recording."""
+def _collect(path: str, data: bytes | mmap.mmap, take: EventsTaker | None) -> Recording:
+    """Sort the blocks of a file by type into a Recording."""
     found = Recording(path, {})
     expected = 0
-    for block in blocks:
+    for block in read_blocks(data):
         if isinstance(block, Damage):
             found.damage.append(block)
             continue
         found.missing_blocks += max(0, block.sequence - expected)
         expected = block.sequence + 1
+        found.share_read = block.end / len(data)
         if block.kind == EVENTS and take:
             take(found, block.payload)
         elif block.kind == EVENTS:
             found.events.append(block.payload)
         elif block.kind in (HEADER, SAMPLE, TRAILER):
             _take_json(found, block)
+    found.share_read = 1.0
     if not found.header:
         raise UserError(f"{path} has lost its header", "nothing can be read without it")
     return found

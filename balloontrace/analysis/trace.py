@@ -6,14 +6,18 @@ so a recording of another version stays readable as long as it has the fields us
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from balloontrace.analysis.calls import INTEGERS, Bools, Calls, Events, Ints
+from balloontrace.analysis.columns import INTEGERS, Calls, Events
+from balloontrace.analysis.columns import Bools as Bools
+from balloontrace.analysis.columns import Ints as Ints
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES, UNKNOWN_PAGES
 from balloontrace.recording import Recording, read_recording
@@ -90,6 +94,23 @@ class Trace:
     def _described(self) -> dict[str, Any]:
         return self.header if section(self.header, "seams") else self.attachments[-1]
 
+    @cached_property
+    def records(self) -> npt.NDArray[np.void]:
+        """All events as they stand in the file, in order of return: every field, for exports.
+
+        They are read once more, and take 64 bytes each.
+        """
+        joined, layout = bytearray(), _layout(self.recording)
+
+        def add(_: Recording, block: bytes) -> None:
+            joined.extend(block[: len(block) - len(block) % layout.itemsize])
+
+        for block in self.recording.events:
+            add(self.recording, block)
+        if not self.recording.events:
+            read_recording(self.recording.path, add)
+        return np.frombuffer(joined, dtype=layout)
+
     @property
     def pages_per_page(self) -> int:
         """Balloon pages in one page of the guest's kernel (/proc/vmstat counts the latter)."""
@@ -128,14 +149,16 @@ class Trace:
             self._calls[kind] = self.all_events.of_kind(number, self.end_ns)
         return self._calls[kind]
 
-    def events(self, kind: str) -> pd.DataFrame:
+    def events(self, kind: str, *columns: str) -> pd.DataFrame:
         """All events of one kind, in order of return; no rows if there are none.
+
+        columns: only these, which is cheaper than all.
 
         Columns: record (place in the file), start_ns, end_ns, duration_ns (int64; a call still
         open at the end lasts until the end), open (bool), asked, done (int64, UNKNOWN_PAGES if not
         visible), tid, pid, within, queue, flags.
         """
-        return self.calls(kind).frame()
+        return self.calls(kind).frame(*columns)
 
     def names(self, kind: str) -> tuple[Ints, list[str]]:
         """Task names of the events of one kind: for each event an index in the list of names.
@@ -143,6 +166,10 @@ class Trace:
         Names are as hostile as the guest: bytes that are not UTF-8 stand as surrogates.
         """
         return self.calls(kind).names()
+
+    def names_of(self, frame: pd.DataFrame) -> tuple[Ints, list[str]]:
+        """Task names of the events of any frame that has their `record`, as in `names`."""
+        return self.all_events.names_at(frame["record"].to_numpy())
 
     def unknown_pages(self, kind: str) -> int:
         """Calls of this kind whose `done` the seam's rung could not see."""
@@ -167,6 +194,8 @@ def read_trace(path: str) -> Trace:
 
     Raises UserError if it cannot be read or lacks what every analysis needs.
     """
+    if not os.path.isfile(path):
+        return trace_of(read_recording(path))  # a pipe cannot be read again
     blocks = _Blocks()
     recording = read_recording(path, blocks.take)
     return _trace(recording, blocks.finish(recording))
@@ -192,7 +221,7 @@ class _Blocks:
         if self._events is None and not recording.header:
             self._early.append(block)
         else:
-            self._ready(recording).add(block)
+            self._ready(recording).add(block, recording.share_read)
 
     def finish(self, recording: Recording) -> Events:
         """All events of the recording, which has been read."""
@@ -204,7 +233,7 @@ class _Blocks:
         if self._events is None:
             self._events = Events(_layout(recording))
             for block in self._early:
-                self._events.add(block)
+                self._events.add(block, recording.share_read)
         return self._events
 
 
