@@ -49,7 +49,8 @@ WITH moves AS (
 ), sizes AS (
     SELECT *, sum(change) OVER (ORDER BY end_ns, record)::BIGINT AS size FROM moves
 ), goals AS (
-    SELECT start_ns AS goal_ns, asked::BIGINT AS target, row_number() OVER (ORDER BY start_ns) AS number,
+    SELECT start_ns AS goal_ns, asked::BIGINT AS target,
+           row_number() OVER (ORDER BY start_ns) AS number,
            lead(start_ns, 1, $end_ns) OVER (ORDER BY start_ns) AS until_ns
     FROM target
 ), episodes AS (

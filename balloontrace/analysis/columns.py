@@ -40,7 +40,7 @@ and how much room to leave for it to be more."""
 
 _NONE: Ints = np.empty(0, np.int64)
 
-_GATHERED_BYTES = 1 << 18
+_GATHERED_BYTES = 1 << 19
 """Blocks of a quiet guest hold a few events each: so much is gathered before it is sorted into
 columns. It stays in the processor's cache."""
 
