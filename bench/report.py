@@ -77,8 +77,8 @@ def measure(millions: int, directory: Path) -> tuple[Cost, Cost]:
     recording, parquet = directory / f"{millions}.btrace", directory / f"{millions}.parquet"
     events = millions * 1_000_000
     print(f"building a recording of {events:,} events", file=sys.stderr, flush=True)
-    make = [sys.executable, "-m", "bench.long_recording", str(events), recording, parquet]
-    subprocess.run(make, check=True)
+    make = [sys.executable, "-m", "bench.long_recording", str(events)]
+    subprocess.run([*make, str(recording), str(parquet)], check=True)
     ours, theirs = [], []
     for _ in range(ROUNDS):
         cost, reported = run(["balloontrace", "report", "--json", str(recording)])
