@@ -149,7 +149,11 @@ class Trace:
 
         Names are as hostile as the guest: bytes that are not UTF-8 stand as surrogates.
         """
-        return _names(self.records["comm"][self.events(kind)["record"].to_numpy()])
+        return self.names_of(self.events(kind))
+
+    def names_of(self, frame: pd.DataFrame) -> tuple[Ints, list[str]]:
+        """Task names of the events of any frame that has their `record`, as in `names`."""
+        return _names(self.records["comm"][frame["record"].to_numpy()])
 
     def unknown_pages(self, kind: str) -> int:
         """Calls of this kind whose `done` the seam's rung could not see."""
