@@ -58,8 +58,8 @@ def _busy(facts: dict[str, Any]) -> str:
     if busy is None:
         return "busy in the driver: not recorded"
     return (
-        f"busy in the driver: {seconds(busy)}, {percent(share)} of one CPU (wall clock in its calls "
-        "without sleeps and waits for the host)"
+        f"busy in the driver: {seconds(busy)}, {percent(share)} of one CPU "
+        "(wall clock in its calls without sleeps and waits for the host)"
     )
 
 
