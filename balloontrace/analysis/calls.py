@@ -17,6 +17,9 @@ KINDS = ("fill", "leak", "scan", "oom_notify", "migrate", "count")
 """What moves pages of the balloon, or was asked to. Free page reporting and hinting are not among
 them: their waits for the host cannot be told from their work."""
 
+COLUMNS = ("record", "start_ns", "duration_ns", "open", "tid", "flags")
+"""What is needed of calls that are picked out: all columns would copy half of a trace."""
+
 _BITS_OF = {"scan": "scan", "oom": "oom_notify", "migrate": "migrate"}
 """Bits of `within` -> the kind of event that call is, where older recorders set the bit only."""
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from balloontrace.analysis.base import Analysis, Result
-from balloontrace.analysis.calls import BusyTime, of_worker, outermost, time_inside, waits
+from balloontrace.analysis.calls import COLUMNS, BusyTime, of_worker, outermost, time_inside, waits
 from balloontrace.analysis.causes import ACTORS, by_kswapd, by_recorder
 from balloontrace.analysis.delays import DELAYS, Delays
 from balloontrace.analysis.pressure import MemoryPressure
@@ -30,6 +30,7 @@ class Cost(Analysis):
     """
 
     name = "cost"
+    requires = ("leak",)
     optional = ("fill", "ack", "sleep", *STALLS)
 
     def run(self, trace: Trace) -> Result:
@@ -90,41 +91,42 @@ def _tasks(trace: Trace) -> list[dict[str, Any]]:
     """One row for each task that was in the driver's code and is not the size worker."""
     frames = [_stalls(trace, number) for number in range(len(STALLS))]
     calls = pd.concat([frame for frame in frames if len(frame)] or frames[:1])
-    codes, names = trace.names_of(calls)
-    actors = _actors(trace, calls)
-    acks = trace.events("ack")[waits(trace)["ack"]]
+    names, actors = trace.names_of(calls), _actors(trace, calls)
+    acks = trace.events("ack")
+    own = waits(trace)["ack"] & ~trace.marked(acks, "within", "within", "worker")
     table = pd.DataFrame(
         {
             "actor": actors,
-            "name": np.where(actors == _TASK, codes, -1),
-            "ns": calls["duration_ns"],
-            "ack_ns": time_inside(calls, [acks]),
-            "freed": calls["freed"],
-            "migrated": calls["migrated"],
-            **{kind: np.where(calls["kind"] == n, calls["duration_ns"], 0)
-               for n, kind in enumerate(STALLS)},
+            "name": np.where(actors == _TASK, names[0], -1),
+            "kind": calls["kind"].to_numpy(),
+            "ns": calls["duration_ns"].to_numpy(),
+            "ack_ns": time_inside(calls, [acks.loc[own, list(COLUMNS)]]),
+            "pages": calls["pages"].to_numpy(),
         }
-    )  # fmt: skip
-    groups = table.groupby(["actor", "name"])
+    )
+    groups = table.groupby(["actor", "name", "kind"])
     sums = groups.sum().assign(calls=groups.size(), longest=groups["ns"].max()).reset_index()
-    sums = sums.sort_values(["ns", "calls"], ascending=False, kind="stable")
-    ack_known = trace.recorded("ack")
-    return [_row(row, names, ack_known) for row in sums.to_dict("records")]
+    rows = [_row(trace, names[1], kinds) for _, kinds in sums.groupby(["actor", "name"])]
+    return sorted(rows, key=lambda row: (-float(row["stalled_s"]), -int(row["calls"])))
 
 
-def _row(sums: dict[Any, Any], names: list[str], ack_known: bool) -> dict[str, Any]:
-    """One task's row; ack_known: whether waits for the host were recorded."""
-    actor = int(sums["actor"])
+def _row(trace: Trace, names: list[str], kinds: pd.DataFrame) -> dict[str, Any]:
+    """One task's row. kinds: sums of each kind of call it made."""
+    actor, name = int(kinds["actor"].iloc[0]), int(kinds["name"].iloc[0])
+    totals = kinds.sum()
+    by_kind = {STALLS[kind]: ns for kind, ns in zip(kinds["kind"], kinds["ns"], strict=True)}
+    recorded = {kind: trace.recorded(kind) for kind in STALLS}
+    migrated = int(kinds["pages"][kinds["kind"] == STALLS.index("migrate")].sum())
     return {
-        "actor": names[sums["name"]] if actor == _TASK else list(ACTORS.values())[actor],
+        "actor": names[name] if actor == _TASK else list(ACTORS.values())[actor],
         "actor_kind": [*ACTORS, "task"][actor],
-        "calls": int(sums["calls"]),
-        "stalled_s": int(sums["ns"]) / 1e9,
-        "longest_s": int(sums["longest"]) / 1e9,
-        "host_ack_s": int(sums["ack_ns"]) / 1e9 if ack_known else None,
-        "freed_pages": int(sums["freed"]),
-        "migrated_pages": int(sums["migrated"]),
-        **{f"{kind}_s": int(sums[kind]) / 1e9 for kind in STALLS},
+        "calls": int(totals["calls"]),
+        "stalled_s": int(totals["ns"]) / 1e9,
+        "longest_s": int(kinds["longest"].max()) / 1e9,
+        "host_ack_s": int(totals["ack_ns"]) / 1e9 if trace.recorded("ack") else None,
+        "freed_pages": int(totals["pages"]) - migrated,
+        "migrated_pages": migrated if recorded["migrate"] else None,
+        **{f"{k}_s": int(by_kind.get(k, 0)) / 1e9 if recorded[k] else None for k in STALLS},
     }
 
 
@@ -133,12 +135,9 @@ def _stalls(trace: Trace, number: int) -> pd.DataFrame:
     kind = STALLS[number]
     calls = trace.events(kind)
     chosen = outermost(trace, kind) & ~of_worker(trace, kind)
-    columns = ["record", "start_ns", "duration_ns", "open", "tid", "pid"]
     unit = 1 if kind == "leak" else trace.pages_per_page
-    pages = known_pages(calls)[chosen] * unit
-    migrates = kind == "migrate"
-    return calls.loc[chosen, columns].assign(
-        kind=number, freed=0 if migrates else pages, migrated=pages if migrates else 0
+    return calls.loc[chosen, [*COLUMNS, "pid"]].assign(
+        kind=np.int8(number), pages=known_pages(calls)[chosen] * unit
     )
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.calls import COLUMNS
 from balloontrace.analysis.trace import Bools, Trace, known_pages
 from balloontrace.events import BALLOON_PAGE_BYTES
 
@@ -17,9 +18,6 @@ in its result."""
 
 _ACKS = {"fill": ("worker", "inflate"), "leak": ("leak", "deflate")}
 """Call -> what its acks are made within, and their virtqueue."""
-
-_PART_COLUMNS = ("record", "start_ns", "duration_ns", "open", "tid", "flags")
-"""Columns of the calls of a phase: all of them would be a copy of half the trace."""
 
 
 class Phases(Analysis):
@@ -85,7 +83,7 @@ def host_acks(trace: Trace, kind: str) -> pd.DataFrame | None:
     if not trace.recorded("ack"):
         return None
     acks, (within, queue) = trace.events("ack"), _ACKS[kind]
-    return acks.loc[_acks(trace, acks, trace.events(kind), within, queue), list(_PART_COLUMNS)]
+    return acks.loc[_acks(trace, acks, trace.events(kind), within, queue), list(COLUMNS)]
 
 
 def _acks(trace: Trace, acks: pd.DataFrame, calls: pd.DataFrame, within: str, queue: str) -> Bools:
@@ -132,7 +130,7 @@ def outside_reclaim(trace: Trace, kind: str) -> pd.DataFrame | None:
     calls = trace.events(kind)
     if kind == "reclaim":
         return calls
-    return calls.loc[~_inside(calls, trace.events("reclaim")), list(_PART_COLUMNS)]
+    return calls.loc[~_inside(calls, trace.events("reclaim")), list(COLUMNS)]
 
 
 def _reclaimed(trace: Trace) -> int | None:

@@ -142,6 +142,15 @@ def test_a_leak_stands_for_a_scan_that_an_older_recorder_did_not_trace(tmp_path:
     built.header["seams"]["scan"] = {"rung": None, "not": ["unknown"]}
     (kswapd,) = cost_of(built.ends(9), tmp_path)["tasks"]
     assert (kswapd["actor"], kswapd["stalled_s"], kswapd["leak_s"]) == ("kswapd", 0.5, 0.5)
+    assert (kswapd["scan_s"], kswapd["oom_notify_s"]) == (None, 0.0)
+
+
+def test_without_a_driver_there_is_no_cost_and_not_none(tmp_path: Path) -> None:
+    built = Built().driver(0, "absent", vmstat={"before": vmstat(), "after": vmstat()}).ends(5)
+    built.header |= {"seams": {}, "balloon": {}}
+    report = report_of(built, tmp_path)
+    assert report.results["cost"].missing == ["leak (the driver was not there)"]
+    assert "Cost\n  not recorded: leak" in report_text(report)
 
 
 def test_pressure_is_what_the_samples_saw(tmp_path: Path) -> None:
