@@ -12,7 +12,7 @@ from balloontrace.analysis.report import Report
 SCHEMA = 1
 
 ORDER = (
-    *("guest", "totals", "reconciliation", "episodes", "causes", "phases"),
+    *("guest", "totals", "reconciliation", "episodes", "causes", "cost", "phases", "latencies"),
     *("oom", "free_pages", "driver", "findings"),
 )
 
