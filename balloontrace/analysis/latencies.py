@@ -55,9 +55,9 @@ class Latencies(Analysis):
 
 
 def _notes(trace: Trace) -> list[str]:
-    """Rungs of a leak that do not see its time."""
-    loses = section(trace.seams, "leak").get("loses")
-    return [f"leaks were traced by a seam that loses {loses}"] if loses else []
+    """A rung of a leak that does not see its time."""
+    loses = str(section(trace.seams, "leak").get("loses") or "")
+    return [f"leaks were traced by a seam that loses {loses}"] if "its time" in loses else []
 
 
 def _whole(trace: Trace, kind: str) -> Sample | None:

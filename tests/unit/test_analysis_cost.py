@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from balloontrace.analysis.calls import BusyTime
 from balloontrace.analysis.published import beside, markdown
@@ -78,6 +80,30 @@ def test_busy_time_of_a_span_cuts_calls_off(tmp_path: Path) -> None:
     edges = [0, 1.3, 2.1, 3.3, 6.6, 7.2, 10]
     parts = [busy.between(ns(a), ns(b)) for a, b in pairwise(edges)]
     assert sum(parts) == pytest.approx(BUSY, abs=1e-12)
+
+
+SPANS = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), max_size=12)
+
+
+@settings(max_examples=30, deadline=None)
+@given(SPANS, SPANS, st.integers(0, 60), st.integers(0, 20))
+def test_busy_time_equals_that_of_a_plain_loop(
+    tmp_path_factory: pytest.TempPathFactory,
+    fills: list[tuple[int, int]],
+    scans: list[tuple[int, int]],
+    start: int,
+    length: int,
+) -> None:
+    built = Built()
+    for at, took in fills:
+        built.fill(at, took, 1, within="")
+    for at, took in scans:
+        built.call("scan", at, took, 1, 1, within="", tid=KSWAPD_TID)
+    path = built.ends(100).write(tmp_path_factory.mktemp("busy") / "r.btrace")
+    spans = [(at, at + took) for at, took in fills + scans]
+    end = start + length
+    expected = sum(max(0, min(b, end) - max(a, start)) for a, b in spans)
+    assert BusyTime(read_trace(path)).between(ns(start), ns(end)) == expected
 
 
 def test_busy_time_of_a_long_recording_with_many_calls_does_not_overflow(tmp_path: Path) -> None:
@@ -327,3 +353,10 @@ def test_the_driver_of_a_real_guest_was_busy_as_its_phases_say() -> None:
         worker = cost.scalars["driver_busy_s"] - stalled
         without_leaks = fill["total_s"] - fill["host_ack_s"] - fill["sleep_s"]
         assert without_leaks <= worker + 1e-6 <= without_leaks + host["busy_s"]
+
+
+def test_every_page_that_left_a_real_balloon_has_a_cause() -> None:
+    for path in (Path(__file__).parents[1] / "data").glob("*.btrace"):
+        results = build(str(path)).results
+        pages = sum(row["pages"] for row in results["causes"].tables["causes"])
+        assert pages == results["totals"].scalars["deflated_pages"] > 0

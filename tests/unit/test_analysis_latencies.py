@@ -11,6 +11,7 @@ import pytest
 from balloontrace.analysis.render.json import report_json
 from balloontrace.analysis.render.text import report_text
 from balloontrace.analysis.report import Report, build
+from balloontrace.tracers.seams import SEAMS
 from tests.unit.builders import Built
 
 Rows = dict[tuple[str, str | None], dict[str, Any]]
@@ -89,6 +90,19 @@ def test_a_call_whose_entry_was_not_seen_is_counted_apart(tmp_path: Path) -> Non
     built = Built().fill(1, 0.001, 256, flags="partial").fill(2, 0.5, 256).ends(4)
     row = rows_of(built, tmp_path)["fill", None]
     assert (row["calls"], row["unseen"], row["min_s"]) == (1, 1, 0.5)
+    text = " ".join(report_text(report_of(built, tmp_path)).split())
+    assert "fill: 1 more began before the probes were there" in text
+
+
+def test_a_rung_that_sees_only_the_host_s_part_of_a_leak_is_named(tmp_path: Path) -> None:
+    rungs = next(seam.rungs for seam in SEAMS if seam.name == "leak")
+    notes = []
+    for rung in rungs:
+        built = Built(base=999).leak(1, 1, 256).ends(3)
+        built.header["seams"]["leak"]["loses"] = rung.loses
+        notes.append(report_of(built, tmp_path).results["latencies"].notes)
+    assert notes[:-1] == [[], []]
+    assert notes[-1] == [f"leaks were traced by a seam that loses {rungs[-1].loses}"]
 
 
 def test_the_rest_is_of_each_call(tmp_path: Path) -> None:

@@ -30,6 +30,12 @@ def latencies(page: Page, result: Result, verbose: bool) -> None:
                 f"{seconds(row['open_longest_s'])}: in no column above",
                 WARN,
             )
+        if row["unseen"]:
+            page.line(
+                f"{_name(row)}: {row['unseen']:,} more began before the probes were there: in no "
+                "column above",
+                WARN,
+            )
     if verbose:
         for row in shown:
             _histogram(page, row)
