@@ -22,6 +22,12 @@ from balloontrace.analysis.render.page import (
 def compare_text(comparison: Result, colour: bool = False) -> str:
     """The table in at most 98 columns, under it what each column is from."""
     page = Page(colour)
+    write_comparison(page, comparison)
+    return page.text()
+
+
+def write_comparison(page: Page, comparison: Result) -> None:
+    """The same on any page."""
     sides = comparison.tables["sides"]
     several = any(len(side["runs"]) > 1 for side in sides)
     # Page.table escapes cells, not titles: the behaviours are words of ours.
@@ -45,7 +51,6 @@ def compare_text(comparison: Result, colour: bool = False) -> str:
         else:
             page.facts(_facts_of_runs(side))
             _values(page, side, comparison.tables["rows"])
-    return page.text()
 
 
 def _of_runs(runs: int) -> str:
