@@ -1,21 +1,34 @@
-"""`balloontrace compare`: two recordings side by side."""
+"""`balloontrace compare`: two recordings, or two kinds of recordings, side by side."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import List, Optional
 
 import typer
 
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output
+from balloontrace.errors import EXIT_USAGE, UserError
 
 
 def command(
-    before: Path = typer.Argument(..., metavar="BEFORE", help="A recording (.btrace)."),
-    after: Path = typer.Argument(..., metavar="AFTER", help="The recording to compare it with."),
+    before: Optional[Path] = typer.Argument(None, metavar="BEFORE", help="A recording (.btrace)."),
+    after: Optional[Path] = typer.Argument(
+        None, metavar="AFTER", help="The recording to compare it with."
+    ),
+    before_runs: List[Path] = typer.Option(
+        [], "--before", metavar="FILE", help="One of several runs in place of BEFORE; repeat it."
+    ),
+    after_runs: List[Path] = typer.Option(
+        [], "--after", metavar="FILE", help="One of several runs in place of AFTER; repeat it."
+    ),
     as_json: bool = typer.Option(False, "--json", help="One JSON object instead of text."),
 ) -> None:
-    """Compare two recordings: the same measures side by side, and the ratio BEFORE / AFTER."""
+    """Compare recordings: the same measures side by side, and the ratio BEFORE / AFTER.
+
+    Of several runs on a side, medians with confidence intervals.
+    """
     dependencies.require("compare")
     from balloontrace.analysis.compare import compare
     from balloontrace.analysis.render.compare_text import compare_text
@@ -23,6 +36,27 @@ def command(
     from balloontrace.analysis.render.page import wants_colour
     from balloontrace.analysis.report import build
 
-    comparison = compare(build(str(before)), build(str(after)))
+    sides = _sides(before, after, before_runs, after_runs)
+    comparison = compare(*([build(str(path)) for path in side] for side in sides))
     text = compare_json(comparison) if as_json else compare_text(comparison, wants_colour())
     output.result(text)
+
+
+def _sides(
+    before: Optional[Path], after: Optional[Path], before_runs: List[Path], after_runs: List[Path]
+) -> tuple[List[Path], List[Path]]:
+    """The recordings of both sides. Raises UserError."""
+    if before and after and not before_runs and not after_runs:
+        return [before], [after]
+    if before is None and after is None and before_runs and after_runs:
+        for runs in (before_runs, after_runs):
+            if twice := [path for path in set(runs) if runs.count(path) > 1]:
+                raise UserError(
+                    f"{twice[0]} is given twice on one side", "each run counts once", EXIT_USAGE
+                )
+        return before_runs, after_runs
+    raise UserError(
+        "compare takes BEFORE and AFTER, or runs of both sides",
+        "for several runs repeat the option: --before A --before B --after C --after D",
+        EXIT_USAGE,
+    )
