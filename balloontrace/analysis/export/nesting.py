@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from balloontrace.analysis.trace import Ints
+
+_AT_ONCE = 1 << 15
 
 
 class Nested(NamedTuple):
@@ -35,8 +38,7 @@ def nest(thread: Ints, start_ns: Ints, end_ns: Ints) -> Nested:
     deepest: dict[int, int] = {}
     lanes: dict[int, list[tuple[int, int]]] = defaultdict(list)
     current = None
-    columns = (order, thread[order], start_ns[order], end_ns[order])
-    for index, owner, start, end in zip(*(c.tolist() for c in columns), strict=True):
+    for index, owner, start, end in _rows(order, thread, start_ns, end_ns):
         if owner != current:
             _close(lanes, edges)
             current = owner
@@ -50,6 +52,13 @@ def nest(thread: Ints, start_ns: Ints, end_ns: Ints) -> Nested:
             deepest[owner] = max(place, deepest.get(owner, 0))
     _close(lanes, edges)
     return Nested(lane, np.frombuffer(edges, dtype=np.int64), deepest)
+
+
+def _rows(order: Ints, *columns: Ints) -> Iterator[tuple[int, ...]]:
+    """The index and the columns of each call in this order; few at a time are Python's objects."""
+    for begin in range(0, len(order), _AT_ONCE):
+        part = order[begin : begin + _AT_ONCE]
+        yield from zip(part.tolist(), *(column[part].tolist() for column in columns), strict=True)
 
 
 def _fits(stack: list[tuple[int, int]], edges: array[int], start: int, end: int) -> bool:

@@ -84,41 +84,38 @@ class Span:
 def calls_of(trace: Trace) -> Calls:
     """The calls of a recording."""
     kinds = [kind for kind in kinds_of(trace) if kind not in MARKED]
-    places = {name: place for place, name in enumerate(kinds)}
+    numbers = [trace.number("kinds", kind) for kind in kinds]
+    record = np.flatnonzero(np.isin(trace.records["kind"], numbers))
+    start_ns, end_ns, thread, kind_of, name, task = (
+        np.zeros(len(record), dtype=np.int64) for _ in range(6)
+    )
     names, tasks = _Numbers(), _Numbers()
-    parts = []
-    for kind in kinds:
+    for number, kind in enumerate(kinds):
         frame = trace.events(kind)
-        task_codes, task_names = trace.names(kind)
-        task_places = np.array([tasks.of(visible(name)) for name in task_names], dtype=np.int64)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "record": frame["record"],
-                    "start_ns": frame["start_ns"],
-                    "end_ns": np.where(frame["open"], FOREVER, frame["end_ns"]),
-                    "thread": frame["pid"].to_numpy(np.int64) << 32
-                    | frame["tid"].to_numpy(np.int64),
-                    "kind": places[kind],
-                    "name": _slice_names(trace, kind, frame, names),
-                    "task": task_places[task_codes] if len(frame) else 0,
-                }
-            )
-        )
-    table = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-    table = table.sort_values("record", kind="stable", ignore_index=True)
-    thread, owners = pd.factorize(table["thread"])
-    last = np.zeros(len(owners), dtype=np.int64)
-    last[thread] = table["task"]  # of equal places the last one stays
-    columns = ("record", "start_ns", "end_ns", "kind", "name", "task")
+        place = np.searchsorted(record, frame["record"].to_numpy())
+        start_ns[place] = frame["start_ns"]
+        end_ns[place] = np.where(frame["open"], FOREVER, frame["end_ns"])
+        thread[place] = _thread_numbers(frame)
+        kind_of[place] = number
+        name[place] = _slice_names(trace, kind, frame, names)
+        codes, comms = trace.names(kind)
+        task[place] = np.array([tasks.of(visible(comm)) for comm in comms], dtype=np.int64)[codes]
+    thread_codes, owners = pd.factorize(thread)
+    last_task = np.zeros(len(owners), dtype=np.int64)
+    last_task[thread_codes] = task  # of equal places the last one stays
     return Calls(
-        **{name: table[name].to_numpy() for name in columns},
-        thread=thread.astype(np.int64),
+        record=record,
+        start_ns=start_ns,
+        end_ns=end_ns,
+        thread=thread_codes.astype(np.int64),
+        kind=kind_of,
+        name=name,
+        task=task,
         threads=[(owner >> 32, owner & 0xFFFFFFFF) for owner in owners.tolist()],
         kinds=[visible(kind) for kind in kinds],
         names=list(names),
         tasks=list(tasks),
-        last_task=last.tolist(),
+        last_task=last_task.tolist(),
     )
 
 
@@ -218,7 +215,7 @@ def marks_of(trace: Trace) -> list[Mark]:
     for at, asked, size in zip(*columns, strict=True):
         seen = {"target_balloon_pages": asked, "size_balloon_pages": size}
         known = {name: pages for name, pages in seen.items() if pages != UNKNOWN_PAGES}
-        marks.append(Mark("target changes", "target", at, known))
+        marks.append(Mark("target changes", "new target", at, known))
     return marks + _kills(trace)
 
 
