@@ -5,7 +5,7 @@ VENV = .venv/bin
 # Where `make demo` leaves the recordings.
 DEMO = demo
 
-.PHONY: setup demo test lint bench-footprint docs support clean
+.PHONY: setup demo test lint bench-footprint check-perfetto docs support clean
 
 setup:
 	@tools/setup
@@ -24,6 +24,10 @@ test: lint
 
 bench-footprint: setup
 	@$(VENV)/python -m bench.footprint
+
+# Loads Perfetto exports into Perfetto's own trace processor. Needs node and npm.
+check-perfetto: setup
+	@$(VENV)/python -m bench.trace_processor
 
 docs: setup
 	@$(VENV)/python -c 'from balloontrace import events; print(events.markdown(), end="")' \
