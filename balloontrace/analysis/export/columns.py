@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from balloontrace.analysis.render.visible import visible
 from balloontrace.analysis.trace import Trace, section
 from balloontrace.events import KINDS, RECORD, Kind
 
@@ -49,7 +50,7 @@ def column_of(trace: Trace, kind: str, field: str) -> Column:
         doc = f"{getattr(declared, field)}; null: not visible"
         unit = _unit_of_pages(declared, field)
     elif is_named(field):
-        names = ", ".join(section(trace.header, _NAMED[field]))
+        names = ", ".join(visible(name) for name in section(trace.header, _NAMED[field]))
         doc, unit = f"{doc}: of {names}; several are joined by |, none is empty", ""
     return Column(field, unit, doc)
 
@@ -60,7 +61,7 @@ def is_named(field: str) -> bool:
 
 
 def names_in(trace: Trace, field: str, number: int) -> str:
-    """The names of what is in a number of this field, as the recording's header has them."""
+    """The names of what is in a number of this field, as hostile as the recording's header."""
     named = section(trace.header, _NAMED[field])
     if field == "queue":
         return next((name for name, queue in named.items() if queue == number), str(number))

@@ -61,7 +61,7 @@ def new_directory(path: Path, replace: bool) -> Iterator[Path]:
             os.rename(path, beside / "old")
             try:
                 os.rename(filling, path)
-            except OSError:
+            except BaseException:  # an interrupt must not cost the old one either
                 os.rename(beside / "old", path)
                 raise
         else:

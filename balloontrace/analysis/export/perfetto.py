@@ -30,12 +30,14 @@ from balloontrace.analysis.export.timeline import (
     Calls,
     Counter,
     Mark,
+    Numbers,
     Span,
     calls_of,
     counters_of,
     marks_of,
     spans_of,
 )
+from balloontrace.analysis.render.visible import visible
 from balloontrace.analysis.trace import Ints, Trace, section
 from balloontrace.events import UNKNOWN_PAGES
 
@@ -81,8 +83,10 @@ class _Arguments:
         self._calls = calls
         layout = trace.records.dtype.names or ()
         self._fields = [f for f in ("asked", "done", "cpu", "within", "flags") if f in layout]
-        self._titles = _Numbered()
-        self._strings = _Numbered(calls.tasks)
+        self._titles = Numbers(first=1)
+        self._strings = Numbers(first=1)
+        for task in calls.tasks:  # the first of all, so that their numbers are known
+            self._strings.of(task)
         self._comm = self._titles.of("comm")
         # For each kind: place in `_fields`, number of the argument's name, names of its values.
         self._said: list[list[tuple[int, int, dict[int, int] | None]]] = []
@@ -98,7 +102,8 @@ class _Arguments:
     def _names_of(self, trace: Trace, field: str) -> dict[int, int]:
         """Each number that occurs in a field -> the number of the string that names it."""
         numbers = np.unique(self._records[field]).tolist()
-        return {number: self._strings.of(names_in(trace, field, number)) for number in numbers}
+        names = ((number, visible(names_in(trace, field, number))) for number in numbers)
+        return {number: self._strings.of(name) for number, name in names}
 
     def interned(self, calls: Calls) -> TracePacket:
         """The packet that has all strings; it must come before those that use them."""
@@ -143,19 +148,6 @@ class _Arguments:
             if task != calls.last_task[thread]:
                 say(name_iid=self._comm, string_value_iid=task + 1)
             yield event
-
-
-class _Numbered(dict[str, int]):
-    """Strings with numbers from 1, in order of appearance."""
-
-    def __init__(self, texts: list[str] | None = None) -> None:
-        super().__init__()
-        for text in texts or []:
-            self.of(text)
-
-    def of(self, text: str) -> int:
-        """The number of `text`."""
-        return self.setdefault(text, len(self) + 1)
 
 
 class _Tracks:

@@ -85,10 +85,11 @@ def _events(trace: Trace, kind: str, name: str, text: Text) -> Table:
     records = trace.records
     rows = np.flatnonzero(records["kind"] == trace.number("kinds", kind))
     fields = [field for field in records.dtype.names or () if _holds(records.dtype, kind, field)]
-    columns = tuple(column_of(trace, kind, field) for field in fields)
+    found = (column_of(trace, kind, field) for field in fields)
+    columns = tuple(column._replace(name=text(column.name)) for column in found)
     text_of = [is_named(field) or records.dtype[field].kind == "S" for field in fields]
     types = [pa.string() if is_text else pa.int64() for is_text in text_of]
-    schema = pa.schema(list(zip(fields, types, strict=True)))
+    schema = pa.schema([(c.name, of_type) for c, of_type in zip(columns, types, strict=True)])
 
     def batches() -> Iterator[pa.RecordBatch]:
         for begin in range(0, len(rows), ROWS_AT_ONCE):

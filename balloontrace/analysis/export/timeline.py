@@ -27,6 +27,18 @@ MARKED = ("notice", "oom_kill")
 """Kinds that are no call of the task they name."""
 
 
+class Numbers(dict[str, int]):
+    """Numbers for strings, counted from `first` in order of appearance."""
+
+    def __init__(self, first: int = 0) -> None:
+        super().__init__()
+        self._first = first
+
+    def of(self, text: str) -> int:
+        """The number of `text`."""
+        return self.setdefault(text, len(self) + self._first)
+
+
 @dataclass(frozen=True)
 class Calls:
     """All calls in order of return, one array element each.
@@ -89,7 +101,7 @@ def calls_of(trace: Trace) -> Calls:
     start_ns, end_ns, thread, kind_of, name, task = (
         np.zeros(len(record), dtype=np.int64) for _ in range(6)
     )
-    names, tasks = _Numbers(), _Numbers()
+    names, tasks = Numbers(), Numbers()
     for number, kind in enumerate(kinds):
         frame = trace.events(kind)
         place = np.searchsorted(record, frame["record"].to_numpy())
@@ -125,15 +137,7 @@ def _thread_numbers(frame: pd.DataFrame) -> Ints:
     return ids
 
 
-class _Numbers(dict[str, int]):
-    """Numbers for strings, in order of appearance."""
-
-    def of(self, text: str) -> int:
-        """The number of `text`."""
-        return self.setdefault(text, len(self))
-
-
-def _slice_names(trace: Trace, kind: str, frame: pd.DataFrame, names: _Numbers) -> Ints:
+def _slice_names(trace: Trace, kind: str, frame: pd.DataFrame, names: Numbers) -> Ints:
     """What each call is called: its kind, and what tells calls of that kind apart."""
     if kind == "leak":
         codes = cause_codes(trace, frame).astype(np.int64)
