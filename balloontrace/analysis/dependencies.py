@@ -9,13 +9,16 @@ from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 NEEDED = ("numpy", "pandas", "rich")
 
 
-def require(verb: str) -> None:
-    """Raise UserError if a package that the command `verb` needs is not installed."""
-    for package in NEEDED:
+def require(verb: str, packages: tuple[str, ...] = NEEDED, extra: str = "analysis") -> None:
+    """Raise UserError if one of `packages`, which the command `verb` needs, is not installed.
+
+    extra: that of balloontrace which brings them.
+    """
+    for package in packages:
         if importlib.util.find_spec(package) is None:
             raise UserError(
                 f"{verb} needs {package}, which is not installed here",
-                "pip install 'balloontrace[analysis]', or copy the recording to a machine that "
+                f"pip install 'balloontrace[{extra}]', or copy the recording to a machine that "
                 "has it",
                 EXIT_UNSUPPORTED,
             )
