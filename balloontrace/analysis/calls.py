@@ -33,7 +33,7 @@ def outermost(trace: Trace, kind: str) -> Bools:
     Calls that were entered before the probes were there (`partial`) are none: their time is not
     known.
     """
-    calls = trace.events(kind)
+    calls = trace.calls(kind)
     inner = trace.marked(calls, "flags", "flags", "partial")
     if kind == "fill":
         return ~inner
@@ -48,7 +48,7 @@ def outermost(trace: Trace, kind: str) -> Bools:
 
 def of_worker(trace: Trace, kind: str) -> Bools:
     """Which of the outermost calls of a kind the size worker made: its fills and its leaks."""
-    calls = trace.events(kind)
+    calls = trace.calls(kind)
     if kind == "fill":
         return outermost(trace, kind)
     worker = trace.marked(calls, "within", "within", "worker")
@@ -62,13 +62,13 @@ def waits(trace: Trace) -> dict[str, Bools]:
     That is waits for the host, and the size worker's sleeps. An ack that was made within no call
     that was recorded is not among them.
     """
-    acks = trace.events("ack")
+    acks = trace.calls("ack")
     bits = ["worker", "leak", "remove", "freeze"]
     bits += [bit for bit, of in _BITS_OF.items() if trace.recorded(of)]
     inside = trace.marked(acks, "within", "within", *bits)
     if not trace.recorded("migrate"):
         inside &= ~trace.marked(acks, "within", "within", "migrate")
-    return {"ack": inside, "sleep": np.ones(len(trace.events("sleep")), dtype=bool)}
+    return {"ack": inside, "sleep": np.ones(len(trace.calls("sleep")), dtype=bool)}
 
 
 class BusyTime:
@@ -115,7 +115,7 @@ class _Running:
 
 def _edge(trace: Trace, chosen: dict[str, Bools], column: str) -> tuple[Ints, Ints]:
     """The moments of one end of all calls, in order, and their running sums (modulo 2^64)."""
-    ends = [trace.events(kind)[column].to_numpy()[which] for kind, which in chosen.items()]
+    ends = [trace.calls(kind)[column][which] for kind, which in chosen.items()]
     moments: Ints = np.concatenate([np.zeros(0, np.int64), *ends])
     # Nearly in order already, which a stable sort makes use of.
     moments.sort(kind="stable")

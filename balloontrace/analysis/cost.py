@@ -92,7 +92,7 @@ def _tasks(trace: Trace) -> list[dict[str, Any]]:
     frames = [_stalls(trace, number) for number in range(len(STALLS))]
     calls = pd.concat([frame for frame in frames if len(frame)] or frames[:1])
     names, actors = trace.names_of(calls), _actors(trace, calls)
-    acks = trace.events("ack")
+    acks = trace.calls("ack")
     own = waits(trace)["ack"] & ~trace.marked(acks, "within", "within", "worker")
     table = pd.DataFrame(
         {
@@ -100,7 +100,7 @@ def _tasks(trace: Trace) -> list[dict[str, Any]]:
             "name": np.where(actors == _TASK, names[0], -1),
             "kind": calls["kind"].to_numpy(),
             "ns": calls["duration_ns"].to_numpy(),
-            "ack_ns": time_inside(calls, [acks.loc[own, list(COLUMNS)]]),
+            "ack_ns": time_inside(calls, [acks.picked(own, *COLUMNS)]),
             "pages": calls["pages"].to_numpy(),
         }
     )
@@ -133,10 +133,10 @@ def _row(trace: Trace, names: list[str], kinds: pd.DataFrame) -> dict[str, Any]:
 def _stalls(trace: Trace, number: int) -> pd.DataFrame:
     """The calls of one of STALLS that are outermost, and not the size worker's."""
     kind = STALLS[number]
-    calls = trace.events(kind)
+    calls = trace.calls(kind)
     chosen = outermost(trace, kind) & ~of_worker(trace, kind)
     unit = 1 if kind == "leak" else trace.pages_per_page
-    return calls.loc[chosen, [*COLUMNS, "pid"]].assign(
+    return calls.picked(chosen, *COLUMNS, "pid").assign(
         kind=np.int8(number), pages=known_pages(calls)[chosen] * unit
     )
 

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from balloontrace.analysis.base import Analysis, Result
-from balloontrace.analysis.calls import time_inside
+from balloontrace.analysis.calls import COLUMNS, time_inside
 from balloontrace.analysis.phases import FILL_PARTS, host_acks, outside_reclaim
-from balloontrace.analysis.trace import Ints, Trace, section
+from balloontrace.analysis.trace import Columns, Ints, Trace, section
 
 PERCENTILES = (50, 90, 99)
 
@@ -61,13 +61,13 @@ def _notes(trace: Trace) -> list[str]:
 
 
 def _whole(trace: Trace, kind: str) -> Sample | None:
-    return _sample(trace, trace.events(kind)) if trace.recorded(kind) else None
+    return _sample(trace, trace.calls(kind)) if trace.recorded(kind) else None
 
 
-def _sample(trace: Trace, calls: pd.DataFrame, durations_ns: Ints | None = None) -> Sample:
+def _sample(trace: Trace, calls: Columns, durations_ns: Ints | None = None) -> Sample:
     """Calls sorted out; durations_ns: of each, if not the whole call's."""
-    of = calls["duration_ns"].to_numpy() if durations_ns is None else durations_ns
-    is_open = calls["open"].to_numpy()
+    of = np.asarray(calls["duration_ns"]) if durations_ns is None else durations_ns
+    is_open = np.asarray(calls["open"])
     partial = trace.marked(calls, "flags", "flags", "partial")
     return Sample(of[~is_open & ~partial], of[is_open], int((partial & ~is_open).sum()))
 
@@ -92,7 +92,8 @@ def _phases(
     }
     samples["rest"] = None
     if trace.recorded(kind) and frames["host_ack"] is not None:
-        calls = trace.events(kind)
+        every = np.ones(len(trace.calls(kind)), dtype=bool)
+        calls = trace.calls(kind).picked(every, *COLUMNS)
         inside = time_inside(calls, [frame for frame in frames.values() if frame is not None])
         rest_ns = np.maximum(calls["duration_ns"].to_numpy() - inside, 0)
         samples["rest"] = _sample(trace, calls, rest_ns)

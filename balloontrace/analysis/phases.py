@@ -85,7 +85,7 @@ def host_acks(trace: Trace, kind: str) -> pd.DataFrame | None:
         return None
     acks, (within, queue) = trace.calls("ack"), _ACKS[kind]
     mine = _acks(trace, acks, trace.calls(kind), within, queue)
-    return acks.frame(*COLUMNS).loc[mine]
+    return acks.picked(mine, *COLUMNS)
 
 
 def _acks(trace: Trace, acks: Calls, calls: Calls, within: str, queue: str) -> Bools:
