@@ -42,6 +42,9 @@ def test_ideal_inflate_and_deflate(tmp_path: Path) -> None:
         "churn_ratio": 0.0,
         "longest_no_progress_s": 0.01,
         "no_progress": [],
+        "sleeps": 0,
+        "sleep_s": 0.0,
+        "first_sleep_s": None,
     }
     assert (down["direction"], down["outcome"], down["deflated_pages"]) == (
         "deflate",

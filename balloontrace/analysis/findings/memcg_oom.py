@@ -83,5 +83,5 @@ def _sentence(numbers: dict[str, Any]) -> str:
         + f" while the balloon held {first['balloon_pages']:,} pages "
         f"({first['balloon_pages'] * 4096 / 2**20:,.0f} MiB)"
         + (f", and {more:,} more until {numbers['end_s']:.1f} s" if more else "")
-        + "; the balloon was not asked."
+        + ". Such an OOM never asks the balloon."
     )
