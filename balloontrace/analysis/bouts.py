@@ -24,9 +24,10 @@ all pages until 170b04b7ae49 (5.9) told those of files from anonymous ones."""
 def bouts(trace: Trace) -> list[dict[str, Any]]:
     """The bouts of a recording that has `oom_notify`, in order of time.
 
-    calls, pages: of the notifier; retaken_pages: of these, what the size worker took again while
-    the host's target stayed the same; notices: configuration changes by the host, and targets:
-    those that changed the target, from the bout's begin to the next one's. The samples before and
+    calls, pages: of the notifier; retaken_pages: of these, what the size worker took again before
+    the last call, while the host's target stayed the same: what it takes when the need is over is
+    no harm; notices: configuration changes by the host, and targets: those that changed the target,
+    both within the bout. The samples before and
     after the bout (sampled_s apart) give refaulted_pages and full_share, the share of that time in
     which no task could run for lack of memory (PSI). None: not recorded.
     """
@@ -37,34 +38,33 @@ def bouts(trace: Trace) -> list[dict[str, Any]]:
     pages = known_pages(calls) * trace.pages_per_page
     first = np.concatenate(([0], np.flatnonzero(np.diff(starts) > REST_S * 1e9) + 1))
     edges = [*first.tolist(), len(calls)]
-    begins = [*starts[first].tolist(), trace.end_ns + 1]
     rows = []
-    for (low, high), (begin_ns, until_ns) in zip(pairwise(edges), pairwise(begins), strict=True):
-        end_ns = int(ends[low:high].max())
+    for low, high in pairwise(edges):
+        begin_ns, end_ns = int(starts[low]), int(ends[low:high].max())
         rows.append(
             {
                 "start_s": trace.seconds(begin_ns),
                 "end_s": trace.seconds(end_ns),
                 "calls": high - low,
                 "pages": int(pages[low:high].sum()),
-                "retaken_pages": _retaken(trace, begin_ns, until_ns),
-                "notices": _count(trace, "notice", begin_ns, until_ns),
-                "targets": _count(trace, "target", begin_ns, until_ns),
+                "retaken_pages": _retaken(trace, begin_ns, end_ns),
+                "notices": _count(trace, "notice", begin_ns, end_ns),
+                "targets": _count(trace, "target", begin_ns, end_ns),
                 **_sampled(trace, begin_ns, end_ns),
             }
         )
     return rows
 
 
-def _count(trace: Trace, kind: str, begin_ns: int, until_ns: int) -> int | None:
+def _count(trace: Trace, kind: str, begin_ns: int, end_ns: int) -> int | None:
     """Events of a kind that began in a span."""
     if not trace.recorded(kind):
         return None
     starts = trace.events(kind)["start_ns"]
-    return int(((starts >= begin_ns) & (starts < until_ns)).sum())
+    return int(((starts >= begin_ns) & (starts <= end_ns)).sum())
 
 
-def _retaken(trace: Trace, begin_ns: int, until_ns: int) -> int | None:
+def _retaken(trace: Trace, begin_ns: int, end_ns: int) -> int | None:
     """Pages that fills put back of those the notifier had given up, under one target each time.
 
     What the notifier gives up is a debt; fills pay it off; another target begins anew, and so does
@@ -73,10 +73,10 @@ def _retaken(trace: Trace, begin_ns: int, until_ns: int) -> int | None:
     if not all(trace.recorded(kind) for kind in ("fill", "leak", "target")):
         return None
     time_ns, filled, given = _moves(trace)
-    anew = [moment for moment in _beginnings(trace) if begin_ns < moment < until_ns]
+    anew = [moment for moment in _beginnings(trace) if begin_ns < moment < end_ns]
     total = 0
-    for low, high in pairwise([begin_ns, *anew, until_ns]):
-        span = slice(*np.searchsorted(time_ns, (low, high)))
+    for low, high in pairwise([begin_ns, *anew, end_ns]):
+        span = slice(*np.searchsorted(time_ns, (low, high), side="right"))
         debt = np.cumsum(given[span] - filled[span])
         if len(debt):
             # A fill without debt leaves none: the lowest point of the sum is the zero of the debt.

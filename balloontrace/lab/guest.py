@@ -92,6 +92,10 @@ class Guest:
         """Return how much of the host's memory the guest takes, QEMU included."""
         return self._qemu.resident_bytes() if self._qemu else 0
 
+    def main_thread(self) -> int:
+        """Return the id of QEMU's main thread on the host: its process. 0: the guest is not up."""
+        return self._qemu.pid if self._qemu else 0
+
     def run(
         self,
         command: Command,

@@ -23,7 +23,9 @@ def deflated():
 enough, held = deflated() + {{pages}}, []
 while deflated() < enough:
     held.append(mmap.mmap(-1, 1 << 20, {_PRIVATE}))
-    held[-1].write(bytes(1 << 20))
+    for _ in range(16):
+        held[-1].write(bytes(1 << 16))
+        time.sleep({{pause_s}})
 """
 
 
@@ -32,14 +34,15 @@ def take(size: int, *, lock: bool = True, limit_s: int = 0) -> str:
     return _started(lock, limit_s) + _TAKE.format(size=size)
 
 
-def until_given_back(pages: int, *, lock: bool = True, limit_s: int = 0) -> str:
+def until_given_back(pages: int, *, lock: bool = True, limit_s: int = 0, mib_per_s: int = 0) -> str:
     """A program that takes memory until the balloon has given up so many pages, by itself or for a
-    new target."""
-    return _started(lock, limit_s) + _UNTIL_GIVEN_BACK.format(pages=pages)
+    new target; it takes no more than mib_per_s, 0: as fast as it can."""
+    pause_s = 1 / 16 / mib_per_s if mib_per_s else 0
+    return _started(lock, limit_s) + _UNTIL_GIVEN_BACK.format(pages=pages, pause_s=pause_s)
 
 
 def _started(lock: bool, limit_s: int) -> str:
-    lines = ["import mmap, signal"]
+    lines = ["import mmap, signal, time"]
     lines += [HOLD_ON] if lock else []
     lines += [f"signal.alarm({limit_s})"]  # needs nothing of a program that crawls
     return "\n".join(lines) + "\n"

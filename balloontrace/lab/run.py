@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import re
 import shlex
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
 from balloontrace.lab import hog
 from balloontrace.lab.guest import Guest, RemoteProcess
+from balloontrace.lab.hold import hold
 from balloontrace.lab.hostlog import BalloonWatch, HostLog, log_clocks
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
@@ -34,6 +36,8 @@ _WORKLOAD_FILL_S = 300.0
 _SETTLE_S = 5.0
 _HOG_CGROUP = "/sys/fs/cgroup/balloontrace-hog"
 _POLL_S = 0.1
+_LET_S = 0.02
+"""Between two holds: enough for some ten chunks of the balloon, and for the monitor."""
 _FILES = ("btrace", "host.jsonl", "console.log", "record.log")
 
 
@@ -134,10 +138,12 @@ class _Run:
         if step.start_hog and self._scenario.hog is not None:
             self._start_hog(self._scenario.hog)
 
+        limit_s, settle_s = step.limit_s, step.settle_s or math.inf
         with self._resending(step, pages):
             if step.until == "hog-ends":
-                self._await_hog(step.limit_s)
-            outcome = watch.wait_for(pages, 0.0 if step.until == "hog-ends" else step.limit_s)
+                self._await_hog(limit_s)
+                limit_s = 0.0
+            outcome = watch.wait_for(pages, limit_s, settle_s)
         under_workload = outcome == "reached" and self._workload is not None
         if outcome != "reached" and step.at_limit == "stop-workload":
             self._progress(f"not reached in {step.limit_s:.0f} s, stopping the workload")
@@ -158,22 +164,15 @@ class _Run:
             return contextlib.nullcontext()
         return Repeat(lambda: self._set_target(pages), step.resend_s)
 
-    @contextlib.contextmanager
-    def _busy_host(self) -> Iterator[None]:
-        """Keep QEMU's main loop, which answers the balloon, at something else, if the scenario
-        says so. The guest's CPUs run on as long as they need nothing of QEMU."""
-        if not self._scenario.dump_memory:
-            yield
-            return
-        size = self._guest.config.memory_bytes
-        dump = {"val": 0, "size": size, "filename": "/dev/null"}
-        self._log.write("host", busy="pmemsave", bytes=size)
-
-        def save() -> None:
-            self._guest.monitor.execute("pmemsave", **dump)
-
-        with Repeat(save), Repeat(save):  # the next one waits when one ends
-            yield
+    def _busy_host(self) -> contextlib.AbstractContextManager[object]:
+        """Hold up QEMU's main loop, which answers the balloon, if the scenario says so. The guest's
+        CPUs are other threads and run on."""
+        held_s = self._scenario.held_s
+        if not held_s:
+            return contextlib.nullcontext()
+        thread = self._guest.main_thread()
+        self._log.write("host", held_s=held_s, every_s=held_s + _LET_S)
+        return Repeat(lambda: hold(thread, held_s), _LET_S)
 
     def _start_hog(self, plan: Hog) -> None:
         """Start the task that takes memory; its own kernel ends it after its limit."""
@@ -226,7 +225,9 @@ def _hog_program(plan: Hog, memory_bytes: int) -> str:
     if plan.take is not None:
         return hog.take(int(plan.take * memory_bytes), lock=plan.lock, limit_s=plan.limit_s)
     pages = int((plan.until_given_back or 0) * memory_bytes) // BALLOON_PAGE_BYTES
-    return hog.until_given_back(pages, lock=plan.lock, limit_s=plan.limit_s)
+    return hog.until_given_back(
+        pages, lock=plan.lock, limit_s=plan.limit_s, mib_per_s=plan.mib_per_s
+    )
 
 
 def _metadata(scenario: Scenario, config: GuestConfig, release: str) -> dict[str, object]:

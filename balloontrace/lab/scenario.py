@@ -1,7 +1,7 @@
 """Scenarios: what happens to a guest, as TOML files.
 
 Top level: ``description``; ``[guest]`` memory, cpus, deflate_on_oom; ``[workload]`` (optional)
-read_file, ``[workload.hog]`` (see Hog); ``[host]`` (optional) dump_memory; ``[[balloon]]`` steps in
+read_file, ``[workload.hog]`` (see Hog); ``[host]`` (optional) held_s; ``[[balloon]]`` steps in
 order (see Step). Sizes are fractions of RAM. docs/lab.md shows one.
 """
 
@@ -31,7 +31,8 @@ class Step:
     stop_workload: end the workload before the target is set; run: a command that the guest runs
     before that; start_hog: start the hog once the target is set; resend_s: send the target again
     every so many seconds, 0: never. until: wait until the target is reached, or until the hog has
-    ended, which is killed after limit_s. at_limit: what to do when limit_s passes without the
+    ended, which is killed after limit_s; settle_s: or until the balloon has not moved for so long,
+    0: however long. at_limit: what to do when limit_s passes without the
     target: go on, or stop the workload and wait another grace_s.
     """
 
@@ -44,6 +45,7 @@ class Step:
     start_hog: bool = False
     resend_s: float = 0.0
     until: str = "reached"
+    settle_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,8 @@ class Hog:
 
     It takes so much and ends (take), or takes until the balloon has given up so much
     (until_given_back); one of the two. lock: its program stays in memory; memory_max: it runs in a
-    memory cgroup with this limit; limit_s: the guest's kernel ends it then, 0: never.
+    memory cgroup with this limit; limit_s: the guest's kernel ends it then, 0: never; mib_per_s:
+    how fast it takes until so much was given back, 0: as fast as it can.
     """
 
     take: Fraction | None
@@ -60,14 +63,15 @@ class Hog:
     lock: bool = True
     memory_max: Fraction | None = None
     limit_s: int = 0
+    mib_per_s: int = 0
 
 
 @dataclass(frozen=True)
 class Scenario:
     """A parsed scenario.
 
-    read_file: the reader's file as a fraction of RAM, None for none; dump_memory: the host writes
-    all of the guest's memory to /dev/null, over and over, as long as the balloon's steps last.
+    read_file: the reader's file as a fraction of RAM, None for none; held_s: QEMU's
+    main loop is held up for so many seconds again and again while the steps last, 0: not at all.
     """
 
     name: str
@@ -77,7 +81,7 @@ class Scenario:
     deflate_on_oom: bool
     read_file: Fraction | None
     hog: Hog | None
-    dump_memory: bool
+    held_s: float
     steps: tuple[Step, ...]
 
 
@@ -119,7 +123,7 @@ def load_scenario(path: Path) -> Scenario:
         deflate_on_oom=guest.take("deflate_on_oom", bool, True),
         read_file=workload.optional_fraction("read_file"),
         hog=hog,
-        dump_memory=host.take("dump_memory", bool, False),
+        held_s=host.seconds("held_s", 0.0),
         steps=tuple(_step(table, hog is not None) for table in top.tables("balloon")),
     )
     for table in (guest, workload, host, top):
@@ -221,6 +225,7 @@ def _hog(table: _Table) -> Hog:
         lock=table.take("lock", bool, True),
         memory_max=table.optional_fraction("memory_max"),
         limit_s=table.whole("limit_s", 0, least=0),
+        mib_per_s=table.whole("mib_per_s", 0, least=0),
     )
     table.finish()
     return hog
@@ -237,6 +242,7 @@ def _step(table: _Table, has_hog: bool) -> Step:
         start_hog=table.take("start_hog", bool, False),
         resend_s=table.seconds("resend_s", 0.0),
         until=table.one_of("until", UNTIL),
+        settle_s=table.seconds("settle_s", 0.0),
     )
     if not has_hog and (step.start_hog or step.until == "hog-ends"):
         raise table.wrong("start_hog", "or until needs a [workload.hog]")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from balloontrace.analysis.host_acks import SLOW_S
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.lab.scenario import Hog, Step, find_scenario, list_scenarios, load_scenario
 
@@ -50,7 +51,7 @@ def test_every_shipped_scenario_parses_and_is_described() -> None:
 
 def test_a_hog_and_a_host_that_sends_its_target_again() -> None:
     scenario = find_scenario("oom-resend")
-    assert scenario.hog == Hog(None, until_given_back=Fraction(1, 16), limit_s=25)
+    assert scenario.hog == Hog(None, until_given_back=Fraction(1, 32), limit_s=40, mib_per_s=4)
     first, again, last = scenario.steps
     assert (first.resend_s, first.start_hog) == (0.0, False)
     assert last.target == 0
@@ -62,7 +63,7 @@ def test_every_finding_has_a_scenario_of_its_own() -> None:
     hogs = {scenario.name: scenario.hog for scenario in list_scenarios()}
     assert hogs["memcg-oom"] == Hog(Fraction(1, 16), None, True, Fraction(1, 32), 20)
     assert hogs["oom-thrash"] == Hog(None, Fraction(1, 64), lock=False, limit_s=20)
-    assert find_scenario("slow-host").dump_memory
+    assert find_scenario("slow-host").held_s > SLOW_S
     assert find_scenario("driver-gone").steps[1].run == "rmmod virtio_balloon"
 
 
@@ -73,7 +74,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert scenario.name == "trial"
     assert scenario.cpus == 2
     assert scenario.deflate_on_oom
-    assert (scenario.read_file, scenario.hog, scenario.dump_memory) == (None, None, False)
+    assert (scenario.read_file, scenario.hog, scenario.held_s) == (None, None, 0.0)
     assert scenario.steps == (Step(target=Fraction(1, 2), limit_s=10.0),)
 
 
