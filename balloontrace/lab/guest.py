@@ -92,8 +92,8 @@ class Guest:
         """Return how much of the host's memory the guest takes, QEMU included."""
         return self._qemu.resident_bytes() if self._qemu else 0
 
-    def main_thread(self) -> int:
-        """Return the id of QEMU's main thread on the host: its process. 0: the guest is not up."""
+    def host_pid(self) -> int:
+        """Return QEMU's process on the host, 0 if the guest is not running."""
         return self._qemu.pid if self._qemu else 0
 
     def run(

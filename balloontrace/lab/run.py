@@ -16,7 +16,6 @@ from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
 from balloontrace.lab import hog
 from balloontrace.lab.guest import Guest, RemoteProcess
-from balloontrace.lab.hold import hold
 from balloontrace.lab.hostlog import BalloonWatch, HostLog, log_clocks
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
@@ -25,6 +24,7 @@ from balloontrace.lab.record import start_recorder
 from balloontrace.lab.repeat import Repeat
 from balloontrace.lab.scenario import Hog, Scenario, Step
 from balloontrace.lab.sizes import format_size
+from balloontrace.lab.slow_host import slow_discards
 
 Progress = Callable[[str], None]
 
@@ -36,8 +36,6 @@ _WORKLOAD_FILL_S = 300.0
 _SETTLE_S = 5.0
 _HOG_CGROUP = "/sys/fs/cgroup/balloontrace-hog"
 _POLL_S = 0.1
-_LET_S = 0.02
-"""Between two holds: enough for some ten chunks of the balloon, and for the monitor."""
 _FILES = ("btrace", "host.jsonl", "console.log", "record.log")
 
 
@@ -116,7 +114,7 @@ class _Run:
             self._start_workload(int(self._scenario.read_file * self._guest.config.memory_bytes))
         with BalloonWatch(self._guest.balloon, self._log) as watch:
             try:
-                with self._busy_host():
+                with self._slow_host():
                     results = [self._step(step, watch) for step in self._scenario.steps]
             except UserError as error:
                 raise self._guest.lost() or error from error
@@ -164,15 +162,13 @@ class _Run:
             return contextlib.nullcontext()
         return Repeat(lambda: self._set_target(pages), step.resend_s)
 
-    def _busy_host(self) -> contextlib.AbstractContextManager[object]:
-        """Hold up QEMU's main loop, which answers the balloon, if the scenario says so. The guest's
-        CPUs are other threads and run on."""
-        held_s = self._scenario.held_s
-        if not held_s:
+    def _slow_host(self) -> contextlib.AbstractContextManager[object]:
+        """Make the host slow to take pages, if the scenario says so."""
+        delay_us = self._scenario.discard_delay_us
+        if not delay_us:
             return contextlib.nullcontext()
-        thread = self._guest.main_thread()
-        self._log.write("host", held_s=held_s, every_s=held_s + _LET_S)
-        return Repeat(lambda: hold(thread, held_s), _LET_S)
+        self._log.write("host", discard_delay_us=delay_us)
+        return slow_discards(self._guest.host_pid(), delay_us)
 
     def _start_hog(self, plan: Hog) -> None:
         """Start the task that takes memory; its own kernel ends it after its limit."""

@@ -1,8 +1,8 @@
 """Scenarios: what happens to a guest, as TOML files.
 
 Top level: ``description``; ``[guest]`` memory, cpus, deflate_on_oom; ``[workload]`` (optional)
-read_file, ``[workload.hog]`` (see Hog); ``[host]`` (optional) held_s; ``[[balloon]]`` steps in
-order (see Step). Sizes are fractions of RAM. docs/lab.md shows one.
+read_file, ``[workload.hog]`` (see Hog); ``[host]`` (optional) discard_delay_us; ``[[balloon]]`` steps
+in order (see Step). Sizes are fractions of RAM. docs/lab.md shows one.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class Hog:
 class Scenario:
     """A parsed scenario.
 
-    read_file: the reader's file as a fraction of RAM, None for none; held_s: QEMU's
-    main loop is held up for so many seconds again and again while the steps last, 0: not at all.
+    read_file: the reader's file as a fraction of RAM, None for none; discard_delay_us:
+    how much longer the host takes for each page of the balloon while the steps last.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Scenario:
     deflate_on_oom: bool
     read_file: Fraction | None
     hog: Hog | None
-    held_s: float
+    discard_delay_us: int
     steps: tuple[Step, ...]
 
 
@@ -123,7 +123,7 @@ def load_scenario(path: Path) -> Scenario:
         deflate_on_oom=guest.take("deflate_on_oom", bool, True),
         read_file=workload.optional_fraction("read_file"),
         hog=hog,
-        held_s=host.seconds("held_s", 0.0),
+        discard_delay_us=host.whole("discard_delay_us", 0, least=0),
         steps=tuple(_step(table, hog is not None) for table in top.tables("balloon")),
     )
     for table in (guest, workload, host, top):

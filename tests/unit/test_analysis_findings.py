@@ -224,6 +224,7 @@ def slow(acks: int, each_s: float) -> Built:
     built = stock_like()
     for i in range(acks):
         built.ack(20 + i * 2, each_s, MIB_PAGES, "inflate", "worker")
+        built.fill(20 + i * 2, each_s, MIB_PAGES)
     return built.ends(60)
 
 
@@ -235,6 +236,7 @@ def test_slow_host_with_its_evidence(tmp_path: Path) -> None:
     assert (evidence["slow_s"], evidence["longest_s"]) == (2.0, 0.5)
     assert (evidence["start_s"], evidence["end_s"]) == (20.0, 26.5)
     assert evidence["ack_s"] == pytest.approx(2.0 + 400 * 0.004)
+    assert evidence["moving_s"] == pytest.approx(2.0 + 400 * 0.015)
 
 
 @pytest.mark.parametrize(
@@ -246,6 +248,12 @@ def test_slow_host_begins_at_its_thresholds(
 ) -> None:
     row = found(slow(acks, each_s), tmp_path).get("slow-host-ack")
     assert (row["certainty"] if row else None) == certainty
+
+
+def test_a_few_slow_acks_in_a_long_recording_are_no_finding(tmp_path: Path) -> None:
+    built = slow(4, 0.5)
+    built.fill(30, 0.1, 256).fill(31, 10.0, 0)  # 2 s of 18.1 s
+    assert found(built, tmp_path) == {}
 
 
 def test_waits_for_the_host_are_shown_if_it_was_slow(tmp_path: Path) -> None:

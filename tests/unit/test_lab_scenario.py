@@ -63,7 +63,7 @@ def test_every_finding_has_a_scenario_of_its_own() -> None:
     hogs = {scenario.name: scenario.hog for scenario in list_scenarios()}
     assert hogs["memcg-oom"] == Hog(Fraction(1, 16), None, True, Fraction(1, 32), 20)
     assert hogs["oom-thrash"] == Hog(None, Fraction(1, 64), lock=False, limit_s=20)
-    assert find_scenario("slow-host").held_s > SLOW_S
+    assert find_scenario("slow-host").discard_delay_us * 256 / 1e6 > 2 * SLOW_S
     assert find_scenario("driver-gone").steps[1].run == "rmmod virtio_balloon"
 
 
@@ -74,7 +74,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert scenario.name == "trial"
     assert scenario.cpus == 2
     assert scenario.deflate_on_oom
-    assert (scenario.read_file, scenario.hog, scenario.held_s) == (None, None, 0.0)
+    assert (scenario.read_file, scenario.hog, scenario.discard_delay_us) == (None, None, 0)
     assert scenario.steps == (Step(target=Fraction(1, 2), limit_s=10.0),)
 
 
