@@ -1,8 +1,8 @@
 """Scenarios: what happens to a guest, as TOML files.
 
 Top level: ``description``; ``[guest]`` memory, cpus, deflate_on_oom; ``[workload]`` (optional)
-read_file, ``[workload.hog]`` (see Hog); ``[host]`` (optional) discard_delay_us; ``[[balloon]]`` steps
-in order (see Step). Sizes are fractions of RAM. docs/lab.md shows one.
+read_file, ``[workload.hog]`` (see Hog); ``[host]`` (optional) discard_delay_us; ``[[balloon]]``
+steps in order (see Step). Sizes are fractions of RAM. docs/lab.md shows one.
 """
 
 from __future__ import annotations
