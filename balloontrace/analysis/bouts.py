@@ -7,8 +7,9 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
-from balloontrace.analysis.causes import CAUSE_NAMES, cause_codes
+from balloontrace.analysis.causes import CAUSE_NAMES, by_recorder, cause_codes
 from balloontrace.analysis.gaps import driver_gaps
 from balloontrace.analysis.trace import Bools, Ints, Trace, known_pages, section
 
@@ -24,36 +25,47 @@ all pages until 170b04b7ae49 (5.9) told those of files from anonymous ones."""
 def bouts(trace: Trace) -> list[dict[str, Any]]:
     """The bouts of a recording that has `oom_notify`, in order of time.
 
-    calls, pages: of the notifier; retaken_pages: of these, what the size worker took again before
-    the last call, while the host's target stayed the same: what it takes when the need is over is
-    no harm; notices: configuration changes by the host, and targets: those that changed the target,
-    both within the bout. The samples before and
-    after the bout (sampled_s apart) give refaulted_pages and full_share, the share of that time in
-    which no task could run for lack of memory (PSI). None: not recorded.
+    calls, pages: of the notifier, recorder_calls, recorder_pages: on behalf of the recorder itself
+    meanwhile, which make no bout of their own; retaken_pages: how many of `pages` at least the size
+    worker took again before the last call, while the host's target stayed the same (what it takes
+    when the need is over is no harm); notices: configuration changes by the host, and targets:
+    those that changed the target, both within the bout. The samples before and after the bout
+    (sampled_s apart) give refaulted_pages and full_share, the share of that time in which no task
+    could run for lack of memory (PSI). None: not recorded.
     """
     calls = trace.events("oom_notify").sort_values("start_ns", kind="stable")
-    if calls.empty:
+    own = by_recorder(trace, calls)
+    others = calls[~own]
+    if others.empty:
         return []
-    starts, ends = calls["start_ns"].to_numpy(), calls["end_ns"].to_numpy()
-    pages = known_pages(calls) * trace.pages_per_page
+    starts, ends = others["start_ns"].to_numpy(), others["end_ns"].to_numpy()
     first = np.concatenate(([0], np.flatnonzero(np.diff(starts) > REST_S * 1e9) + 1))
-    edges = [*first.tolist(), len(calls)]
     rows = []
-    for low, high in pairwise(edges):
+    for low, high in pairwise([*first.tolist(), len(others)]):
         begin_ns, end_ns = int(starts[low]), int(ends[low:high].max())
+        meanwhile = own & (calls["start_ns"] >= begin_ns) & (calls["start_ns"] <= end_ns)
+        recorder_pages = _pages(trace, calls[meanwhile])
+        retaken = _retaken(trace, begin_ns, end_ns)
         rows.append(
             {
                 "start_s": trace.seconds(begin_ns),
                 "end_s": trace.seconds(end_ns),
                 "calls": high - low,
-                "pages": int(pages[low:high].sum()),
-                "retaken_pages": _retaken(trace, begin_ns, end_ns),
+                "pages": _pages(trace, others.iloc[low:high]),
+                "recorder_calls": int(meanwhile.sum()),
+                "recorder_pages": recorder_pages,
+                "retaken_pages": None if retaken is None else max(0, retaken - recorder_pages),
                 "notices": _count(trace, "notice", begin_ns, end_ns),
                 "targets": _count(trace, "target", begin_ns, end_ns),
                 **_sampled(trace, begin_ns, end_ns),
             }
         )
     return rows
+
+
+def _pages(trace: Trace, calls: pd.DataFrame) -> int:
+    """Balloon pages that these calls of the notifier gave back."""
+    return int(known_pages(calls).sum()) * trace.pages_per_page
 
 
 def _count(trace: Trace, kind: str, begin_ns: int, end_ns: int) -> int | None:

@@ -37,6 +37,13 @@ def by_reclaim(trace: Trace, leaks: pd.DataFrame) -> Bools:
     return made
 
 
+def by_recorder(trace: Trace, calls: pd.DataFrame) -> Bools:
+    """Which calls the recorder's own processes made."""
+    tasks = section(trace.header, "tasks")
+    mine: Bools = calls["pid"].isin([tasks.get("recorder"), tasks.get("netlink")]).to_numpy()
+    return mine
+
+
 def actor_name(row: dict[str, Any]) -> str:
     """The actor of a row in words: a task cannot pass for one of ACTORS by its name."""
     return f"task {row['actor']}" if row["actor_kind"] == "task" else str(row["actor"])
@@ -78,7 +85,7 @@ def _actor_codes(
         "worker": causes == CAUSE_NAMES.index("host"),
         "kswapd": shrinker & kswapd,
         "inflation": shrinker & trace.marked(leaks, "within", "within", "worker"),
-        "recorder": leaks["pid"].isin([tasks.get("recorder"), tasks.get("netlink")]).to_numpy(),
+        "recorder": by_recorder(trace, leaks),
     }
     codes: npt.NDArray[np.int64] = np.select(
         [conditions[actor] for actor in ACTORS], list(range(len(ACTORS))), default=len(ACTORS)

@@ -136,12 +136,12 @@ class _Run:
         if step.start_hog and self._scenario.hog is not None:
             self._start_hog(self._scenario.hog)
 
-        limit_s, settle_s = step.limit_s, step.settle_s or math.inf
+        limit_s, give_up_s = step.limit_s, step.give_up_s or math.inf
         with self._resending(step, pages):
             if step.until == "hog-ends":
                 self._await_hog(limit_s)
                 limit_s = 0.0
-            outcome = watch.wait_for(pages, limit_s, settle_s)
+            outcome = watch.wait_for(pages, limit_s, give_up_s=give_up_s)
         under_workload = outcome == "reached" and self._workload is not None
         if outcome != "reached" and step.at_limit == "stop-workload":
             self._progress(f"not reached in {step.limit_s:.0f} s, stopping the workload")

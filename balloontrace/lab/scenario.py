@@ -31,8 +31,8 @@ class Step:
     stop_workload: end the workload before the target is set; run: a command that the guest runs
     before that; start_hog: start the hog once the target is set; resend_s: send the target again
     every so many seconds, 0: never. until: wait until the target is reached, or until the hog has
-    ended, which is killed after limit_s; settle_s: or until the balloon has not moved for so long,
-    0: however long. at_limit: what to do when limit_s passes without the
+    ended, which is killed after limit_s; give_up_s: or until the balloon has not come
+    closer for so long, 0: however long. at_limit: what to do when limit_s passes without the
     target: go on, or stop the workload and wait another grace_s.
     """
 
@@ -45,7 +45,7 @@ class Step:
     start_hog: bool = False
     resend_s: float = 0.0
     until: str = "reached"
-    settle_s: float = 0.0
+    give_up_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -242,7 +242,7 @@ def _step(table: _Table, has_hog: bool) -> Step:
         start_hog=table.take("start_hog", bool, False),
         resend_s=table.seconds("resend_s", 0.0),
         until=table.one_of("until", UNTIL),
-        settle_s=table.seconds("settle_s", 0.0),
+        give_up_s=table.seconds("give_up_s", 0.0),
     )
     if not has_hog and (step.start_hog or step.until == "hog-ends"):
         raise table.wrong("start_hog", "or until needs a [workload.hog]")

@@ -51,7 +51,7 @@ def test_every_shipped_scenario_parses_and_is_described() -> None:
 
 def test_a_hog_and_a_host_that_sends_its_target_again() -> None:
     scenario = find_scenario("oom-resend")
-    assert scenario.hog == Hog(None, until_given_back=Fraction(1, 32), limit_s=40, mib_per_s=4)
+    assert scenario.hog == Hog(None, until_given_back=Fraction(1, 8), limit_s=40, mib_per_s=4)
     first, again, last = scenario.steps
     assert (first.resend_s, first.start_hog) == (0.0, False)
     assert last.target == 0

@@ -44,7 +44,7 @@ class OomPingPong(Finding):
         keys = ("start_s", "end_s", "calls", "pages", "retaken_pages", "notices", "targets")
         numbers = {
             "bouts": len(hit),
-            **{key: worst[key] for key in keys},
+            **{key: worst[key] for key in (*keys, "recorder_calls", "recorder_pages")},
             "retaken_share": worst["retaken_pages"] / worst["pages"],
             "killed": results["oom"].scalars["killed"],
             "given_to": needers(results["causes"], "oom"),
@@ -59,7 +59,7 @@ class OomPingPong(Finding):
 
 def _sentence(numbers: dict[str, Any]) -> str:
     """The evidence in words."""
-    again = numbers["notices"]
+    again, own = numbers["notices"], numbers["recorder_calls"]
     if again is None:
         why = "Whether the host sent its target again was not recorded."
     elif again > numbers["targets"]:
@@ -76,7 +76,10 @@ def _sentence(numbers: dict[str, Any]) -> str:
     return (
         f"From {numbers['start_s']:.1f} s to {numbers['end_s']:.1f} s the OOM killer asked the "
         f"balloon {numbers['calls']:,} times and got {numbers['pages']:,} pages; the size worker "
-        f"took {numbers['retaken_pages']:,} of them again ({numbers['retaken_share'] * 100:.0f} %) "
-        f"for a target that had not changed; {killed}. {why} "
-        f"Memory was needed by: {said_needers(numbers['given_to'])}."
+        f"took at least {numbers['retaken_pages']:,} of them again "
+        f"({numbers['retaken_share'] * 100:.0f} %) for a target that had not changed; {killed}. "
+        f"{why} "
+        f"Memory was needed by: {said_needers(numbers['given_to'])}"
+        + (f"; the recorder's own {own:,} calls are not counted" if own else "")
+        + "."
     )

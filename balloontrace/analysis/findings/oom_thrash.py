@@ -42,12 +42,14 @@ class OomThrash(Finding):
         if not hit:
             return None
         worst = max(hit, key=lambda bout: int(bout["refaulted_pages"]))
-        keys = ("start_s", "end_s", "calls", "pages", "refaulted_pages", "full_share", "sampled_s")
+        keys = ("start_s", "end_s", "refaulted_pages", "full_share", "sampled_s")
         numbers = {
             "bouts": len(hit),
             **{key: worst[key] for key in keys},
-            "refaults_per_page": worst["refaulted_pages"] / worst["pages"],
-            "given_back_bytes_per_s": worst["pages"] * 4096 / worst["sampled_s"],
+            "calls": worst["calls"] + worst["recorder_calls"],
+            "pages": _given_back(worst),
+            "refaults_per_page": worst["refaulted_pages"] / _given_back(worst),
+            "given_back_bytes_per_s": _given_back(worst) * 4096 / worst["sampled_s"],
         }
         certain = worst["full_share"] is not None
         return Evidence(
@@ -63,11 +65,16 @@ class OomThrash(Finding):
         refaulted, full = bout["refaulted_pages"], bout["full_share"]
         return (
             refaulted is not None
-            and bout["pages"] > 0
+            and _given_back(bout) > 0
             and refaulted >= self.REFAULTED_PAGES
-            and refaulted >= self.REFAULTS_PER_PAGE * bout["pages"]
+            and refaulted >= self.REFAULTS_PER_PAGE * _given_back(bout)
             and (full is None or full >= self.FULL_SHARE)
         )
+
+
+def _given_back(bout: dict[str, Any]) -> int:
+    """Pages, to whomever: the refaults are of the whole guest, too."""
+    return int(bout["pages"] + bout["recorder_pages"])
 
 
 def _sentence(numbers: dict[str, Any]) -> str:
