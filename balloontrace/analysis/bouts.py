@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -25,42 +24,40 @@ all pages until 170b04b7ae49 (5.9) told those of files from anonymous ones."""
 def bouts(trace: Trace) -> list[dict[str, Any]]:
     """The bouts of a recording that has `oom_notify`, in order of time.
 
-    calls, pages: of the notifier, recorder_calls, recorder_pages: on behalf of the recorder itself
-    meanwhile, which make no bout of their own; retaken_pages: how many of `pages` at least the size
-    worker took again before the last call, while the host's target stayed the same (what it takes
-    when the need is over is no harm); notices: configuration changes by the host, and targets:
-    those that changed the target, both within the bout. The samples before and after the bout
-    (sampled_s apart) give refaulted_pages and full_share, the share of that time in which no task
-    could run for lack of memory (PSI). None: not recorded.
+    calls, pages: of the notifier; recorder_calls, recorder_pages: on behalf of the recorder itself,
+    which are not in the former and make no bout of their own; retaken_pages: how many of `pages` at
+    least the size worker took again before the last call, while the host's target stayed the same
+    (what it takes when the need is over is no harm); notices: configuration changes by the host,
+    and targets: those that changed the target, both within the bout. The samples before and after
+    the bout (sampled_s apart) give refaulted_pages, and some_share and full_share, the shares of
+    that time in which some task, or all, could not run for lack of memory (PSI). None: not
+    recorded.
     """
     calls = trace.events("oom_notify").sort_values("start_ns", kind="stable")
+    starts = calls["start_ns"].to_numpy()
+    breaks = (np.flatnonzero(np.diff(starts) > REST_S * 1e9) + 1).tolist()
+    parts = [calls.iloc[low:high] for low, high in pairwise([0, *breaks, len(calls)])]
+    return [_bout(trace, part) for part in parts if not by_recorder(trace, part).all()]
+
+
+def _bout(trace: Trace, calls: pd.DataFrame) -> dict[str, Any]:
+    """One row of `bouts`; calls: those of the notifier in it, in order of time."""
     own = by_recorder(trace, calls)
-    others = calls[~own]
-    if others.empty:
-        return []
-    starts, ends = others["start_ns"].to_numpy(), others["end_ns"].to_numpy()
-    first = np.concatenate(([0], np.flatnonzero(np.diff(starts) > REST_S * 1e9) + 1))
-    rows = []
-    for low, high in pairwise([*first.tolist(), len(others)]):
-        begin_ns, end_ns = int(starts[low]), int(ends[low:high].max())
-        meanwhile = own & (calls["start_ns"] >= begin_ns) & (calls["start_ns"] <= end_ns)
-        recorder_pages = _pages(trace, calls[meanwhile])
-        retaken = _retaken(trace, begin_ns, end_ns)
-        rows.append(
-            {
-                "start_s": trace.seconds(begin_ns),
-                "end_s": trace.seconds(end_ns),
-                "calls": high - low,
-                "pages": _pages(trace, others.iloc[low:high]),
-                "recorder_calls": int(meanwhile.sum()),
-                "recorder_pages": recorder_pages,
-                "retaken_pages": None if retaken is None else max(0, retaken - recorder_pages),
-                "notices": _count(trace, "notice", begin_ns, end_ns),
-                "targets": _count(trace, "target", begin_ns, end_ns),
-                **_sampled(trace, begin_ns, end_ns),
-            }
-        )
-    return rows
+    begin_ns, end_ns = int(calls["start_ns"].iloc[0]), int(calls["end_ns"].max())
+    recorder_pages = _pages(trace, calls[own])
+    retaken = _retaken(trace, begin_ns, end_ns)
+    return {
+        "start_s": trace.seconds(begin_ns),
+        "end_s": trace.seconds(end_ns),
+        "calls": int((~own).sum()),
+        "pages": _pages(trace, calls[~own]),
+        "recorder_calls": int(own.sum()),
+        "recorder_pages": recorder_pages,
+        "retaken_pages": None if retaken is None else max(0, retaken - recorder_pages),
+        "notices": _count(trace, "notice", begin_ns, end_ns),
+        "targets": _count(trace, "target", begin_ns, end_ns),
+        **_sampled(trace, begin_ns, end_ns),
+    }
 
 
 def _pages(trace: Trace, calls: pd.DataFrame) -> int:
@@ -122,38 +119,29 @@ def _by_notifier(trace: Trace) -> Bools:
     return mine
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """One sample: when, and what of it matters here."""
-
-    t_ns: int
-    refaults: int | None
-    full_us: int | None
-
-
 def _sampled(trace: Trace, begin_ns: int, end_ns: int) -> dict[str, Any]:
     """What the slow sources counted from the last sample before a span to the first after it."""
     samples = trace.samples
     before = max((n for n, s in enumerate(samples) if s["t_ns"] <= begin_ns), default=0)
     after = min((n for n, s in enumerate(samples) if s["t_ns"] >= end_ns), default=-1)
-    if not samples or samples[after]["t_ns"] <= samples[before]["t_ns"]:
-        return dict.fromkeys(("sampled_s", "refaulted_pages", "full_share"))
-    one, other = _reading(samples[before]), _reading(samples[after])
-    refaults = _gain(one.refaults, other.refaults)
-    full_us = _gain(one.full_us, other.full_us)
+    span_ns = samples[after]["t_ns"] - samples[before]["t_ns"] if samples else 0
+    if span_ns <= 0:
+        keys = ("sampled_s", "refaulted_pages", "some_share", "full_share")
+        return dict.fromkeys(keys)
+    one, other = samples[before], samples[after]
+    name = next((name for name in REFAULTS if name in one["vmstat"]), REFAULTS[0])
+    refaults = _gain(one["vmstat"], other["vmstat"], name)
+    stalled, later = (section(section(sample, "psi"), "memory") for sample in (one, other))
+    some_us, full_us = (_gain(stalled, later, key) for key in ("some_us", "full_us"))
     return {
-        "sampled_s": (other.t_ns - one.t_ns) / 1e9,
+        "sampled_s": span_ns / 1e9,
         "refaulted_pages": None if refaults is None else refaults * trace.pages_per_page,
-        "full_share": None if full_us is None else full_us * 1000 / (other.t_ns - one.t_ns),
+        "some_share": None if some_us is None else some_us * 1000 / span_ns,
+        "full_share": None if full_us is None else full_us * 1000 / span_ns,
     }
 
 
-def _reading(sample: dict[str, Any]) -> _Reading:
-    counters = sample["vmstat"]
-    refaults = next((counters[name] for name in REFAULTS if name in counters), None)
-    memory = section(section(sample, "psi"), "memory")
-    return _Reading(int(sample["t_ns"]), refaults, memory.get("full_us"))
-
-
-def _gain(before: int | None, after: int | None) -> int | None:
-    return None if before is None or after is None else after - before
+def _gain(before: dict[str, Any], after: dict[str, Any], key: str) -> int | None:
+    """What a counter gained between two readings; None unless it is in both."""
+    one, other = before.get(key), after.get(key)
+    return None if one is None or other is None else int(other) - int(one)

@@ -35,6 +35,8 @@ _RECORD_STOP_S = 120.0
 _WORKLOAD_FILL_S = 300.0
 _SETTLE_S = 5.0
 _HOG_CGROUP = "/sys/fs/cgroup/balloontrace-hog"
+_HOG_PYTHON = "/root/hog-python"
+"""A copy: the recorder keeps the guest's own Python in memory, which spares others that run it."""
 _POLL_S = 0.1
 _FILES = ("btrace", "host.jsonl", "console.log", "record.log")
 
@@ -173,7 +175,11 @@ class _Run:
     def _start_hog(self, plan: Hog) -> None:
         """Start the task that takes memory; its own kernel ends it after its limit."""
         program = _hog_program(plan, self._guest.config.memory_bytes)
-        command = ["python3", "-c", program]
+        python = "python3"
+        if not plan.lock:
+            python = _HOG_PYTHON
+            self._guest.run(f"cp $(readlink -f $(which python3)) {python}; sync")
+        command = [python, "-c", program]
         if plan.memory_max is not None:
             limit = int(plan.memory_max * self._guest.config.memory_bytes)
             self._guest.run(f"mkdir {_HOG_CGROUP}; echo {limit} > {_HOG_CGROUP}/memory.max")

@@ -53,7 +53,7 @@ def test_a_guest_that_reads_its_programs_again_and_again(tmp_path: Path) -> None
     report = ran("oom-thrash", tmp_path, kernel="5.10")
     found = evidence(report, "oom-thrash")
     assert found["refaults_per_page"] >= 16
-    assert found["full_share"] >= 0.3
+    assert found["full_share"] >= 0.05
     assert report["oom"]["killed"] == 0
 
 

@@ -141,7 +141,9 @@ def crawling(refaults: int, full_s: float, key: str = "workingset_refault_file")
         given_back(built, 5 + i * 6.6)
     for at, share in ((4, 0), (15, 0.5), (26, 1), (30, 1)):
         built.sample(at, {key: 1000 + round(share * refaults), "balloon_inflate": 0})
-        built.samples[-1]["psi"] = {"memory": {"full_us": round(share * full_s * 1e6)}}
+        built.samples[-1]["psi"] = {
+            "memory": dict.fromkeys(("some_us", "full_us"), round(share * full_s * 1e6))
+        }
     return built.ends(31)
 
 
@@ -158,7 +160,7 @@ def test_thrash_with_its_evidence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("refaults", "full_s", "hit"),
-    [(16_384, 6.6, True), (16_383, 6.6, False), (16_384, 6.5, False), (400_000, 1.0, False)],
+    [(16_384, 1.1, True), (16_383, 11.0, False), (16_384, 1.09, False), (400_000, 1.0, False)],
 )
 def test_thrash_begins_at_its_thresholds(
     tmp_path: Path, refaults: int, full_s: float, hit: bool

@@ -62,7 +62,7 @@ def test_a_hog_and_a_host_that_sends_its_target_again() -> None:
 def test_every_finding_has_a_scenario_of_its_own() -> None:
     hogs = {scenario.name: scenario.hog for scenario in list_scenarios()}
     assert hogs["memcg-oom"] == Hog(Fraction(1, 16), None, True, Fraction(1, 32), 20)
-    assert hogs["oom-thrash"] == Hog(None, Fraction(1, 64), lock=False, limit_s=20)
+    assert hogs["oom-thrash"] == Hog(None, Fraction(1, 64), lock=False, limit_s=40)
     assert find_scenario("slow-host").discard_delay_us * 256 / 1e6 > 2 * SLOW_S
     assert find_scenario("driver-gone").steps[1].run == "rmmod virtio_balloon"
 
