@@ -5,7 +5,7 @@ VENV = .venv/bin
 # Where `make demo` leaves the recordings.
 DEMO = demo
 
-.PHONY: setup demo test lint bench-footprint bench-report check-perfetto docs support clean
+.PHONY: setup demo test lint bench-footprint bench-report bench-inflate check-perfetto docs support clean
 
 setup:
 	@tools/setup
@@ -24,6 +24,9 @@ test: lint
 
 bench-footprint: setup
 	@$(VENV)/python -m bench.footprint
+
+bench-inflate: setup
+	@$(VENV)/python -m bench.inflate
 
 bench-report: setup
 	@$(VENV)/python -m bench.report

@@ -117,7 +117,11 @@ class _Run:
         with BalloonWatch(self._guest.balloon, self._log) as watch:
             try:
                 with self._slow_host():
-                    results = [self._step(step, watch) for step in self._scenario.steps]
+                    results = [
+                        self._step(step, watch)
+                        for _ in range(self._scenario.repeat)
+                        for step in self._scenario.steps
+                    ]
             except UserError as error:
                 raise self._guest.lost() or error from error
         self._stop_workload()
@@ -130,6 +134,7 @@ class _Run:
             self._progress(step.run)
             self._guest.run(step.run)
             self._log.write("run", command=step.run)
+        self._prepare(step)
         balloon = self._guest.balloon
         pages = int(step.target * balloon.memory_pages)
         started = time.monotonic()
@@ -153,6 +158,15 @@ class _Run:
         self._log.write(outcome, pages=balloon.actual_pages())
         self._progress(f"{outcome} after {seconds:.1f} s")
         return StepResult(pages, outcome, under_workload, seconds)
+
+    def _prepare(self, step: Step) -> None:
+        """Touch memory, so that the host has to take it from the guest, and rest."""
+        if step.touch is not None:
+            size = int(step.touch * self._guest.config.memory_bytes)
+            self._progress(f"touching {format_size(size)}")
+            self._guest.run(["python3", "-c", hog.take(size)])
+            self._log.write("workload", state="touched", bytes=size)
+        time.sleep(step.rest_s)
 
     def _set_target(self, pages: int) -> None:
         self._log.write("target", pages=pages, bytes=pages * BALLOON_PAGE_BYTES)

@@ -28,12 +28,13 @@ _T = TypeVar("_T")
 class Step:
     """One target of the balloon, as a fraction of RAM, and how long to wait for it.
 
-    stop_workload: end the workload before the target is set; run: a command that the guest runs
-    before that; start_hog: start the hog once the target is set; resend_s: send the target again
-    every so many seconds, 0: never. until: wait until the target is reached, or until the hog has
-    ended, which is killed after limit_s; give_up_s: or until the balloon has not come
-    closer for so long, 0: however long. at_limit: what to do when limit_s passes without the
-    target: go on, or stop the workload and wait another grace_s.
+    touch: a task touches so much of RAM and ends; rest_s: then the guest is left alone for so long;
+    stop_workload: end the workload; run: a command that the guest runs; all before the target is
+    set. start_hog: start the hog once it is set; resend_s: send the target again every so many
+    seconds, 0: never. until: wait until the target is reached, or until the hog has ended, which is
+    killed after limit_s; give_up_s: or until the balloon came no closer for so long, 0: however
+    long. at_limit: what to do when limit_s passes without the target: go on, or stop the workload
+    and wait another grace_s.
     """
 
     target: Fraction
@@ -41,6 +42,8 @@ class Step:
     at_limit: str = "go-on"
     grace_s: float = 0.0
     stop_workload: bool = False
+    touch: Fraction | None = None
+    rest_s: float = 0.0
     run: str = ""
     start_hog: bool = False
     resend_s: float = 0.0
@@ -83,6 +86,7 @@ class Scenario:
     hog: Hog | None
     discard_delay_us: int
     steps: tuple[Step, ...]
+    repeat: int = 1
 
 
 def list_scenarios() -> list[Scenario]:
@@ -124,6 +128,7 @@ def load_scenario(path: Path) -> Scenario:
         read_file=workload.optional_fraction("read_file"),
         hog=hog,
         discard_delay_us=host.whole("discard_delay_us", 0, least=0),
+        repeat=top.whole("repeat", 1, least=1),
         steps=tuple(_step(table, hog is not None) for table in top.tables("balloon")),
     )
     for table in (guest, workload, host, top):
@@ -238,6 +243,8 @@ def _step(table: _Table, has_hog: bool) -> Step:
         at_limit=table.one_of("at_limit", AT_LIMIT),
         grace_s=table.seconds("grace_s", 0.0),
         stop_workload=table.take("stop_workload", bool, False),
+        touch=table.optional_fraction("touch"),
+        rest_s=table.seconds("rest_s", 0.0),
         run=table.take("run", str, ""),
         start_hog=table.take("start_hog", bool, False),
         resend_s=table.seconds("resend_s", 0.0),
