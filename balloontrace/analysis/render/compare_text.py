@@ -19,6 +19,12 @@ from balloontrace.analysis.render.page import (
 def compare_text(comparison: Result, colour: bool = False) -> str:
     """The table in at most 98 columns, under it what each column is from."""
     page = Page(colour)
+    write_comparison(page, comparison)
+    return page.text()
+
+
+def write_comparison(page: Page, comparison: Result) -> None:
+    """The same on any page."""
     rows = comparison.tables["rows"]
     # Page.table escapes cells, not titles: the behaviours are words of ours.
     titles = [
@@ -29,7 +35,6 @@ def compare_text(comparison: Result, colour: bool = False) -> str:
     for side in comparison.tables["sides"]:
         page.heading(side["side"].capitalize())
         page.facts(_facts(side))
-    return page.text()
 
 
 def _row(row: dict[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 from balloontrace import behaviour
 from balloontrace.analysis.base import Result
 from balloontrace.analysis.causes import actor_name
-from balloontrace.analysis.render import driver_text, memory_text
+from balloontrace.analysis.render import driver_text, memory_text, timeline_text
 from balloontrace.analysis.render.page import (
     BAD,
     DIM,
@@ -32,20 +32,41 @@ SHOWN_SPANS = 5
 Show = Callable[[Page, Result, bool], None]
 
 
-def report_text(report: Report, colour: bool = False, verbose: bool = False) -> str:
-    """The report in at most 98 columns. verbose: all rows, all seams, what the recorder cost."""
+def report_text(
+    report: Report,
+    colour: bool = False,
+    verbose: bool = False,
+    course: Result | None = None,
+    blocks: bool = True,
+) -> str:
+    """The report in at most 98 columns. verbose: all rows, all seams, what the recorder cost;
+    course: the timeline to draw under the verdict; blocks: it may go beyond ASCII."""
     page = Page(colour)
-    page.facts(_trust(report) + _guest(report.results["guest"]))
+    page.facts(facts(report))
+    if course is not None:
+        timeline_text.timeline(page, course, blocks)
+    sections(page, report, verbose)
+    return page.text()
+
+
+def facts(report: Report) -> list[tuple[str, str, str]]:
+    """What must be known before any number is believed, and the guest: label, text, style."""
+    return _trust(report) + _guest(report.results["guest"])
+
+
+def sections(page: Page, report: Report, verbose: bool, without: tuple[str, ...] = ()) -> None:
+    """Every result under its heading, in order, but for those named in `without`."""
     unknown = [name for name in report.results if name not in (*SECTIONS, *IN_FACTS)]
     for name in (*SECTIONS, *unknown):
         result = report.results[name]
         worth_showing = WORTH_SHOWING.get(name)
+        if name in without:
+            continue
         if verbose or worth_showing is None or worth_showing(result):
             _section(page, result, SECTIONS.get(name, _anything), verbose)
     driver_text.seams(page, report.recording, report.results["driver"], verbose)
     if verbose:
         _recorder(page, report.recording)
-    return page.text()
 
 
 def _section(page: Page, result: Result, show: Show, verbose: bool) -> None:
