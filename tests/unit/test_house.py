@@ -40,7 +40,9 @@ def test_the_recorder_is_lighter_still() -> None:
 
 
 def test_the_command_line_loads_no_analysis_before_it_is_asked_to() -> None:
-    assert not loaded_by("import balloontrace.cli.app") & {"pandas", "numpy", "pyarrow", "qemu"}
+    assert not loaded_by("import balloontrace.cli.app") & {
+        *("pandas", "numpy", "pyarrow", "qemu", "matplotlib", "bokeh"),
+    }
 
 
 def test_data_moves_down_only() -> None:

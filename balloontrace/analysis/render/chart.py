@@ -254,7 +254,10 @@ def _finish(builder: _Builder) -> Chart:
 def _size(builder: _Builder, scene: Scene) -> Any:
     most = series.tallest(builder.scenes)[0] * 1.06
     plot = builder.panel(scene, "size", "Balloon size and target", 250, 0, most, "MiB")
-    builder.second_axis(plot, "pages", series.PAGES_PER_MIB)
+    # Longer numbers than these would push the panel out of line with the others.
+    millions = most * series.PAGES_PER_MIB > 9_999_999
+    unit, factor = ("million pages", 1e-6) if millions else ("pages", 1.0)
+    builder.second_axis(plot, unit, series.PAGES_PER_MIB * factor)
     builder.shade(plot, scene)
     builder.line(plot, series.SIZE, *scene.steps("size"), step=True, width=2)
     builder.line(plot, series.TARGET, *scene.steps("target"), step=True, width=1.5)

@@ -23,6 +23,8 @@ DPI = 96
 WIDTH_PX, ALONE_PX, PAIR_PX = 1200, 700, 860
 """Width, and height of one timeline and of two."""
 
+TITLE_CHARACTERS = 140
+
 _RC: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "balloontrace",  # and the same recording gives the same file
@@ -67,7 +69,8 @@ def _draw(scenes: list[Scene]) -> Figure:
         axis = axes[place]
         draw(axis, scene, scenes)
         if draw is _size:
-            axis.set_title(scene.title, loc="left", fontweight="bold")
+            # Above the legend, whatever the length of either.
+            axis.set_title(_short(scene.title), loc="left", fontweight="bold", pad=17)
     begin = min(scene.begin_s for scene in scenes)
     end = max(scene.end_s for scene in scenes)
     axes[-1].set_xlim(begin, max(end, begin + 1e-3))
@@ -254,6 +257,11 @@ def _legend_or_why(axis: Axes, why: str) -> None:
             "ncols": len(handles),
         }
         axis.legend(handles, labels, frameon=False, fontsize=8, borderaxespad=0, **place)
+
+
+def _short(title: str) -> str:
+    """What fits into the width."""
+    return title if len(title) <= TITLE_CHARACTERS else f"{title[: TITLE_CHARACTERS - 1]}…"
 
 
 def _number(value: float, _place: int | None) -> str:

@@ -96,8 +96,10 @@ def _page(scenes: list[Scene], **content: Any) -> str:
     """The page from its template. Whatever it says is escaped there; scripts are named by their
     hashes, so that no other can run, and nothing can be fetched."""
     charted = chart(scenes)
-    bokeh = Resources(mode="inline", components=["bokeh"])
-    scripts = [_script(text) for text in (*bokeh.js_raw, (_FILES / "timeline.js").read_text())]
+    bokeh = Resources(mode="inline", components=["bokeh"], log_level="warn")
+    scripts = [
+        _script(text) for text in ("\n".join(bokeh.js_raw), (_FILES / "timeline.js").read_text())
+    ]
     environment = Environment(
         loader=PackageLoader("balloontrace.analysis.render", "web"),
         autoescape=True,
@@ -189,8 +191,11 @@ def _headline(picture: Picture) -> list[tuple[str, str, str]]:
     tiles.append(("churn ratio", number(totals["churn_ratio"], 3), "of the whole recording"))
     oom = results["oom"].scalars
     killed, asked = oom.get("killed"), oom.get("notifier_calls")
-    said = "notifier not recorded" if asked is None else f"the balloon was asked {asked:,} times"
-    tiles.append(("OOM kills", count(killed) if killed is not None else "not recorded", said))
+    said = ["kills: not recorded"] if killed is None else []
+    said += (
+        ["notifier: not recorded"] if asked is None else [f"the balloon was asked {asked:,} times"]
+    )
+    tiles.append(("OOM kills", count(killed), "; ".join(said)))
     return tiles
 
 
