@@ -12,7 +12,7 @@ ROWS = 200
 """At most so many rows of a table: the page stays small whatever the recording's size."""
 
 LINE_CHARACTERS = 4000
-"""The same for one line: with many no-progress spans it is long."""
+"""The same for one line or cell: with many no-progress spans it is long."""
 
 _CLASSES = {GOOD: "good", WARN: "warn", BAD: "bad", DIM: "dim"}
 
@@ -53,23 +53,28 @@ class Blocks(Page):
 
     def line(self, text: str, style: str = "") -> None:
         """A paragraph."""
-        if len(text) > LINE_CHARACTERS:
-            text = f"{text[:LINE_CHARACTERS]} … (cut; report --json has all of it)"
-        self._add(Block("line", visible(text), _CLASSES.get(style, "")))
+        self._add(Block("line", _fit(text), _CLASSES.get(style, "")))
 
     def facts(self, rows: Iterable[tuple[str, str, str]]) -> None:
         """Labels and texts, each with its style."""
         kept = list(rows)[:ROWS]
-        texts = [[visible(label), visible(text)] for label, text, _ in kept]
+        texts = [[_fit(label), _fit(text)] for label, text, _ in kept]
         styles = [_CLASSES.get(style, "") for _, _, style in kept]
         self._add(Block("facts", rows=texts, styles=styles))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], gap: int = 2) -> None:
         """A table; a column whose title starts with `<` is text."""
-        cells = [[visible(cell) for cell in row] for row in rows]
+        cells = [[_fit(cell) for cell in row] for row in rows]
         titles = [(title.lstrip("<"), not title.startswith("<")) for title in columns]
         hidden = max(0, len(cells) - ROWS)
         self._add(Block("table", columns=titles, rows=cells[:ROWS], hidden=hidden))
 
     def _add(self, block: Block) -> None:
         self.sections[-1].blocks.append(block)
+
+
+def _fit(text: str) -> str:
+    """`text` as it is shown."""
+    if len(text) > LINE_CHARACTERS:
+        text = f"{text[:LINE_CHARACTERS]} … (cut; report --json has all of it)"
+    return visible(text)

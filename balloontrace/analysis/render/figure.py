@@ -42,8 +42,9 @@ _RC: Any = {
 }
 
 
-def figure(scenes: list[Scene], kind: str) -> bytes:
-    """The picture of one or two recordings; kind: `svg` or `png`."""
+def figure(scenes: list[Scene], kind: str, scale: float = 1.0) -> bytes:
+    """The picture of one or two recordings; kind: `svg` or `png`; scale: pixels of the latter for
+    each of its usual ones."""
     with mpl.rc_context(_RC):
         drawn = _draw(scenes)
         out = BytesIO()
@@ -52,7 +53,7 @@ def figure(scenes: list[Scene], kind: str) -> bytes:
             drawn.savefig(out, format="svg", metadata={"Date": None, "Creator": "balloontrace"})
         else:
             FigureCanvasAgg(drawn)
-            drawn.savefig(out, format="png", metadata={"Software": "balloontrace"})
+            drawn.savefig(out, format="png", dpi=DPI * scale, metadata={"Software": "balloontrace"})
     return out.getvalue()
 
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 from importlib import resources
 from typing import Any
-from urllib.parse import quote
 
 from bokeh.resources import Resources
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -46,6 +45,9 @@ _PATTERNS = {
     "+": "M1 6H25M7 1V11M13 1V11M19 1V11",
 }
 """Patterns of series.Style as paths of a legend's swatch of 26 by 12."""
+
+STILL_SCALE = 1.25
+"""Of the picture that is printed."""
 
 _FILES = resources.files("balloontrace.analysis.render") / "web"
 
@@ -96,6 +98,8 @@ def _page(scenes: list[Scene], **content: Any) -> str:
     """The page from its template. Whatever it says is escaped there; scripts are named by their
     hashes, so that no other can run, and nothing can be fetched."""
     charted = chart(scenes)
+    # Not as SVG: that of a busy recording is twice as large.
+    still = figure(scenes, "png", STILL_SCALE)
     bokeh = Resources(mode="inline", components=["bokeh"], log_level="warn")
     scripts = [
         _script(text) for text in ("\n".join(bokeh.js_raw), (_FILES / "timeline.js").read_text())
@@ -113,7 +117,7 @@ def _page(scenes: list[Scene], **content: Any) -> str:
         panels=charted.panels,
         notes=list(dict.fromkeys(visible(n) for scene in scenes for n in scene.timeline.notes)),
         data=_data({"chart": charted.document, "colours": charted.colours}),
-        still="data:image/svg+xml," + quote(figure(scenes, "svg"), safe=" /:=;,'()?!*@-._~"),
+        still="data:image/png;base64," + base64.b64encode(still).decode(),
         style=Markup((_FILES / "page.css").read_text()),  # noqa: S704
         scripts=[script for script, _ in scripts],
         policy=_policy([digest for _, digest in scripts]),
