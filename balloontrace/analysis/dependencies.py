@@ -8,25 +8,19 @@ from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 
 NEEDED = ("numpy", "pandas", "rich")
 
-DRAWING = ("matplotlib", "bokeh", "jinja2")
-"""Beyond these, what pictures need."""
+DRAWING = ("bokeh", "jinja2", "matplotlib")
+"""What pictures need beyond these; the extra `html` brings them."""
 
 
-def require(verb: str) -> None:
-    """Raise UserError if a package that the command `verb` needs is not installed."""
-    _require(verb, NEEDED, "analysis")
+def require(verb: str, packages: tuple[str, ...] = NEEDED, extra: str = "analysis") -> None:
+    """Raise UserError if one of `packages`, which the command `verb` needs, is not installed.
 
-
-def require_drawing(what: str) -> None:
-    """The same for an option that draws: `--html`, `--svg`."""
-    _require(what, DRAWING, "html")
-
-
-def _require(what: str, packages: tuple[str, ...], extra: str) -> None:
+    extra: that of balloontrace which brings them.
+    """
     for package in packages:
         if importlib.util.find_spec(package) is None:
             raise UserError(
-                f"{what} needs {package}, which is not installed here",
+                f"{verb} needs {package}, which is not installed here",
                 f"pip install 'balloontrace[{extra}]', or copy the recording to a machine that "
                 "has it",
                 EXIT_UNSUPPORTED,

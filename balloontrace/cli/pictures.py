@@ -26,7 +26,7 @@ def check(html: Path | None, still: Path | None) -> bool:
         )
     for option, path in (("--html", html), ("--svg", still)):
         if path is not None:
-            dependencies.require_drawing(option)
+            dependencies.require(option, dependencies.DRAWING, "html")
     return html is not None or still is not None
 
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from balloontrace.analysis import dependencies
 from balloontrace.analysis.compare import compare
 from balloontrace.analysis.picture import Picture, picture, picture_pair
 from balloontrace.analysis.render.blocks import LINE_CHARACTERS, ROWS, Blocks
@@ -31,6 +30,7 @@ from balloontrace.cli.commands import report as report_command
 from balloontrace.errors import EXIT_UNSUPPORTED, EXIT_USAGE, UserError
 from balloontrace.recording import Writer
 from tests.unit.builders import Built, shrinker_like, stock_like
+from tests.unit.test_house import loaded_by
 
 DATA = Path(__file__).parents[1] / "data"
 TOUR = DATA / "6.1-tour.btrace"
@@ -338,7 +338,13 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         importlib.util, "find_spec", lambda name: None if name == "bokeh" else real(name)
     )
     with pytest.raises(UserError) as caught:
-        dependencies.require_drawing("--html")
+        report_command.command(TOUR, as_json=False, html=tmp_path / "x", svg=None, verbose=False)
     assert caught.value.message == "--html needs bokeh, which is not installed here"
     assert "balloontrace[html]" in caught.value.hint
     assert caught.value.exit_code == EXIT_UNSUPPORTED
+
+
+def test_only_pictures_load_what_draws_them() -> None:
+    assert not loaded_by("import balloontrace.cli.app") & {"bokeh", "jinja2", "matplotlib"}
+    command = "from balloontrace.cli.app import app; app(['report', %r], standalone_mode=False)"
+    assert not loaded_by(command % str(TOUR)) & {"bokeh", "jinja2", "matplotlib"}

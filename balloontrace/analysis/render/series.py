@@ -128,6 +128,13 @@ class Scene:
         losses = "losses unknown" if lost is None else f"{count(lost)} events lost"
         return f"{whole}, {losses}, {said}"
 
+    @property
+    def sound(self) -> bool:
+        """Whether nothing speaks against the numbers."""
+        facts = self.picture.report.recording.scalars
+        agrees = self.picture.report.results["reconciliation"].scalars["agrees"]
+        return bool(facts["complete"] and not facts["lost_events"] and agrees)
+
     def lacks(self, part: str) -> str:
         """Why a part of the picture is empty: what was not recorded; empty if it was."""
         return visible(str(self.timeline.scalars["not_recorded"].get(part, "")))
