@@ -5,7 +5,7 @@ VENV = .venv/bin
 # Where `make demo` leaves the recordings.
 DEMO = demo
 
-.PHONY: setup demo test lint bench-footprint docs support clean
+.PHONY: setup demo test lint bench-footprint bench-report docs support clean
 
 setup:
 	@tools/setup
@@ -24,6 +24,9 @@ test: lint
 
 bench-footprint: setup
 	@$(VENV)/python -m bench.footprint
+
+bench-report: setup
+	@$(VENV)/python -m bench.report
 
 docs: setup
 	@$(VENV)/python -c 'from balloontrace import events; print(events.markdown(), end="")' \

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from balloontrace.analysis.base import Analysis, Result
-from balloontrace.analysis.trace import Bools, Trace, known_pages, section
+from balloontrace.analysis.trace import Bools, Columns, Ints, Trace, known_pages, section
 from balloontrace.events import CAUSES
 
 CAUSE_NAMES = (*(cause for cause, _ in CAUSES), "unknown")
@@ -23,15 +23,15 @@ ACTORS = {
 """Kind of actor -> label; an actor of the kind `task` is called by its comm."""
 
 
-def cause_codes(trace: Trace, frame: pd.DataFrame) -> npt.NDArray[np.int8]:
-    """For each event of `frame` the index in CAUSE_NAMES of its cause (see events.CAUSES)."""
-    codes = np.full(len(frame), len(CAUSES), dtype=np.int8)
+def cause_codes(trace: Trace, calls: Columns) -> npt.NDArray[np.int8]:
+    """For each of `calls` the index in CAUSE_NAMES of its cause (see events.CAUSES)."""
+    codes = np.full(len(calls), len(CAUSES), dtype=np.int8)
     for code, (_, bit) in reversed(list(enumerate(CAUSES))):
-        codes[trace.marked(frame, "within", "within", bit)] = code
+        codes[trace.marked(calls, "within", "within", bit)] = code
     return codes
 
 
-def by_reclaim(trace: Trace, leaks: pd.DataFrame) -> Bools:
+def by_reclaim(trace: Trace, leaks: Columns) -> Bools:
     """Which leaks the shrinker made."""
     made: Bools = cause_codes(trace, leaks) == CAUSE_NAMES.index("shrinker")
     return made
@@ -50,21 +50,13 @@ class Causes(Analysis):
 
     def run(self, trace: Trace) -> Result:
         """One row per cause and actor, most pages first; busy_s in seconds of wall clock."""
-        leaks = trace.events("leak")
+        leaks = trace.events("leak", "duration_ns", "done", "tid", "pid", "within")
         causes = cause_codes(trace, leaks)
         actors = _actor_codes(trace, leaks, causes)
         # Only a task is told apart by its name: a kernel worker's name changes from call to call.
         task_names, names = trace.names("leak")
-        table = pd.DataFrame(
-            {
-                "cause": causes,
-                "actor": actors,
-                "name": np.where(actors == len(ACTORS), task_names, -1),
-                "pages": known_pages(leaks),
-                "busy_ns": leaks["duration_ns"],
-            }
-        )
-        return Result(self.name, tables={self.name: _rows(table, names)})
+        names_of = np.where(actors == len(ACTORS), task_names, -1)
+        return Result(self.name, tables={self.name: _rows(causes, actors, names_of, names, leaks)})
 
 
 def _actor_codes(
@@ -86,21 +78,29 @@ def _actor_codes(
     return codes
 
 
-def _rows(table: pd.DataFrame, names: list[str]) -> list[dict[str, Any]]:
-    """One row for each cause and actor that occurs, most pages first."""
-    groups = table.groupby(["cause", "actor", "name"])
-    sums = groups.agg(calls=("pages", "size"), pages=("pages", "sum"), busy_ns=("busy_ns", "sum"))
-    sums = sums.reset_index().sort_values(["pages", "calls"], ascending=False, kind="stable")
+def _rows(
+    causes: npt.NDArray[np.int8], actors: Ints, task_names: Ints, names: list[str], leaks: Columns
+) -> list[dict[str, Any]]:
+    """One row for each cause and actor that occurs, most pages first. task_names: -1 for an actor
+    that is none of `names`."""
     kinds, labels = [*ACTORS, "task"], list(ACTORS.values())
-    columns = (sums[column].tolist() for column in sums.columns)
-    return [
+    shape = len(CAUSE_NAMES), len(kinds), len(names) + 1
+    groups = np.ravel_multi_index((causes, actors, task_names + 1), shape)
+    calls, pages, busy_ns = np.zeros((3, np.prod(shape)), dtype=np.int64)
+    np.add.at(calls, groups, 1)
+    np.add.at(pages, groups, known_pages(leaks))
+    np.add.at(busy_ns, groups, np.asarray(leaks["duration_ns"]))
+    found = np.flatnonzero(calls)
+    places = zip(*(axis.tolist() for axis in np.unravel_index(found, shape)), strict=True)
+    rows = [
         {
             "cause": CAUSE_NAMES[cause],
-            "actor": names[name] if name >= 0 else labels[actor],
+            "actor": names[name - 1] if name else labels[actor],
             "actor_kind": kinds[actor],
-            "calls": calls,
-            "pages": pages,
-            "busy_s": busy_ns / 1e9,
+            "calls": int(calls[group]),
+            "pages": int(pages[group]),
+            "busy_s": int(busy_ns[group]) / 1e9,
         }
-        for cause, actor, name, calls, pages, busy_ns in zip(*columns, strict=True)
+        for group, (cause, actor, name) in zip(found.tolist(), places, strict=True)
     ]
+    return sorted(rows, key=lambda row: (row["pages"], row["calls"]), reverse=True)

@@ -56,7 +56,7 @@ def _calls(trace: Trace, kind: str) -> list[dict[str, Any]]:
 
 def _given_back(trace: Trace, kind: str, calls: pd.DataFrame) -> list[int]:
     """Pages of the leaks that each of these calls made."""
-    leaks = trace.events("leak")
+    leaks = trace.events("leak", "start_ns", "done", "within")
     mine = leaks[trace.marked(leaks, "within", "within", kind)].sort_values("start_ns")
     until = np.concatenate(([0], np.cumsum(known_pages(mine))))
     first, last = (np.searchsorted(mine["start_ns"], calls[at]) for at in ("start_ns", "end_ns"))

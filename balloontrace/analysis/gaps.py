@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from balloontrace.analysis.trace import Trace, section
 
 INFLATED, DEFLATED = "balloon_inflate", "balloon_deflate"
@@ -122,9 +120,8 @@ def _left_ns(trace: Trace, since_ns: int, noticed_ns: int) -> int:
 
 def _first_sign(trace: Trace, noticed_ns: int, attached_ns: int) -> int:
     """When the new probes were first known to be there: the recorder hears of it late."""
-    following = int(np.searchsorted(trace.starts_ns, noticed_ns, side="right"))
-    signs = trace.starts_ns[following : following + 1].tolist()
-    return min(attached_ns, *signs) if signs else attached_ns
+    sign = trace.all_events.first_start_after(noticed_ns)
+    return attached_ns if sign is None else min(attached_ns, sign)
 
 
 def _last_readings(trace: Trace, since_ns: int) -> dict[str, Any]:

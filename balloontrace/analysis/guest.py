@@ -44,7 +44,7 @@ def _behaviour(trace: Trace, balloon: dict[str, Any]) -> tuple[str | None, str]:
         return None, no_driver
     features = balloon.get("features") or []
     symbols = section(balloon, "driver").get("symbols") or []
-    if by_reclaim(trace, trace.events("leak")).any():
+    if by_reclaim(trace, trace.calls("leak")).any():
         return "shrinker", "reclaim deflated the balloon"
     # With free page hinting a stock driver's shrinker offers the hinted blocks.
     if "free_page_hint" not in features and _offered_balloon(trace):
@@ -54,8 +54,8 @@ def _behaviour(trace: Trace, balloon: dict[str, Any]) -> tuple[str | None, str]:
 
 def _offered_balloon(trace: Trace) -> bool:
     """Whether the shrinker offered pages while there were pages in the balloon."""
-    counts = trace.events("count")
-    offers = counts["end_ns"][known_pages(counts) > 0].to_numpy()
+    counts = trace.calls("count")
+    offers = counts["end_ns"][known_pages(counts) > 0]
     curve = size_curve(trace) if len(offers) else None
     if curve is None:
         return False

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 
 from balloontrace.analysis.base import Analysis, Result
-from balloontrace.analysis.trace import Bools, Trace, known_pages
+from balloontrace.analysis.columns import Calls
+from balloontrace.analysis.trace import Bools, Columns, Trace, known_pages
 
 
 class Phases(Analysis):
@@ -38,7 +39,7 @@ def _calls(trace: Trace, kind: str) -> dict[str, Any] | None:
     """Sums over all calls of one kind."""
     if not trace.recorded(kind):
         return None
-    calls = trace.events(kind)
+    calls = trace.calls(kind)
     return {
         "calls": len(calls),
         "pages": int(known_pages(calls).sum()),
@@ -46,7 +47,7 @@ def _calls(trace: Trace, kind: str) -> dict[str, Any] | None:
     }
 
 
-def _seconds(calls: pd.DataFrame) -> float:
+def _seconds(calls: Columns) -> float:
     return int(calls["duration_ns"].sum()) / 1e9
 
 
@@ -54,13 +55,13 @@ def _host(trace: Trace, kind: str, within: str, queue: str) -> dict[str, Any]:
     """The wait for the host in all calls of a kind."""
     if not trace.recorded("ack"):
         return {"host_ack_s": None, "host_ack_share": None}
-    acks, calls = trace.events("ack"), trace.events(kind)
+    acks, calls = trace.calls("ack"), trace.calls(kind)
     mine = _acks(trace, acks, calls, within, queue)
     waited, total = int(acks["duration_ns"][mine].sum()) / 1e9, _seconds(calls)
     return {"host_ack_s": waited, "host_ack_share": waited / total if total else None}
 
 
-def _acks(trace: Trace, acks: pd.DataFrame, calls: pd.DataFrame, within: str, queue: str) -> Bools:
+def _acks(trace: Trace, acks: Calls, calls: Calls, within: str, queue: str) -> Bools:
     """Which acks waited for the host on `queue`, or on one that could not be seen, on behalf of one
     of `calls`, which are made within `within`.
 
@@ -68,7 +69,7 @@ def _acks(trace: Trace, acks: pd.DataFrame, calls: pd.DataFrame, within: str, qu
     are not the fill's. Neither are those of a leak that the shrinker made there. Where only the ack
     of a call was seen, that call is no more than its ack: both began at the same moment.
     """
-    queues = acks["queue"].to_numpy()
+    queues = acks["queue"]
     asked = queues == trace.number("queues", queue)
     unseen = queues == trace.number("queues", "other")
     inner = ("migrate",) if within == "leak" else ("migrate", "leak")
@@ -77,7 +78,7 @@ def _acks(trace: Trace, acks: pd.DataFrame, calls: pd.DataFrame, within: str, qu
     mine: Bools = (asked | unseen) & inside & ~others
     alone = np.flatnonzero(asked & ~inside & ~others)
     if len(alone):
-        mine[alone] = acks["start_ns"].iloc[alone].isin(calls["start_ns"]).to_numpy()
+        mine[alone] = np.isin(acks["start_ns"][alone], calls["start_ns"])
     return mine
 
 

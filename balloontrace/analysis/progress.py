@@ -33,8 +33,10 @@ def progress_edges(
     deflate. Returns start_ns, the time of each advance of the mark, end_ns: the differences of
     neighbours are the lengths of the maximal no-progress intervals.
     """
-    toward = np.concatenate(([start_size], size)) * direction
-    advanced = np.flatnonzero(np.diff(np.maximum.accumulate(toward)) > 0)
+    further = np.maximum if direction > 0 else np.minimum
+    mark = further.accumulate(size)
+    further(mark, start_size, out=mark)
+    advanced = np.flatnonzero(mark != np.concatenate(([start_size], mark[:-1])))
     return np.concatenate(([start_ns], time_ns[advanced], [end_ns]))
 
 
@@ -158,9 +160,10 @@ def _episode(
         return None
     direction = 1 if target > start_size else -1
     last = curve.steps_until(following.time_ns) if following else len(curve.time_ns)
-    there = np.flatnonzero((curve.size[first:last] - target) * direction >= 0)
-    if len(there):
-        last = first + int(there[0]) + 1
+    sizes = curve.size[first:last]
+    there = sizes >= target if direction > 0 else sizes <= target
+    if there.any():
+        last = first + int(there.argmax()) + 1
         outcome, end_ns = "reached", int(curve.time_ns[last - 1])
     elif following:
         outcome, end_ns = "superseded", following.time_ns
@@ -189,11 +192,11 @@ def _episode(
 def _moved(curve: SizeCurve, steps: slice, asked: int, direction: int) -> dict[str, Any]:
     """What the episode's steps moved, in pages."""
     change = curve.change[steps]
-    inflated, deflated = int(change[change > 0].sum()), -int(change[change < 0].sum())
+    inflated, deflated = (abs(int(change.sum(where=way))) for way in (change > 0, change < 0))
     return {
         "inflated_pages": inflated,
         "deflated_pages": deflated,
-        "reclaimed_pages": -int(change[curve.reclaim[steps]].sum()),
+        "reclaimed_pages": -int(change.sum(where=curve.reclaim[steps])),
         "amplification": (inflated if direction > 0 else deflated) / asked,
         "churn_ratio": churn_ratio(inflated, deflated),
     }

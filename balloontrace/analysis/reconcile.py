@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.columns import Calls
 from balloontrace.analysis.gaps import DEFLATED, INFLATED, driver_gaps, moved_unseen, said_unseen
 from balloontrace.analysis.trace import Trace, known_pages, section
 
@@ -119,8 +118,8 @@ def _last_sample(trace: Trace) -> dict[str, Any]:
     later one would not be in the file either. Failing that the first sample.
     """
     samples = trace.samples
-    ends = [trace.events(kind)["end_ns"].max() for kind, _, _ in COUNTERS.values()]
-    last_event = max((end for end in ends if pd.notna(end)), default=0)
+    ends = (trace.calls(kind)["end_ns"] for kind, _, _ in COUNTERS.values())
+    last_event = max(int(end.max(initial=0)) for end in ends)
     followed = [sample for sample in samples if sample["t_ns"] <= last_event]
     return followed[-1] if followed else samples[0] if samples else {}
 
@@ -135,8 +134,8 @@ def _compare(trace: Trace, window: Window, name: str) -> dict[str, Any]:
     row["lost"] = section(section(trace.trailer, "counters"), kind).get("lost_pages")
     if not trace.recorded(kind):
         return row
-    frame = trace.events(kind)
-    traced = _traced(frame, window.sample_ns) * (unit if kind == "migrate" else 1)
+    calls = trace.calls(kind)
+    traced = _traced(calls, window.sample_ns) * (unit if kind == "migrate" else 1)
     row["traced"] = traced
     if inner is None or outer is None:
         return row
@@ -144,7 +143,7 @@ def _compare(trace: Trace, window: Window, name: str) -> dict[str, Any]:
     if row["exact"]:
         row["agrees"] = traced == inner
         return row
-    below, above = _slack(frame, window, trace.unknown_pages(kind))
+    below, above = _slack(calls, window, trace.unknown_pages(kind))
     low, high = max(0, inner - below), outer + above
     return row | {"bounds": [low, high], "agrees": low <= traced <= high}
 
@@ -173,28 +172,28 @@ def _changes(window: Window, counter: str, unit: int) -> tuple[int | None, int |
     return inner, outer
 
 
-def _slack(frame: pd.DataFrame, window: Window, unknown_calls: int) -> tuple[int, int]:
+def _slack(calls: Calls, window: Window, unknown_calls: int) -> tuple[int, int]:
     """How many pages less and more than /proc/vmstat counted may have been traced."""
     spans = len(window.spans)
     below, above = CHUNK_PAGES * (spans + unknown_calls), CHUNK_PAGES * spans
     if window.sample_ns is not None:
         early, now, late = (
-            _traced(frame, window.sample_ns + skew) for skew in (-SAMPLE_SKEW_NS, 0, SAMPLE_SKEW_NS)
+            _traced(calls, window.sample_ns + skew) for skew in (-SAMPLE_SKEW_NS, 0, SAMPLE_SKEW_NS)
         )
         below, above = below + late - now, above + now - early
     return below, above
 
 
-def _traced(frame: pd.DataFrame, until_ns: int | None) -> int:
+def _traced(calls: Calls, until_ns: int | None) -> int:
     """Pages of all calls, or of those that had returned at a moment."""
-    pages = known_pages(frame)
-    return int(pages.sum() if until_ns is None else pages[frame["end_ns"] <= until_ns].sum())
+    pages = known_pages(calls)
+    return int(pages.sum() if until_ns is None else pages[calls["end_ns"] <= until_ns].sum())
 
 
 def _in_flight(trace: Trace, kind: str) -> bool:
     """Whether a call of this kind was under way when the probes attached or detached."""
-    frame = trace.events(kind)
-    return bool(frame["open"].any() or trace.marked(frame, "flags", "flags", "partial").any())
+    calls = trace.calls(kind)
+    return bool(calls["open"].any() or trace.marked(calls, "flags", "flags", "partial").any())
 
 
 def _blurred(trace: Trace, kind: str) -> bool:

@@ -46,7 +46,7 @@ def _recording(trace: Trace) -> Result:
         "truncated": recording.trailer is None,
         "missing_blocks": recording.missing_blocks,
         "damaged_bytes": sum(damage.length for damage in recording.damage),
-        "events": len(trace.records),
+        "events": len(trace.all_events),
         "open_calls": trace.trailer.get("open_calls"),
         "command": trace.trailer.get("command"),
         "recorder": trace.trailer.get("recorder"),
@@ -77,7 +77,7 @@ def _seams(trace: Trace) -> list[dict[str, Any]]:
                 "seam": name,
                 **_rung(seam),
                 "offered": not why.startswith(NOT_OFFERED),
-                "events": len(trace.events(name)) if trace.number("kinds", name) else None,
+                "events": len(trace.calls(name)) if trace.number("kinds", name) else None,
                 "later": _otherwise(trace, name),
                 **section(counters, name),
             }

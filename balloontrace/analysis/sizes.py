@@ -99,13 +99,19 @@ def _base(
 
 def _moves(trace: Trace) -> Moves:
     """All fills and leaks."""
-    fills, leaks = trace.events("fill"), trace.events("leak")
-    time_ns = np.concatenate([fills["end_ns"], leaks["end_ns"]])
-    change = np.concatenate([known_pages(fills), -known_pages(leaks)])
-    reclaim = np.concatenate([np.zeros(len(fills), dtype=bool), by_reclaim(trace, leaks)])
-    # Records stand in order of return, which settles what ended in the same nanosecond.
-    order = np.lexsort((np.concatenate([fills["record"], leaks["record"]]), time_ns))
-    return time_ns[order], change[order], reclaim[order]
+    fills, leaks = trace.calls("fill"), trace.calls("leak")
+    is_fill = trace.all_events.is_first(*(trace.number("kinds", kind) for kind in ("fill", "leak")))
+    time_ns, change = np.empty((2, len(is_fill)), dtype=np.int64)
+    time_ns[is_fill], time_ns[~is_fill] = fills["end_ns"], leaks["end_ns"]
+    change[is_fill], change[~is_fill] = known_pages(fills), -known_pages(leaks)
+    reclaim = np.zeros(len(is_fill), dtype=bool)
+    reclaim[~is_fill] = by_reclaim(trace, leaks)
+    # They stand in order of return, which is nearly that of time, and settles what ended in the
+    # same nanosecond.
+    if (time_ns[1:] < time_ns[:-1]).any():
+        order = np.argsort(time_ns, kind="stable")
+        time_ns, change, reclaim = time_ns[order], change[order], reclaim[order]
+    return time_ns, change, reclaim
 
 
 def _base_from_vmstat(
@@ -127,8 +133,8 @@ def _base_from_vmstat(
 def _partial(trace: Trace, span_ns: tuple[int, int]) -> bool:
     """Whether a call of this span was under way when its probes were attached."""
     for kind in ("fill", "leak"):
-        frame = trace.events(kind)
-        ends = frame["end_ns"][trace.marked(frame, "flags", "flags", "partial")]
+        calls = trace.calls(kind)
+        ends = calls["end_ns"][trace.marked(calls, "flags", "flags", "partial")]
         if ((ends > span_ns[0]) & (ends <= span_ns[1])).any():
             return True
     return False

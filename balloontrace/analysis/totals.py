@@ -20,7 +20,7 @@ def traced_pages(trace: Trace, kind: str) -> int | None:
         return None
     # One call of `migrate` moves one page of the kernel, the others count balloon pages.
     unit = trace.pages_per_page if kind == "migrate" else 1
-    return int(known_pages(trace.events(kind)).sum()) * unit
+    return int(known_pages(trace.calls(kind)).sum()) * unit
 
 
 class Totals(Analysis):

@@ -6,6 +6,7 @@ so a recording of another version stays readable as long as it has the fields us
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -14,34 +15,31 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from balloontrace.analysis.columns import INTEGERS, Calls, Events
+from balloontrace.analysis.columns import Bools as Bools
+from balloontrace.analysis.columns import Ints as Ints
 from balloontrace.errors import UserError
-from balloontrace.events import BALLOON_PAGE_BYTES, OPEN_DURATION, UNKNOWN_PAGES
+from balloontrace.events import BALLOON_PAGE_BYTES, UNKNOWN_PAGES
 from balloontrace.recording import Recording, read_recording
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
-_INTEGERS = (
-    *("start_ns", "duration_ns", "asked", "done", "tid", "pid"),
-    *("kind", "within", "queue", "flags"),
-)
-"""Integer fields an analysis may read; `comm` is the only other one."""
+Columns = Calls | pd.DataFrame
+"""Events of one kind: either way, `columns[name]` is one value per event."""
 
 
 @dataclass
 class Trace:
     """One recording, ready for the analyses.
 
-    recording: what could be read of the file; records: all events, in order of return;
+    recording: what could be read of the file, but for its events; all_events: these, by kind;
     begin_ns, end_ns: CLOCK_MONOTONIC, from probes attached (or the first event, which can come
     before the recorder said so) to the recording's end (without a trailer: the last timestamp).
     """
 
     recording: Recording
-    records: npt.NDArray[np.void]
+    all_events: Events
     begin_ns: int
     end_ns: int
-    _frames: dict[str, pd.DataFrame] = field(default_factory=dict)
+    _calls: dict[str, Calls] = field(default_factory=dict)
 
     @property
     def header(self) -> dict[str, Any]:
@@ -97,10 +95,21 @@ class Trace:
         return self.header if section(self.header, "seams") else self.attachments[-1]
 
     @cached_property
-    def starts_ns(self) -> Ints:
-        """When each event of the recording began, in order of time."""
-        # Nearly in order already, which a stable sort makes use of.
-        return np.sort(self.records["start_ns"].astype(np.int64), kind="stable")
+    def records(self) -> npt.NDArray[np.void]:
+        """All events as they stand in the file, in order of return: every field, for exports.
+
+        They are read once more, and take 64 bytes each.
+        """
+        joined, layout = bytearray(), _layout(self.recording)
+
+        def add(_: Recording, block: bytes) -> None:
+            joined.extend(block[: len(block) - len(block) % layout.itemsize])
+
+        for block in self.recording.events:
+            add(self.recording, block)
+        if not self.recording.events:
+            read_recording(self.recording.path, add)
+        return np.frombuffer(joined, dtype=layout)
 
     @property
     def pages_per_page(self) -> int:
@@ -120,40 +129,51 @@ class Trace:
         seam = self.seams.get(kind)
         if isinstance(seam, dict):
             return seam.get("rung") is not None
-        return len(self.events(kind)) > 0
+        return len(self.calls(kind)) > 0
 
     def number(self, table: str, name: str) -> int:
         """The number of `name` in the header's `kinds`, `within`, `queues` or `flags`; 0: none."""
         return int(section(self.header, table).get(name) or 0)
 
-    def marked(self, frame: pd.DataFrame, column: str, table: str, *names: str) -> Bools:
-        """Which rows of `frame` have any of these bits in `column` (`within` or `flags`)."""
+    def marked(self, columns: Columns, column: str, table: str, *names: str) -> Bools:
+        """Which events have any of these bits in `column` (`within` or `flags`)."""
         mask = sum(self.number(table, name) for name in names)
-        marked: Bools = (frame[column].to_numpy() & mask) != 0
+        marked: Bools = (np.asarray(columns[column]) & mask) != 0
         return marked
 
-    def events(self, kind: str) -> pd.DataFrame:
+    def calls(self, kind: str) -> Calls:
+        """All events of one kind, in order of return, as arrays: only what is asked for is
+        computed, which counts for kinds of which there are millions."""
+        if kind not in self._calls:
+            number = self.number("kinds", kind)
+            self._calls[kind] = self.all_events.of_kind(number, self.end_ns)
+        return self._calls[kind]
+
+    def events(self, kind: str, *columns: str) -> pd.DataFrame:
         """All events of one kind, in order of return; no rows if there are none.
+
+        columns: only these, which is cheaper than all.
 
         Columns: record (place in the file), start_ns, end_ns, duration_ns (int64; a call still
         open at the end lasts until the end), open (bool), asked, done (int64, UNKNOWN_PAGES if not
         visible), tid, pid, within, queue, flags.
         """
-        if kind not in self._frames:
-            rows = np.flatnonzero(self.records["kind"] == self.number("kinds", kind))
-            self._frames[kind] = _frame(self.records[rows], rows, self.end_ns)
-        return self._frames[kind]
+        return self.calls(kind).frame(*columns)
 
     def names(self, kind: str) -> tuple[Ints, list[str]]:
         """Task names of the events of one kind: for each event an index in the list of names.
 
         Names are as hostile as the guest: bytes that are not UTF-8 stand as surrogates.
         """
-        return _names(self.records["comm"][self.events(kind)["record"].to_numpy()])
+        return self.calls(kind).names()
+
+    def names_of(self, frame: pd.DataFrame) -> tuple[Ints, list[str]]:
+        """Task names of the events of any frame that has their `record`, as in `names`."""
+        return self.all_events.names_at(frame["record"].to_numpy())
 
     def unknown_pages(self, kind: str) -> int:
         """Calls of this kind whose `done` the seam's rung could not see."""
-        return int((self.events(kind)["done"] == UNKNOWN_PAGES).sum())
+        return int((self.calls(kind)["done"] == UNKNOWN_PAGES).sum())
 
 
 def section(content: dict[str, Any], key: str) -> dict[str, Any]:
@@ -162,11 +182,11 @@ def section(content: dict[str, Any], key: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def known_pages(frame: pd.DataFrame) -> Ints:
-    """`done` of each call in pages, 0 where the rung could not see it."""
-    done = frame["done"].to_numpy()
-    known: Ints = np.where(done == UNKNOWN_PAGES, 0, done)
-    return known
+def known_pages(columns: Columns) -> Ints:
+    """`done` of each call in pages, 0 where the rung could not see it. Not to be changed."""
+    done: Ints = np.asarray(columns["done"])
+    unknown = done == UNKNOWN_PAGES
+    return np.where(unknown, 0, done) if unknown.any() else done
 
 
 def read_trace(path: str) -> Trace:
@@ -174,22 +194,52 @@ def read_trace(path: str) -> Trace:
 
     Raises UserError if it cannot be read or lacks what every analysis needs.
     """
-    return trace_of(read_recording(path))
+    if not os.path.isfile(path):
+        return trace_of(read_recording(path))  # a pipe cannot be read again
+    blocks = _Blocks()
+    recording = read_recording(path, blocks.take)
+    return _trace(recording, blocks.finish(recording))
 
 
 def trace_of(recording: Recording) -> Trace:
     """The trace of a recording; UserError if its header does not describe its events."""
-    records = _records(recording)
-    begin_ns, end_ns = _span(recording, records)
-    return Trace(recording, records, begin_ns, end_ns)
+    blocks = _Blocks()
+    for block in recording.events:
+        blocks.take(recording, block)
+    return _trace(recording, blocks.finish(recording))
 
 
-def _records(recording: Recording) -> npt.NDArray[np.void]:
-    """All events as one structured array; a torn event at the end of a block is passed over."""
-    layout = _layout(recording)
-    size = layout.itemsize
-    whole = [block[: len(block) - len(block) % size] for block in recording.events]
-    return np.frombuffer(b"".join(whole), dtype=layout)
+class _Blocks:
+    """Turns event blocks into Events while they are read, as soon as the header says how."""
+
+    def __init__(self) -> None:
+        self._early: list[bytes] = []
+        self._events: Events | None = None
+
+    def take(self, recording: Recording, block: bytes) -> None:
+        """The next event block of this recording, of which the header may not be read yet."""
+        if self._events is None and not recording.header:
+            self._early.append(block)
+        else:
+            self._ready(recording).add(block, recording.share_read)
+
+    def finish(self, recording: Recording) -> Events:
+        """All events of the recording, which has been read."""
+        events = self._ready(recording)
+        events.finish()
+        return events
+
+    def _ready(self, recording: Recording) -> Events:
+        if self._events is None:
+            self._events = Events(_layout(recording))
+            for block in self._early:
+                self._events.add(block, recording.share_read)
+        return self._events
+
+
+def _trace(recording: Recording, events: Events) -> Trace:
+    begin_ns, end_ns = _span(recording, events)
+    return Trace(recording, events, begin_ns, end_ns)
 
 
 def _layout(recording: Recording) -> np.dtype[np.void]:
@@ -202,7 +252,7 @@ def _layout(recording: Recording) -> np.dtype[np.void]:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{recording.path} does not describe its events: {error}") from None
-    wanted = dict.fromkeys(_INTEGERS, "u") | {"comm": "S"}
+    wanted = dict.fromkeys(INTEGERS, "u") | {"comm": "S"}
     for name, numpy_kind in wanted.items():
         if name not in (layout.names or ()) or layout[name].kind != numpy_kind:
             raise UserError(
@@ -212,13 +262,10 @@ def _layout(recording: Recording) -> np.dtype[np.void]:
     return layout
 
 
-def _span(recording: Recording, records: npt.NDArray[np.void]) -> tuple[int, int]:
+def _span(recording: Recording, events: Events) -> tuple[int, int]:
     """First and last nanosecond of the recording."""
-    returned = records["duration_ns"] != OPEN_DURATION
-    ends = records["start_ns"] + np.where(returned, records["duration_ns"], 0)
     seen = [int(sample["t_ns"]) for sample in recording.samples if "t_ns" in sample]
-    if len(records):
-        seen += [int(records["start_ns"].min()), int(ends.max())]
+    seen += [at for at in (events.first_ns, events.last_ns) if at is not None]
     attached = recording.header.get("attached_ns")
     if attached is not None:
         seen.append(int(attached))
@@ -226,41 +273,3 @@ def _span(recording: Recording, records: npt.NDArray[np.void]) -> tuple[int, int
     ended = (recording.trailer or {}).get("ended_ns")
     end = int(ended) if ended is not None else max(seen, default=begin)
     return begin, max(begin, end)
-
-
-def _frame(records: npt.NDArray[np.void], rows: npt.NDArray[np.intp], end_ns: int) -> pd.DataFrame:
-    """The columns of Trace.events for these records."""
-    is_open = records["duration_ns"] == OPEN_DURATION
-    start = records["start_ns"].astype(np.int64)
-    until_end = np.maximum(end_ns - start, 0)
-    duration = np.where(is_open, until_end, records["duration_ns"].astype(np.int64))
-    columns: dict[str, Any] = {
-        "record": rows,
-        "start_ns": start,
-        "end_ns": start + duration,
-        "duration_ns": duration,
-        "open": is_open,
-        "asked": records["asked"].astype(np.int64),
-        "done": records["done"].astype(np.int64),
-    }
-    columns |= {name: records[name].copy() for name in ("tid", "pid", "within", "queue", "flags")}
-    return pd.DataFrame(columns)
-
-
-def _names(comm: npt.NDArray[np.bytes_]) -> tuple[Ints, list[str]]:
-    """For each name its index in the list of different ones: millions of events, few names.
-
-    Hashing the bytes as integers is some thirty times as fast as making Python objects of them.
-    """
-    width = -(-comm.dtype.itemsize // 8)
-    words = comm.astype(f"S{8 * width}").view(np.uint64).reshape(len(comm), width)
-    codes = np.zeros(len(comm), dtype=np.int64)
-    for word in words.T:
-        word_codes, values = pd.factorize(word)
-        codes = pd.factorize(codes * len(values) + word_codes)[0].astype(np.int64)
-    _, first = np.unique(codes, return_index=True)
-    # What stands behind the first NUL is left over from a longer name.
-    names = [bytes(name).split(b"\0")[0].decode("utf-8", "surrogateescape") for name in comm[first]]
-    place = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    places = np.array([place[name] for name in names], dtype=np.int64)
-    return places[codes], list(place)

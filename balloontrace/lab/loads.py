@@ -20,15 +20,15 @@ MEMORY_BYTES = 1 << 30
 MIB_PAGES = 256
 SETTLE_S = 60.0
 _POLL_S = 0.05
-_REST_S = 1.0
+_REST_S = 3.0  # an emulated guest on a busy host may gain nothing for a second, with memory left
 
 HOLD_ON = "import ctypes, mmap; ctypes.CDLL(None).mlockall(1)"  # MCL_CURRENT
 """Python that keeps its own program in memory. Where memory runs out, reclaim would evict that and
 read it again, over and over: on 5.10 and 7.2 a guest crawls for minutes like that."""
 
 _PRIVATE = "mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS"
-"""Shared memory cannot be taken from a victim of the OOM killer before the victim has ended, and the
-killer may lose patience and choose another."""
+"""Shared memory cannot be taken from a victim of the OOM killer before the victim has ended, and
+the killer may lose patience and choose another."""
 
 HOG = (
     f"{HOLD_ON}; size = {{mib}} << 20; hog = mmap.mmap(-1, size, {_PRIVATE}); "

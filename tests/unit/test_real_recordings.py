@@ -69,6 +69,19 @@ def test_report_of(
     assert found["episodes"][0]["amplification"] == 1.0
 
 
+def test_an_arm64_guest_is_as_exact_as_any_other() -> None:
+    # The balloon went to 25,863, 10,240, 150,000 and 0 pages; QMP and /proc/vmstat said the same.
+    found = report("6.1-arm64")
+    assert found["guest"]["machine"] == "aarch64"
+    moved = found["totals"]["inflated_pages"], found["totals"]["deflated_pages"]
+    assert moved == (25_863 + 150_000 - 10_240, 165_623)
+    assert (found["reconciliation"]["agrees"], found["reconciliation"]["exact"]) == (True, True)
+    assert [row["target_pages"] for row in found["episodes"]] == [25_863, 10_240, 150_000, 0]
+    assert {row["outcome"] for row in found["episodes"]} == {"reached"}
+    lesser = {row["seam"]: row["loses"] for row in found["seams"] if row["loses"]}
+    assert lesser == {}
+
+
 def test_what_moved_while_the_driver_was_away() -> None:
     # Unbound and bound again, then unloaded and loaded: 5,000 pages went in before it was traced.
     found = report("6.1-driver-reloaded")

@@ -1,0 +1,146 @@
+"""`make bench-report`: what a report of a long recording costs, beside DuckDB over the same events.
+
+Builds recordings of 1, 3 and 10 million events from a real one (bench/long_recording.py) in a
+temporary directory, and runs `balloontrace report --json` and DuckDB's answers to the same
+questions (bench/ask_duckdb.py) on each, in turns, each time in a fresh process. Prints a table and
+the budgets; exits with 1 if one is missed or the two do not agree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+MILLIONS = (1, 3, 10)
+ROUNDS = 3
+
+CPU_BUDGET_S = 4.0
+MEMORY_BUDGET = 1 << 30
+"""Of the report of the longest recording."""
+
+LINEAR = 1.5
+"""The CPU time of a further million events may grow by this factor from the shortest two recordings
+to the longest two: under load, page faults make it vary by a third."""
+
+
+class Cost(NamedTuple):
+    """What one process took: seconds of CPU (user and system) and of wall clock, peak memory."""
+
+    cpu_s: float
+    wall_s: float
+    peak_bytes: int
+
+
+# This process stays small: the peak memory of a child is no less than its parent's was.
+def run(arguments: list[str]) -> tuple[Cost, dict[str, Any]]:
+    """Run a Python module; what it cost, and the JSON it printed."""
+    began = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-m", *arguments], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    said = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{' '.join(arguments)} failed")
+    cost = Cost(usage.ru_utime + usage.ru_stime, time.monotonic() - began, usage.ru_maxrss * 1024)
+    return cost, json.loads(said)
+
+
+def median(costs: list[Cost]) -> Cost:
+    """The median of each figure."""
+    return Cost(*(statistics.median(figures) for figures in zip(*costs, strict=True)))
+
+
+def differing(reported: Any, asked: Any, path: str = "") -> list[str]:
+    """Where what was asked of DuckDB is not what the report says."""
+    if isinstance(asked, dict):
+        return [d for key in asked for d in differing(reported[key], asked[key], f"{path}/{key}")]
+    if isinstance(asked, list):
+        if len(reported) != len(asked):
+            return [f"{path}: {len(reported)} and {len(asked)} rows"]
+        pairs = enumerate(zip(reported, asked, strict=True))
+        return [d for i, (one, other) in pairs for d in differing(one, other, f"{path}/{i}")]
+    return [] if reported == asked else [f"{path}: {reported} and {asked}"]
+
+
+def measure(millions: int, directory: Path) -> tuple[Cost, Cost]:
+    """The cost of the report, and of DuckDB's answers, of a recording of so many events."""
+    recording, parquet = directory / f"{millions}.btrace", directory / f"{millions}.parquet"
+    events = millions * 1_000_000
+    print(f"building a recording of {events:,} events", file=sys.stderr, flush=True)
+    make = [sys.executable, "-m", "bench.long_recording", str(events)]
+    subprocess.run([*make, str(recording), str(parquet)], check=True)
+    ours, theirs = [], []
+    for _ in range(ROUNDS):
+        cost, reported = run(["balloontrace", "report", "--json", str(recording)])
+        ours.append(cost)
+        cost, asked = run(["bench.ask_duckdb", str(parquet)])
+        theirs.append(cost)
+    if reported["events"] != events or not reported["reconciliation"]["exact"]:
+        sys.exit("the recording that was built is not a sensible one")
+    if different := differing(reported, asked):
+        sys.exit("the report and DuckDB do not agree:\n" + "\n".join(different))
+    return median(ours), median(theirs)
+
+
+def budget(what: str, holds: bool) -> bool:
+    """Print one budget line."""
+    print(f"- {'holds' if holds else 'MISSED'}: {what}")
+    return holds
+
+
+def slope(costs: dict[int, Cost], first: int, second: int) -> float:
+    """Seconds of CPU per million events from one length to another."""
+    return (costs[second].cpu_s - costs[first].cpu_s) / (second - first)
+
+
+def main() -> int:
+    """Print the table and all budgets; 1 if one is missed."""
+    ours: dict[int, Cost] = {}
+    theirs: dict[int, Cost] = {}
+    with TemporaryDirectory() as directory:
+        for millions in MILLIONS:
+            ours[millions], theirs[millions] = measure(millions, Path(directory))
+    tools = ", ".join(f"{name} {version(name)}" for name in ("numpy", "pandas", "duckdb"))
+    print(f"{os.cpu_count()} CPUs, Linux {platform.release()}, Python {platform.python_version()},")
+    print(f"{tools}; median of {ROUNDS} runs each; CPU is user and system time\n")
+    print("| events | report: CPU | wall | peak memory | DuckDB: CPU | wall | peak memory |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
+    for millions in MILLIONS:
+        cells = [
+            cell
+            for cost in (ours[millions], theirs[millions])
+            for cell in (
+                f"{cost.cpu_s:.2f} s",
+                f"{cost.wall_s:.1f} s",
+                f"{cost.peak_bytes / 2**20:,.0f} MiB",
+            )
+        ]
+        print(f"| {millions} M | {' | '.join(cells)} |")
+    print()
+    most = MILLIONS[-1]
+    longest = ours[most]
+    begin, end = slope(ours, *MILLIONS[:2]), slope(ours, *MILLIONS[-2:])
+    results = [
+        budget(f"{most} M events in {CPU_BUDGET_S:.0f} s of CPU", longest.cpu_s <= CPU_BUDGET_S),
+        budget(f"{most} M events in 1 GiB", longest.peak_bytes <= MEMORY_BUDGET),
+        budget(f"{most} M events not slower than DuckDB", longest.cpu_s <= theirs[most].cpu_s),
+        budget(
+            f"linear: a further million takes {begin:.2f} s of CPU at first, {end:.2f} s at last",
+            end <= LINEAR * begin,
+        ),
+    ]
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
