@@ -147,9 +147,9 @@ def _targets(trace: Trace, cut: Bins) -> Rows:
 
 def _flow(trace: Trace, cut: Bins) -> tuple[Rows, list[str]]:
     """Pages in and out per bin, at the end of each call; and the causes that occur."""
-    fills, leaks = trace.events("fill"), trace.events("leak")
-    columns = {"in": cut.sums(fills["end_ns"].to_numpy(), known_pages(fills))}
-    codes, ends, pages = cause_codes(trace, leaks), leaks["end_ns"].to_numpy(), known_pages(leaks)
+    fills, leaks = trace.calls("fill"), trace.calls("leak")
+    columns = {"in": cut.sums(fills["end_ns"], known_pages(fills))}
+    codes, ends, pages = cause_codes(trace, leaks), leaks["end_ns"], known_pages(leaks)
     for code in np.unique(codes[pages > 0]).tolist():
         mine = codes == code
         columns[CAUSE_NAMES[code]] = cut.sums(ends[mine], pages[mine])

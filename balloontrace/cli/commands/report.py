@@ -27,16 +27,17 @@ def command(
     """Say what the balloon did in a recording, who did it, and whether the numbers are whole."""
     dependencies.require("report")
     drawing = pictures.check(html, svg)
-    from balloontrace.analysis.picture import picture
     from balloontrace.analysis.render.json import report_json
-    from balloontrace.analysis.render.page import wants_colour
-    from balloontrace.analysis.render.text import report_text
-    from balloontrace.analysis.render.timeline_text import wants_blocks
     from balloontrace.analysis.report import build
 
     if as_json and not drawing:
         output.result(report_json(build(str(file))))
         return
+    from balloontrace.analysis.picture import picture
+    from balloontrace.analysis.render.page import wants_colour
+    from balloontrace.analysis.render.text import report_text
+    from balloontrace.analysis.render.timeline_text import wants_blocks
+
     pictured = picture(str(file))
     if drawing:
         from balloontrace.analysis.render.figure import figure
