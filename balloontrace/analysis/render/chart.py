@@ -209,6 +209,7 @@ class _Builder:
         tool = HoverTool(renderers=[strips], tooltips=f'<div style="{grid}">{cells}</div>')
         tool.point_policy = "follow_mouse"
         tool.attachment = "horizontal"
+        tool.limit = 1
         plot.add_tools(tool)
 
 
@@ -224,7 +225,8 @@ def chart(scenes: list[Scene]) -> Chart:
     for draw in (_size, _flow, _lanes, _psi, _memory):
         for scene in scenes:
             plot = draw(builder, scene)
-            builder.hover(plot, scene, sources[scene.side])
+            if draw is not _lanes:  # its marks speak for themselves
+                builder.hover(plot, scene, sources[scene.side])
     for plot in builder.figures[:-1]:
         plot.xaxis.axis_label = None
     return _finish(builder)
@@ -324,7 +326,7 @@ def _lanes(builder: _Builder, scene: Scene) -> Any:
             )
             for attribute in ("fill_color", "line_color"):
                 builder.paint(drawn.glyph, attribute, style)
-            plot.add_tools(HoverTool(renderers=[drawn], tooltips="@said", attachment="vertical"))
+            plot.add_tools(HoverTool(renderers=[drawn], tooltips="@said", limit=3))
     said = plot.text(
         x=[0] * len(lanes),
         y=list(range(len(lanes))),
