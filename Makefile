@@ -5,7 +5,7 @@ VENV = .venv/bin
 # Where `make demo` leaves the recordings.
 DEMO = demo
 
-.PHONY: setup demo test lint bench-footprint bench-report docs support clean
+.PHONY: setup demo test lint bench-footprint bench-report check-perfetto docs support clean
 
 setup:
 	@tools/setup
@@ -27,6 +27,10 @@ bench-footprint: setup
 
 bench-report: setup
 	@$(VENV)/python -m bench.report
+
+# Loads Perfetto exports into Perfetto's own trace processor. Needs node and npm.
+check-perfetto: setup
+	@$(VENV)/python -m bench.trace_processor
 
 docs: setup
 	@$(VENV)/python -c 'from balloontrace import events; print(events.markdown(), end="")' \

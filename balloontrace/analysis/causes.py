@@ -50,7 +50,7 @@ class Causes(Analysis):
 
     def run(self, trace: Trace) -> Result:
         """One row per cause and actor, most pages first; busy_s in seconds of wall clock."""
-        leaks = trace.events("leak", "duration_ns", "done", "tid", "pid", "within")
+        leaks = trace.events("leak", "start_ns", "duration_ns", "done", "tid", "pid", "within")
         causes = cause_codes(trace, leaks)
         actors = _actor_codes(trace, leaks, causes)
         # Only a task is told apart by its name: a kernel worker's name changes from call to call.
@@ -63,19 +63,36 @@ def _actor_codes(
     trace: Trace, leaks: pd.DataFrame, causes: npt.NDArray[np.int8]
 ) -> npt.NDArray[np.int64]:
     """Who made each leak: an index in ACTORS, or len(ACTORS) for any other task."""
-    tasks = section(trace.header, "tasks")
     shrinker = causes == CAUSE_NAMES.index("shrinker")
-    kswapd = leaks["tid"].isin(tasks.get("kswapd") or []).to_numpy()
     conditions = {
         "worker": causes == CAUSE_NAMES.index("host"),
-        "kswapd": shrinker & kswapd,
+        "kswapd": shrinker & by_kswapd(trace, leaks),
         "inflation": shrinker & trace.marked(leaks, "within", "within", "worker"),
-        "recorder": leaks["pid"].isin([tasks.get("recorder"), tasks.get("netlink")]).to_numpy(),
+        "recorder": by_recorder(trace, leaks),
     }
     codes: npt.NDArray[np.int64] = np.select(
         [conditions[actor] for actor in ACTORS], list(range(len(ACTORS))), default=len(ACTORS)
     )
     return codes
+
+
+def by_kswapd(trace: Trace, calls: pd.DataFrame) -> Bools:
+    """Which calls a kswapd made."""
+    kswapd: Bools = calls["tid"].isin(section(trace.header, "tasks").get("kswapd") or []).to_numpy()
+    return kswapd
+
+
+def by_recorder(trace: Trace, calls: pd.DataFrame) -> Bools:
+    """Which calls the tracer's own processes made: the recorder, its netlink process, and those
+    that attached the probes, each of which was gone when the recorder told of it."""
+    tasks = section(trace.header, "tasks")
+    own: Bools = calls["pid"].isin([tasks.get("recorder"), tasks.get("netlink")]).to_numpy()
+    loaders = [(tasks.get("loader"), trace.header.get("attached_ns"))]
+    loaders += [(change.get("loader"), change["t_ns"]) for change in trace.driver_changes]
+    for pid, gone_ns in loaders:
+        if pid is not None and gone_ns is not None:
+            own = own | ((calls["pid"] == pid) & (calls["start_ns"] <= gone_ns)).to_numpy()
+    return own
 
 
 def _rows(

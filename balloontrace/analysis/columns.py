@@ -236,6 +236,12 @@ class Calls:
         """These columns, by default all, as a data frame, which shares the arrays."""
         return pd.DataFrame({name: self[name] for name in names or COLUMNS}, copy=False)
 
+    def picked(self, which: Bools, *names: str) -> pd.DataFrame:
+        """These columns of some of the calls, as a data frame of its own; nothing else is kept."""
+        kept = self._arrays
+        columns = {name: kept[name] if name in kept else self._array(name) for name in names}
+        return pd.DataFrame({name: columns[name][which] for name in names}, copy=False)
+
     def names(self) -> tuple[Ints, list[str]]:
         """For each event an index in the list of task names (see Trace.names)."""
         codes, names = _names(self._fields.run_tasks["comm"].values)

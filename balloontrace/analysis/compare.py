@@ -1,12 +1,19 @@
-"""Two recordings side by side: the table of the founding experiment (metrics.md)."""
+"""Recordings of two kinds side by side: the table of the founding experiment (metrics.md).
+
+A side is one run or several of the same experiment. Of several it shows medians, with intervals as
+medians.py defines them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
+from balloontrace.analysis import medians
 from balloontrace.analysis.base import Result
+from balloontrace.analysis.medians import Interval, Value
 from balloontrace.analysis.report import Report
 
 
@@ -68,30 +75,83 @@ MEASURES = (
 """The two counters are the traced totals of the whole recording under the names /proc/vmstat gives
 them; all else is of the main inflation."""
 
+Runs = Sequence[Report]
 
-def compare(before: Report, after: Report) -> Result:
+
+def compare(before: Report | Runs, after: Report | Runs) -> Result:
     """Table `rows`: name, title, unit, before, after, ratio = before / after (None if undefined).
 
-    before_at_least, after_at_least: the value is a lower bound.
-    Table `sides`: for each recording what must be known to trust its column.
+    before, after: the value of the only run, or the median of several; of words, the one that all
+    runs share, else None. before_at_least, after_at_least: it is a lower bound. *_values: the value
+    of each run, None where there is none. *_interval, ratio_interval: low, high, confidence; None
+    if there are too few runs.
+    Table `sides`: for each side what must be known to trust its column, `runs` each by itself.
+    Scalars: the confidence asked for, and how many runs a side must have for each interval.
     """
-    rows = []
-    for measure in MEASURES:
-        values = measure.of(before), measure.of(after)
-        rows.append(
-            {
-                "name": measure.name,
-                "title": measure.title,
-                "unit": measure.unit,
-                "before": values[0],
-                "after": values[1],
-                "ratio": ratio(*values) if measure.unit else None,
-                "before_at_least": measure.at_least and not _reached(before),
-                "after_at_least": measure.at_least and not _reached(after),
-            }
-        )
-    sides = [_side("before", before), _side("after", after)]
-    return Result("compare", tables={"rows": rows, "sides": sides})
+    sides = {
+        name: [runs] if isinstance(runs, Report) else list(runs)
+        for name, runs in (("before", before), ("after", after))
+    }
+    return Result(
+        "compare",
+        {
+            "confidence": medians.CONFIDENCE,
+            "runs_for_interval": medians.runs_needed(medians.CONFIDENCE),
+            "runs_for_ratio_interval": medians.runs_needed(math.sqrt(medians.CONFIDENCE)),
+        },
+        {
+            "rows": [_row(measure, sides["before"], sides["after"]) for measure in MEASURES],
+            "sides": [_side(name, runs) for name, runs in sides.items()],
+        },
+    )
+
+
+def _row(measure: Measure, before: Runs, after: Runs) -> dict[str, Any]:
+    """One measure of all runs."""
+    row: dict[str, Any] = {"name": measure.name, "title": measure.title, "unit": measure.unit}
+    known = {}
+    for side, runs in (("before", before), ("after", after)):
+        values = [_value(measure, report) for report in runs]
+        known[side] = [value for value in values if value is not None]
+        one = _one(measure, values, known[side])
+        row |= {
+            side: one.value if one else None,
+            f"{side}_at_least": bool(one and one.at_least),
+            f"{side}_values": [asdict(value) if value else None for value in values],
+            f"{side}_interval": None,
+        }
+    row |= {"ratio": None, "ratio_interval": None}
+    if measure.unit:
+        row |= {
+            "ratio": ratio(row["before"], row["after"]),
+            "before_interval": _content(medians.median_interval(known["before"])),
+            "after_interval": _content(medians.median_interval(known["after"])),
+            "ratio_interval": _content(medians.ratio_interval(known["before"], known["after"])),
+        }
+    return row
+
+
+def _value(measure: Measure, report: Report) -> Value | None:
+    """The measure of one run; None if it has none. Of words, the value is a string."""
+    value = measure.of(report)
+    if value is None:
+        return None
+    return Value(value, measure.at_least and not _reached(report))
+
+
+def _one(measure: Measure, values: list[Value | None], known: list[Value]) -> Value | None:
+    """What stands for a side."""
+    if len(values) == 1:
+        return values[0]
+    if not known:
+        return None
+    if measure.unit:
+        return medians.median(known)
+    return known[0] if all(value == known[0] for value in values) else None
+
+
+def _content(interval: Interval | None) -> dict[str, Any] | None:
+    return None if interval is None else asdict(interval)
 
 
 def ratio(before: float | None, after: float | None) -> float | None:
@@ -99,13 +159,43 @@ def ratio(before: float | None, after: float | None) -> float | None:
     return None if before is None or not after else before / after
 
 
-def _side(name: str, report: Report) -> dict[str, Any]:
-    """Which recording a column is from, and whether its numbers can be trusted."""
+FACTS = ("kernel", "cpus", "memory_bytes", "driver_behaviour", "inflation_target_pages")
+"""What the runs of a side have in common if they are of one experiment."""
+
+OF_ONE_RUN = ("path", "duration_s", "reconciliation")
+"""What only a side with one run has as a whole."""
+
+
+def _side(name: str, reports: Runs) -> dict[str, Any]:
+    """A column: each run, and what is so of all of them. A fact that differs is None, and named in
+    `differs`."""
+    runs = [_run(report) for report in reports]
+    lost = [run["lost_events"] for run in runs]
+    agrees = [run["agrees"] for run in runs]
+    findings = [finding for run in runs for finding in run["findings"]]
+    return {
+        "side": name,
+        **{key: runs[0][key] if len(runs) == 1 else None for key in OF_ONE_RUN},
+        "complete": all(run["complete"] for run in runs),
+        "lost_events": None if None in lost else sum(lost),
+        **{key: _common(runs, key) for key in FACTS},
+        "differs": [key for key in FACTS if any(run[key] != runs[0][key] for run in runs)],
+        "agrees": False if False in agrees else None if None in agrees else True,
+        "findings": list(dict.fromkeys(findings)),
+        "runs": runs,
+    }
+
+
+def _common(runs: list[dict[str, Any]], key: str) -> Any:
+    return runs[0][key] if all(run[key] == runs[0][key] for run in runs) else None
+
+
+def _run(report: Report) -> dict[str, Any]:
+    """Which recording, and whether its numbers can be trusted."""
     guest, recording = report.results["guest"].scalars, report.recording.scalars
     reconciliation = report.results["reconciliation"].scalars
     episode = main_inflation(report)
     return {
-        "side": name,
         **{key: recording[key] for key in ("path", "duration_s", "complete", "lost_events")},
         **{key: guest[key] for key in ("kernel", "cpus", "memory_bytes", "driver_behaviour")},
         "agrees": reconciliation["agrees"],

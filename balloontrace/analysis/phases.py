@@ -8,8 +8,17 @@ import numpy as np
 import pandas as pd
 
 from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.calls import COLUMNS
 from balloontrace.analysis.columns import Calls
 from balloontrace.analysis.trace import Bools, Columns, Trace, known_pages
+from balloontrace.events import BALLOON_PAGE_BYTES
+
+FILL_PARTS = {"sleep": "sleeps", "reclaim": "reclaims", "compact": "compactions"}
+"""Kinds of call that are a phase of a fill, besides its waits for the host -> how many there were,
+in its result."""
+
+_ACKS = {"fill": ("worker", "inflate"), "leak": ("leak", "deflate")}
+"""Call -> what its acks are made within, and their virtqueue."""
 
 
 class Phases(Analysis):
@@ -24,13 +33,16 @@ class Phases(Analysis):
     optional = ("fill", "leak", "ack", "sleep", "reclaim", "compact", "kswapd_wake")
 
     def run(self, trace: Trace) -> Result:
-        """For fill and leak: calls, pages, seconds of wall clock; None if not recorded."""
+        """For fill and leak: calls, pages, seconds of wall clock; None if not recorded.
+
+        gib_per_s: pages moved over the time in the calls.
+        """
         fill, leak = _calls(trace, "fill"), _calls(trace, "leak")
         if fill is not None:
-            fill |= _host(trace, "fill", "worker", "inflate") | _fill_parts(trace)
+            fill |= _host(trace, "fill") | _fill_parts(trace)
             _rest(fill, ("reclaim_s", "compact_s", "sleep_s"))
         if leak is not None:
-            leak |= _host(trace, "leak", "leak", "deflate")
+            leak |= _host(trace, "leak")
             _rest(leak, ())
         return Result(self.name, {"fill": fill, "leak": leak})
 
@@ -40,25 +52,40 @@ def _calls(trace: Trace, kind: str) -> dict[str, Any] | None:
     if not trace.recorded(kind):
         return None
     calls = trace.calls(kind)
+    pages, total_s = int(known_pages(calls).sum()), _seconds(calls)
     return {
         "calls": len(calls),
-        "pages": int(known_pages(calls).sum()),
-        "total_s": _seconds(calls),
+        "pages": pages,
+        "total_s": total_s,
+        "gib_per_s": gib_per_second(pages, total_s),
     }
+
+
+def gib_per_second(pages: int, time_s: float) -> float | None:
+    """A rate in GiB/s of balloon pages moved in some seconds; None if that is no time."""
+    return pages * BALLOON_PAGE_BYTES / 2**30 / time_s if time_s else None
 
 
 def _seconds(calls: Columns) -> float:
     return int(calls["duration_ns"].sum()) / 1e9
 
 
-def _host(trace: Trace, kind: str, within: str, queue: str) -> dict[str, Any]:
+def _host(trace: Trace, kind: str) -> dict[str, Any]:
     """The wait for the host in all calls of a kind."""
-    if not trace.recorded("ack"):
+    acks = host_acks(trace, kind)
+    if acks is None:
         return {"host_ack_s": None, "host_ack_share": None}
-    acks, calls = trace.calls("ack"), trace.calls(kind)
-    mine = _acks(trace, acks, calls, within, queue)
-    waited, total = int(acks["duration_ns"][mine].sum()) / 1e9, _seconds(calls)
+    waited, total = _seconds(acks), _seconds(trace.calls(kind))
     return {"host_ack_s": waited, "host_ack_share": waited / total if total else None}
+
+
+def host_acks(trace: Trace, kind: str) -> pd.DataFrame | None:
+    """The waits for the host of all fills or of all leaks; None if not recorded."""
+    if not trace.recorded("ack"):
+        return None
+    acks, (within, queue) = trace.calls("ack"), _ACKS[kind]
+    mine = _acks(trace, acks, trace.calls(kind), within, queue)
+    return acks.picked(mine, *COLUMNS)
 
 
 def _acks(trace: Trace, acks: Calls, calls: Calls, within: str, queue: str) -> Bools:
@@ -85,19 +112,27 @@ def _acks(trace: Trace, acks: Calls, calls: Calls, within: str, queue: str) -> B
 def _fill_parts(trace: Trace) -> dict[str, Any]:
     """What the allocations of all fills did; None where that was not recorded."""
     parts: dict[str, Any] = {}
-    counts = {"sleep": "sleeps", "reclaim": "reclaims", "compact": "compactions"}
-    for kind, count in counts.items():
-        calls = trace.events(kind)
-        if kind != "reclaim":
-            # Reclaim sleeps too where too many pages are isolated, and its time has that already.
-            calls = calls[~_inside(calls, trace.events("reclaim"))]
-        recorded = trace.recorded(kind)
-        parts[count] = len(calls) if recorded else None
-        parts[f"{kind}_s"] = _seconds(calls) if recorded else None
+    for kind, count in FILL_PARTS.items():
+        calls = outside_reclaim(trace, kind)
+        parts[count] = None if calls is None else len(calls)
+        parts[f"{kind}_s"] = None if calls is None else _seconds(calls)
     parts["reclaimed_pages"] = _reclaimed(trace)
     wakes = trace.events("kswapd_wake")
     parts["kswapd_wakes"] = len(wakes) if trace.recorded("kswapd_wake") else None
     return parts
+
+
+def outside_reclaim(trace: Trace, kind: str) -> pd.DataFrame | None:
+    """Calls of one of FILL_PARTS that are that phase; None if not recorded.
+
+    Reclaim sleeps too where too many pages are isolated, and its time has that already.
+    """
+    if not trace.recorded(kind):
+        return None
+    calls = trace.events(kind)
+    if kind == "reclaim":
+        return calls
+    return calls.loc[~_inside(calls, trace.events("reclaim")), list(COLUMNS)]
 
 
 def _reclaimed(trace: Trace) -> int | None:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.cost import SpanCost
 from balloontrace.analysis.gaps import driver_gaps
+from balloontrace.analysis.phases import gib_per_second
 from balloontrace.analysis.sizes import SizeCurve, size_curve
 from balloontrace.analysis.totals import churn_ratio
 from balloontrace.analysis.trace import Ints, Trace
@@ -69,10 +71,10 @@ class Progress(Analysis):
         curve = size_curve(trace)
         if curve is None:
             return Result(self.name, missing=["the balloon's size at the start"])
-        goals = _goals(trace, curve)
+        goals, cost = _goals(trace, curve), SpanCost(trace)
         rows, spans = [], []
         for goal, following in zip_longest(goals, goals[1:]):
-            row = _episode(trace, curve, goal, following)
+            row = _episode(trace, curve, cost, goal, following)
             rows += [row] if row else []
         for number, row in enumerate(rows, start=1):
             spans += [{"episode": number, **span} for span in row["no_progress"]]
@@ -150,7 +152,7 @@ def _notes(trace: Trace, curve: SizeCurve, rows: list[dict[str, Any]]) -> list[s
 
 
 def _episode(
-    trace: Trace, curve: SizeCurve, goal: Goal, following: Goal | None
+    trace: Trace, curve: SizeCurve, cost: SpanCost, goal: Goal, following: Goal | None
 ) -> dict[str, Any] | None:
     """The episode of one goal; None if it asked for nothing. following: the next goal."""
     target, start_ns = goal.target, goal.time_ns
@@ -185,7 +187,9 @@ def _episode(
         "begun_by": goal.by,
         "ended_by": following.by if following and outcome == "superseded" else None,
         **_moved(curve, steps, abs(target - start_size), direction),
+        **_rates(curve, steps, direction, (end_ns - start_ns) / 1e9),
         **_no_progress(trace, edges),
+        **cost.between(start_ns, end_ns),
     }
 
 
@@ -199,6 +203,15 @@ def _moved(curve: SizeCurve, steps: slice, asked: int, direction: int) -> dict[s
         "reclaimed_pages": -int(change.sum(where=curve.reclaim[steps])),
         "amplification": (inflated if direction > 0 else deflated) / asked,
         "churn_ratio": churn_ratio(inflated, deflated),
+    }
+
+
+def _rates(curve: SizeCurve, steps: slice, direction: int, time_s: float) -> dict[str, Any]:
+    """GiB/s that the episode moved in and out, and that it gained toward its target."""
+    change = curve.change[steps]
+    return {
+        "moved_gib_per_s": gib_per_second(int(np.abs(change).sum()), time_s),
+        "net_gib_per_s": gib_per_second(int(change.sum()) * direction, time_s),
     }
 
 

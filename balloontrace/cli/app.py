@@ -9,7 +9,7 @@ import typer
 
 from balloontrace import __version__
 from balloontrace.cli import output
-from balloontrace.cli.commands import compare, doctor, lab, record, report
+from balloontrace.cli.commands import compare, doctor, export, lab, record, report
 from balloontrace.errors import EXIT_FAILURE, UserError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 app.command("record", context_settings={"allow_interspersed_args": False})(record.command)
 app.command("report")(report.command)
 app.command("compare")(compare.command)
+app.command("export")(export.command)
 app.command("doctor")(doctor.command)
 app.add_typer(lab.app, name="lab")
 

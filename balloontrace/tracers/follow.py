@@ -27,7 +27,8 @@ class Follower:
 
     Each change is a sample `driver` of the recording: `state` is absent (at the start), gone,
     attached (with what attach.attach describes) or untraceable (`why`). `vmstat` of absent and gone
-    are the balloon's counters between which the last traced page moved.
+    are the balloon's counters between which the last traced page moved; `loader` is the process
+    that attached the probes, or tried to, and is gone by now.
     """
 
     def __init__(self, given: handover.Handover, forced: dict[str, int], writer: Writer) -> None:
@@ -86,7 +87,7 @@ class Follower:
             given = handover.receive(channel)
         except UserError as error:
             self._refused = identity
-            self._tell("untraceable", {"why": str(error)})
+            self._tell("untraceable", {"why": str(error), "loader": child})
             return
         finally:
             channel.close()
@@ -94,7 +95,7 @@ class Follower:
         self._probes = given.probes
         self._traced = given.content["driver_identity"]
         self.counters = given.content["vmstat_attach"]["after"]
-        self._tell("attached", given.content)
+        self._tell("attached", {**given.content, "loader": child})
 
     def _tell(self, state: str, content: dict[str, Any]) -> None:
         self._writer.sample({"t_ns": time.monotonic_ns(), "driver": {"state": state, **content}})

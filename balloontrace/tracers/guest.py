@@ -115,7 +115,7 @@ def describe(recorder: int) -> dict[str, Any]:
             "monotonic_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC),
             "realtime_ns": time.clock_gettime_ns(time.CLOCK_REALTIME),
         },
-        "tasks": {"recorder": recorder, "kswapd": _kswapd()},
+        "tasks": {"recorder": recorder, "loader": os.getpid(), "kswapd": _kswapd()},
     }
 
 

@@ -40,8 +40,13 @@ def test_ideal_inflate_and_deflate(tmp_path: Path) -> None:
         "reclaimed_pages": 0,
         "amplification": 1.0,
         "churn_ratio": 0.0,
+        "moved_gib_per_s": 102_400 / 2**18 / 4,
+        "net_gib_per_s": 102_400 / 2**18 / 4,
         "longest_no_progress_s": 0.01,
         "no_progress": [],
+        "driver_busy_s": 2.8,  # of each 0.01 s the host took 0.003
+        "driver_busy_share": 0.7,
+        **dict.fromkeys(("psi_some_s", "psi_full_s", "psi_span_s")),
     }
     assert (down["direction"], down["outcome"], down["deflated_pages"]) == (
         "deflate",

@@ -285,9 +285,9 @@ def test_the_commands_print_data_on_stdout(
     assert capsys.readouterr().out.startswith("recording  ")
     report_command.command(before, as_json=True, html=None, svg=None, verbose=False)
     assert json.loads(capsys.readouterr().out)["schema"] == 1
-    compare_command.command(before, after, as_json=True, html=None, svg=None)
+    compare_command.command(before, after, [], [], as_json=True, html=None, svg=None)
     assert json.loads(capsys.readouterr().out)["before"]["path"] == str(before)
-    compare_command.command(before, after, as_json=False, html=None, svg=None)
+    compare_command.command(before, after, [], [], as_json=False, html=None, svg=None)
     captured = capsys.readouterr()
     assert "inflation duration" in captured.out
     assert captured.err == ""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "balloontrace"
-HEAVY = ("pandas", "numpy", "rich", "pyarrow")
+HEAVY = ("pandas", "numpy", "rich", "pyarrow", "perfetto")
 RECORDER_HAS_NO = (*HEAVY, "typer", "click", "bcc", "subprocess", "dataclasses", "pathlib")
 
 
@@ -40,7 +40,8 @@ def test_the_recorder_is_lighter_still() -> None:
 
 
 def test_the_command_line_loads_no_analysis_before_it_is_asked_to() -> None:
-    assert not loaded_by("import balloontrace.cli.app") & {"pandas", "numpy", "pyarrow", "qemu"}
+    loaded = loaded_by("import balloontrace.cli.app")
+    assert not loaded & {"pandas", "numpy", "pyarrow", "perfetto", "qemu"}
 
 
 def test_data_moves_down_only() -> None:

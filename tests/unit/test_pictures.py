@@ -315,8 +315,15 @@ def test_the_commands_write_pictures(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert json.loads(captured.out)["schema"] == 1
     assert captured.err.startswith(f"wrote {png}")
     assert png.read_bytes().startswith(b"\x89PNG")
-    compare_command.command(before, after, as_json=False, html=html, svg=svg)
-    assert "Two balloons" in html.read_text()
+    other = Path(shrinker_like(rounds=9).write(tmp_path / "other.btrace"))
+    runs = [before, other], [after]
+    compare_command.command(None, None, *runs, as_json=False, html=html, svg=None)
+    assert capsys.readouterr().out == ""
+    compared = html.read_text()
+    assert "Two balloons" in compared
+    assert "median of 2" in compared
+    drawn_runs = re.findall(r'<p class="scene">[^<]*?(\w+\.btrace)', compared)
+    assert drawn_runs == ["before.btrace", "after.btrace"]
     with pytest.raises(UserError, match="cannot write"):
         report_command.command(
             before, as_json=False, html=tmp_path / "no" / "x.html", svg=None, verbose=False

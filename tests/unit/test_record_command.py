@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -67,3 +68,7 @@ def test_a_closed_pipe_is_no_traceback() -> None:
     command = f"{sys.executable} -m balloontrace report --json {fixture} | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.stderr == ""
+
+
+def test_the_header_names_the_process_that_attaches() -> None:
+    assert guest.describe(recorder=1)["tasks"]["loader"] == os.getpid()

@@ -12,7 +12,7 @@ from balloontrace.analysis.report import Report
 SCHEMA = 1
 
 ORDER = (
-    *("guest", "totals", "reconciliation", "episodes", "causes", "phases"),
+    *("guest", "totals", "reconciliation", "episodes", "causes", "cost", "phases", "latencies"),
     *("oom", "free_pages", "driver", "findings"),
 )
 
@@ -39,9 +39,10 @@ def report_json(report: Report) -> str:
 
 
 def compare_json(comparison: Result) -> str:
-    """One object with the rows and the two recordings they are from."""
+    """One object with the rows and the two sides they are from."""
     sides = {side["side"]: side for side in comparison.tables["sides"]}
-    return _dump({"schema": SCHEMA, **sides, "rows": comparison.tables["rows"]})
+    rows = comparison.tables["rows"]
+    return _dump({"schema": SCHEMA, **comparison.scalars, **sides, "rows": rows})
 
 
 def _place(name: str) -> int:

@@ -29,7 +29,7 @@ def phases(page: Page, result: Result, verbose: bool) -> None:
     """Where the time of fills and leaks went."""
     rows = [_phase(kind, row) for kind, row in result.scalars.items() if row is not None]
     if rows:
-        columns = ["<call", "calls", "total", "per call", "host ack", "share", "the rest"]
+        columns = ["<call", "calls", "total", "per call", "host ack", "share", "the rest", "GiB/s"]
         page.table(columns, rows)
     if result.scalars["fill"] is not None:
         _allocation(page, result.scalars["fill"], verbose)
@@ -44,6 +44,7 @@ def _phase(kind: str, row: dict[str, Any]) -> list[str]:
         seconds(row["host_ack_s"]),
         percent(row["host_ack_share"]),
         seconds(row["rest_s"]),
+        number(row["gib_per_s"], 3),
     ]
 
 

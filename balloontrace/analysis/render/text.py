@@ -8,7 +8,14 @@ from typing import Any
 from balloontrace import behaviour
 from balloontrace.analysis.base import Result
 from balloontrace.analysis.causes import actor_name
-from balloontrace.analysis.render import driver_text, memory_text, timeline_text
+from balloontrace.analysis.render import (
+    cost_text,
+    driver_text,
+    latency_text,
+    memory_text,
+    published_text,
+    timeline_text,
+)
 from balloontrace.analysis.render.page import (
     BAD,
     DIM,
@@ -66,6 +73,7 @@ def sections(page: Page, report: Report, verbose: bool, without: tuple[str, ...]
             _section(page, result, SECTIONS.get(name, _anything), verbose)
     driver_text.seams(page, report.recording, report.results["driver"], verbose)
     if verbose:
+        published_text.published(page, report.results)
         _recorder(page, report.recording)
 
 
@@ -188,6 +196,7 @@ def _episodes(page: Page, result: Result, verbose: bool) -> None:
         gap=1,
     )
     _more(page, len(rows) - len(shown), "episodes")
+    cost_text.episodes(page, shown)
     _no_progress(page, result.intervals["no_progress"], verbose)
 
 
@@ -229,22 +238,32 @@ def _causes(page: Page, result: Result, verbose: bool) -> None:
         page.line("nothing was taken out of the balloon")
         return
     total = sum(row["pages"] for row in rows)
-    shown = rows if verbose else rows[:SHOWN_ROWS]
-    page.table(
-        ["<cause", "<by", "pages out", "share", "calls", "busy"],
-        [
-            [
-                row["cause"],
-                actor_name(row),
-                count(row["pages"]),
-                percent(row["pages"] / total if total else None),
-                count(row["calls"]),
-                seconds(row["busy_s"]),
-            ]
-            for row in shown
-        ],
-    )
-    _more(page, len(rows) - len(shown), "causes")
+    own = [row for row in rows if row["actor_kind"] == "recorder"]
+    others = [row for row in rows if row["actor_kind"] != "recorder"]
+    shown = others if verbose else others[:SHOWN_ROWS]
+    if shown:
+        page.table(
+            ["<cause", "<by", "pages out", "share", "calls", "in calls"],
+            [_cause(row, total) for row in shown],
+        )
+    _more(page, len(others) - len(shown), "causes")
+    for row in own:
+        cause, who, pages, share, calls, busy = _cause(row, total)
+        page.line(
+            f"apart, by {who} ({cause}): {pages} pages out, {share}, in {calls} calls, {busy}"
+        )
+
+
+def _cause(row: dict[str, Any], total: int) -> list[str]:
+    """One cause; total: pages that were taken out in all."""
+    return [
+        row["cause"],
+        actor_name(row),
+        count(row["pages"]),
+        percent(row["pages"] / total if total else None),
+        count(row["calls"]),
+        seconds(row["busy_s"]),
+    ]
 
 
 def _findings(page: Page, result: Result, verbose: bool) -> None:
@@ -286,7 +305,9 @@ SECTIONS: dict[str, Show] = {
     "totals": _totals,
     "episodes": _episodes,
     "causes": _causes,
+    "cost": cost_text.cost,
     "phases": memory_text.phases,
+    "latencies": latency_text.latencies,
     "oom": memory_text.oom,
     "free_pages": memory_text.free_pages,
     "delays": memory_text.delays,

@@ -1,19 +1,28 @@
-"""`balloontrace compare`: two recordings side by side."""
+"""`balloontrace compare`: two recordings, or two kinds of recordings, side by side."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Optional
+from typing import List, Optional
 
 import typer
 
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output, pictures
+from balloontrace.errors import EXIT_USAGE, UserError
 
 
 def command(
-    before: Path = typer.Argument(..., metavar="BEFORE", help="A recording (.btrace)."),
-    after: Path = typer.Argument(..., metavar="AFTER", help="The recording to compare it with."),
+    before: Optional[Path] = typer.Argument(None, metavar="BEFORE", help="A recording (.btrace)."),
+    after: Optional[Path] = typer.Argument(
+        None, metavar="AFTER", help="The recording to compare it with."
+    ),
+    before_runs: List[Path] = typer.Option(
+        [], "--before", metavar="FILE", help="One of several runs in place of BEFORE; repeat it."
+    ),
+    after_runs: List[Path] = typer.Option(
+        [], "--after", metavar="FILE", help="One of several runs in place of AFTER; repeat it."
+    ),
     as_json: bool = typer.Option(False, "--json", help="One JSON object instead of text."),
     html: Optional[Path] = typer.Option(
         None, metavar="OUT", help="Write one page with both timelines on one axis instead of text."
@@ -22,28 +31,56 @@ def command(
         None, metavar="OUT", help="Write both timelines alone; a PNG if OUT ends with .png."
     ),
 ) -> None:
-    """Compare two recordings: the same measures side by side, and the ratio BEFORE / AFTER."""
+    """Compare recordings: the same measures side by side, and the ratio BEFORE / AFTER.
+
+    Of several runs on a side, medians with confidence intervals.
+    """
     dependencies.require("compare")
     drawing = pictures.check(html, svg)
     from balloontrace.analysis.compare import compare
-    from balloontrace.analysis.picture import picture_pair
     from balloontrace.analysis.render.compare_text import compare_text
     from balloontrace.analysis.render.json import compare_json
     from balloontrace.analysis.render.page import wants_colour
-    from balloontrace.analysis.report import build
+    from balloontrace.analysis.report import Report, build
 
+    sides = _sides(before, after, before_runs, after_runs)
+    reports: list[list[Report]] = [[], []]
     if drawing:
+        from balloontrace.analysis.picture import picture_pair
         from balloontrace.analysis.render.figure import figure
         from balloontrace.analysis.render.html import compare_html
         from balloontrace.analysis.render.series import side_by_side
 
-        pair = picture_pair(str(before), str(after))
-        comparison = compare(*(picture.report for picture in pair))
+        # Of several runs the first of each side is drawn.
+        pair = picture_pair(*(str(side[0]) for side in sides))
+        reports = [[picture.report] for picture in pair]
+    for side, built in zip(sides, reports, strict=True):
+        built += [build(str(path)) for path in side[len(built) :]]
+    comparison = compare(*reports)
+    if drawing:
         pictures.write(html, lambda _: compare_html(comparison, *pair).encode())
         pictures.write(svg, lambda kind: figure(side_by_side(*pair), kind))
-    else:
-        comparison = compare(build(str(before)), build(str(after)))
     if as_json:
         output.result(compare_json(comparison))
     elif not drawing:
         output.result(compare_text(comparison, wants_colour()))
+
+
+def _sides(
+    before: Optional[Path], after: Optional[Path], before_runs: List[Path], after_runs: List[Path]
+) -> tuple[List[Path], List[Path]]:
+    """The recordings of both sides. Raises UserError."""
+    if before and after and not before_runs and not after_runs:
+        return [before], [after]
+    if before is None and after is None and before_runs and after_runs:
+        for runs in (before_runs, after_runs):
+            if twice := [path for path in set(runs) if runs.count(path) > 1]:
+                raise UserError(
+                    f"{twice[0]} is given twice on one side", "each run counts once", EXIT_USAGE
+                )
+        return before_runs, after_runs
+    raise UserError(
+        "compare takes BEFORE and AFTER, or runs of both sides",
+        "for several runs repeat the option: --before A --before B --after C --after D",
+        EXIT_USAGE,
+    )

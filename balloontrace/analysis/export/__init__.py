@@ -1,0 +1,1 @@
+"""Recordings for other tools. Unlike renderers, exports see the Trace: they carry every event."""

@@ -1,0 +1,124 @@
+"""`balloontrace export`: a recording for other tools."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, List
+
+import typer
+
+from balloontrace.analysis import dependencies
+from balloontrace.cli import output
+from balloontrace.errors import EXIT_USAGE, UserError
+
+if TYPE_CHECKING:
+    from balloontrace.analysis.trace import Trace
+
+
+class Format(StrEnum):
+    """What can be written."""
+
+    PERFETTO = "perfetto"
+    PARQUET = "parquet"
+    CSV = "csv"
+
+
+_PACKAGES = {Format.PERFETTO: "perfetto", Format.PARQUET: "pyarrow", Format.CSV: "pyarrow"}
+
+
+def command(
+    file: Path = typer.Argument(..., metavar="FILE", help="A recording (.btrace)."),
+    form: Format = typer.Option(..., "--format", help="What to write."),
+    out: Path = typer.Option(
+        ...,
+        "-o",
+        "--output",
+        metavar="OUT",
+        help="A file for Perfetto, a directory for Parquet and CSV; - is stdout (Perfetto, or CSV "
+        "of one --kind).",
+    ),
+    kinds: List[str] = typer.Option(
+        [], "--kind", metavar="NAME", help="Only this table (Parquet, CSV); may be repeated."
+    ),
+    force: bool = typer.Option(False, "-f", "--force", help="Overwrite an earlier export."),
+) -> None:
+    """Write all that is in a recording in a format that other tools read."""
+    dependencies.require("export", ("numpy", "pandas", _PACKAGES[form]), "export")
+    _refuse(file, form, out, kinds)
+    if str(out) == "-":
+        trace, said = _to_stdout(file, form, kinds)
+    elif form is Format.PERFETTO:
+        trace, said = _to_file(file, out, force)
+    else:
+        trace, said = _to_directory(file, form, out, kinds, force)
+    for line in _reservations(trace, file):
+        output.status(f"balloontrace: {line}")
+    output.status(f"wrote {'to stdout' if str(out) == '-' else out}: {said}")
+
+
+def _refuse(file: Path, form: Format, out: Path, kinds: List[str]) -> None:
+    """Raise UserError for what cannot be meant."""
+    if form is Format.PERFETTO and kinds:
+        raise UserError("--kind is for tables: parquet and csv", "leave it out", EXIT_USAGE)
+    if str(out) == "-" and form is Format.PARQUET:
+        raise UserError("parquet is a directory of files", "name it with -o", EXIT_USAGE)
+    if str(out) == "-" and form is Format.CSV and len(kinds) != 1:
+        raise UserError(
+            "stdout takes one table", "name it with --kind, or a directory with -o", EXIT_USAGE
+        )
+    if out.exists() and file.exists() and os.path.samefile(file, out):
+        raise UserError(f"{out} is the recording itself", "name another with -o", EXIT_USAGE)
+
+
+def _to_stdout(file: Path, form: Format, kinds: List[str]) -> tuple[Trace, str]:
+    from balloontrace.analysis.trace import read_trace
+
+    with output.binary(text=form is Format.CSV) as stdout:
+        trace = read_trace(str(file))
+        if form is Format.PERFETTO:
+            from balloontrace.analysis.export import perfetto
+
+            return trace, f"{perfetto.write(trace, stdout):,} packets"
+        from balloontrace.analysis.export import csv
+
+        return trace, f"{csv.write_one(trace, stdout, kinds[0]).rows:,} rows"
+
+
+def _to_file(file: Path, out: Path, force: bool) -> tuple[Trace, str]:
+    from balloontrace.analysis.export import perfetto
+    from balloontrace.analysis.export.destination import new_file
+    from balloontrace.analysis.trace import read_trace
+
+    with new_file(out, force) as place:
+        trace = read_trace(str(file))
+        return trace, f"{perfetto.write(trace, place):,} packets; open it in ui.perfetto.dev"
+
+
+def _to_directory(
+    file: Path, form: Format, out: Path, kinds: List[str], force: bool
+) -> tuple[Trace, str]:
+    from balloontrace.analysis.export import csv, parquet
+    from balloontrace.analysis.export.destination import new_directory
+    from balloontrace.analysis.trace import read_trace
+
+    with new_directory(out, force) as place:
+        trace = read_trace(str(file))
+        write = csv.write if form is Format.CSV else parquet.write
+        tables = write(trace, place, kinds)
+    return trace, f"{len(tables)} tables, {sum(table.rows for table in tables):,} rows"
+
+
+def _reservations(trace: Trace, file: Path) -> List[str]:
+    """What the reader must know: the export is as incomplete as the recording."""
+    from balloontrace.analysis.export.facts import facts
+
+    known = facts(trace)
+    lines = []
+    if known["incomplete_because"]:
+        whys = "; ".join(known["incomplete_because"])
+        lines.append(f"{file} is not complete ({whys}): exported what can be read")
+    if known["not_recorded"]:
+        lines.append(f"not recorded, so not in the export: {'; '.join(known['not_recorded'])}")
+    return lines
