@@ -22,13 +22,14 @@ class Driver(Analysis):
 
     def run(self, trace: Trace) -> Result:
         """Tables `calls` and `gaps` in order of time; seconds since attach, balloon pages, None:
-        not known."""
+        not known. Scalar `end_s`: the recording's end."""
         gaps = _gaps(trace)
         if not gaps and not any(trace.recorded(kind) for kind in KINDS):
             return Result(self.name, missing=not_recorded(trace, KINDS))
         calls = [row for kind in KINDS for row in _calls(trace, kind)]
         calls.sort(key=lambda row: float(row["start_s"]))
-        return Result(self.name, tables={"calls": calls, "gaps": gaps})
+        scalars = {"end_s": trace.seconds(trace.end_ns)}
+        return Result(self.name, scalars, {"calls": calls, "gaps": gaps})
 
 
 def _calls(trace: Trace, kind: str) -> list[dict[str, Any]]:

@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 
 from balloontrace.analysis.base import Analysis, Result, not_recorded
+from balloontrace.analysis.bouts import bouts
+from balloontrace.analysis.sizes import size_curve
 from balloontrace.analysis.trace import Trace, known_pages, section
 from balloontrace.events import UNKNOWN_PAGES
 
@@ -21,13 +23,15 @@ class Oom(Analysis):
 
     def run(self, trace: Trace) -> Result:
         """Scalars: the notifier's calls, those that freed nothing, balloon pages, seconds; number
-        of kills. Table `kills`: one row per victim in order of time. None: not recorded.
+        of kills. Table `kills`: one row per victim in order of time; table `bouts`: see bouts.py.
+        None: not recorded.
         """
         if not any(trace.recorded(kind) for kind in self.optional):
             return Result(self.name, missing=not_recorded(trace, self.optional))
         kills = _kills(trace) if trace.recorded(KILL) else None
         scalars = _notifier(trace) | {"killed": None if kills is None else len(kills)}
-        return Result(self.name, scalars, {"kills": kills or []})
+        spans = bouts(trace) if trace.recorded(NOTIFIER) else []
+        return Result(self.name, scalars, {"kills": kills or [], "bouts": spans})
 
 
 def _notifier(trace: Trace) -> dict[str, Any]:
@@ -50,13 +54,14 @@ def _kills(trace: Trace) -> list[dict[str, Any]]:
     """The victims.
 
     A rung that loses something may not see the victim's name, nor tell the guest's OOM from a
-    memory cgroup's.
+    memory cgroup's. balloon_pages: in the balloon at that moment.
     """
     kills = trace.events(KILL)
     codes, names = trace.names(KILL)
     whole = not section(trace.seams, KILL).get("loses")
     in_memcg = trace.marked(kills, "flags", "flags", "memcg").tolist()
     needers = _notified(trace)
+    curve = size_curve(trace) if trace.recorded("fill") and trace.recorded("leak") else None
     columns = (kills[column].tolist() for column in ("start_ns", "done", "tid", "pid"))
     rows = []
     for start_ns, victim_pid, tid, pid, code, memcg in zip(
@@ -71,6 +76,7 @@ def _kills(trace: Trace) -> list[dict[str, Any]]:
                 "memcg": True if memcg else False if whole else None,
                 "needed_by": victim if pid == victim_pid else _needer(needers, tid, start_ns),
                 "needed_by_pid": pid,
+                "balloon_pages": curve.size_after(curve.steps_until(start_ns)) if curve else None,
             }
         )
     return sorted(rows, key=lambda kill: float(kill["at_s"]))

@@ -23,6 +23,10 @@ driver's sleep when it finds no memory 0.2 s: five such sleeps in a row are not 
 The longest span is exact whatever its length."""
 
 
+PUFF_NS = 200_000_000
+"""What the driver sleeps when it gets no page (fill_balloon, drivers/virtio/virtio_balloon.c). The
+worker's shorter sleeps are those of reclaim."""
+
 _ANEW = "began when the driver came and found the target that was set before"
 
 
@@ -65,17 +69,18 @@ class Progress(Analysis):
 
     name = "episodes"
     requires = ("target", "fill", "leak")
+    optional = ("sleep",)
 
     def run(self, trace: Trace) -> Result:
         """Episodes in order of time; seconds since attach, balloon pages."""
         curve = size_curve(trace)
         if curve is None:
             return Result(self.name, missing=["the balloon's size at the start"])
-        goals, cost = _goals(trace, curve), SpanCost(trace)
+        goals, cost, puffs = _goals(trace, curve), SpanCost(trace), _puffs(trace)
         rows, spans = [], []
         for goal, following in zip_longest(goals, goals[1:]):
             row = _episode(trace, curve, cost, goal, following)
-            rows += [row] if row else []
+            rows += [row | _slept(trace, puffs, row)] if row else []
         for number, row in enumerate(rows, start=1):
             spans += [{"episode": number, **span} for span in row["no_progress"]]
         return Result(
@@ -212,6 +217,30 @@ def _rates(curve: SizeCurve, steps: slice, direction: int, time_s: float) -> dic
     return {
         "moved_gib_per_s": gib_per_second(int(np.abs(change).sum()), time_s),
         "net_gib_per_s": gib_per_second(int(change.sum()) * direction, time_s),
+    }
+
+
+def _puffs(trace: Trace) -> Ints | None:
+    """Start and duration in ns of each sleep for want of pages, in order of time; None if not
+    recorded."""
+    if not trace.recorded("sleep"):
+        return None
+    sleeps = trace.events("sleep").sort_values("start_ns", kind="stable")
+    puffs: Ints = sleeps[["start_ns", "duration_ns"]].to_numpy()
+    return puffs[puffs[:, 1] >= PUFF_NS]
+
+
+def _slept(trace: Trace, puffs: Ints | None, row: dict[str, Any]) -> dict[str, Any]:
+    """How often and how long the worker slept in an episode, and when first; None: not recorded,
+    or not at all."""
+    if puffs is None:
+        return dict.fromkeys(("sleeps", "sleep_s", "first_sleep_s"))
+    ends_ns = (trace.begin_ns + round(row[edge] * 1e9) for edge in ("start_s", "end_s"))
+    mine = puffs[slice(*np.searchsorted(puffs[:, 0], list(ends_ns)))]
+    return {
+        "sleeps": len(mine),
+        "sleep_s": int(mine[:, 1].sum()) / 1e9,
+        "first_sleep_s": trace.seconds(mine[0, 0]) if len(mine) else None,
     }
 
 

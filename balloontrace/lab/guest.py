@@ -92,6 +92,10 @@ class Guest:
         """Return how much of the host's memory the guest takes, QEMU included."""
         return self._qemu.resident_bytes() if self._qemu else 0
 
+    def host_pid(self) -> int:
+        """Return QEMU's process on the host, 0 if the guest is not running."""
+        return self._qemu.pid if self._qemu else 0
+
     def run(
         self,
         command: Command,

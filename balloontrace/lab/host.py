@@ -17,6 +17,7 @@ _DEBIAN_PACKAGES = {
     "qemu-img": "qemu-utils",
     "qemu-system-x86_64": "qemu-system-x86",
     "setpriv": "util-linux",
+    "strace": "strace",
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "sudo": "sudo",

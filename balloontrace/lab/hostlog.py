@@ -98,21 +98,31 @@ class BalloonWatch:
             self._changed.notify_all()
         self._thread.join()
 
-    def wait_for(self, pages: int, timeout_s: float, settle_s: float = math.inf) -> str:
+    def wait_for(
+        self,
+        pages: int,
+        timeout_s: float,
+        settle_s: float = math.inf,
+        give_up_s: float = math.inf,
+    ) -> str:
         """Wait until the balloon has that many pages and return ``reached``.
 
         Return ``settled`` once its size has not changed for settle_s, ``missed`` after
-        timeout_s. Raises UserError if QEMU stops answering.
+        timeout_s, or when it has not come closer for give_up_s. Raises UserError if QEMU stops
+        answering.
         """
-        started = time.monotonic()
+        started = closer = time.monotonic()
+        closest = math.inf
         with self._changed:
             while self._pages != pages:
                 if self._error is not None:
                     raise self._error
                 now = time.monotonic()
+                if abs(pages - self._pages) < closest:
+                    closest, closer = abs(pages - self._pages), now
                 if now - max(started, self._moved) > settle_s:
                     return "settled"
-                if not self._changed.wait(started + timeout_s - now):
+                if now - closer > give_up_s or not self._changed.wait(started + timeout_s - now):
                     return "missed"
         return "reached"
 

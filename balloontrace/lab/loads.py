@@ -14,6 +14,7 @@ from signal import SIGKILL
 from subprocess import PIPE
 
 from balloontrace.errors import UserError
+from balloontrace.lab import hog
 from balloontrace.lab.guest import Guest
 
 MEMORY_BYTES = 1 << 30
@@ -21,32 +22,6 @@ MIB_PAGES = 256
 SETTLE_S = 60.0
 _POLL_S = 0.05
 _REST_S = 3.0  # an emulated guest on a busy host may gain nothing for a second, with memory left
-
-HOLD_ON = "import ctypes, mmap; ctypes.CDLL(None).mlockall(1)"  # MCL_CURRENT
-"""Python that keeps its own program in memory. Where memory runs out, reclaim would evict that and
-read it again, over and over: on 5.10 and 7.2 a guest crawls for minutes like that."""
-
-_PRIVATE = "mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS"
-"""Shared memory cannot be taken from a victim of the OOM killer before the victim has ended, and
-the killer may lose patience and choose another."""
-
-HOG = (
-    f"{HOLD_ON}; size = {{mib}} << 20; hog = mmap.mmap(-1, size, {_PRIVATE}); "
-    "[hog.write(b'x' * 4096) for _ in range(size >> 12)]"
-)
-"""Python that touches so much memory and ends."""
-
-OOM_HOG = f"""
-{HOLD_ON}
-def deflated():
-    with open("/proc/vmstat") as vmstat:
-        return next(int(line.split()[1]) for line in vmstat if line.startswith("balloon_deflate "))
-enough, held = deflated() + {{pages}}, []
-while deflated() < enough:
-    held.append(mmap.mmap(-1, 1 << 20, {_PRIVATE}))
-    held[-1].write(bytes(1 << 20))
-"""
-"""Python that takes memory until the balloon has given up so many pages."""
 
 TOUR_SEAMS = (
     *("fill", "leak", "ack", "target", "notice", "migrate", "count", "scan", "oom_notify"),
@@ -109,13 +84,13 @@ def migrate(guest: Guest) -> None:
 def oom_notify(guest: Guest) -> None:
     """A task needs memory that only the balloon has; nobody is killed."""
     move_balloon(guest, 600 * MIB_PAGES)
-    guest.run(["python3", "-c", OOM_HOG.format(pages=16 * MIB_PAGES)])
+    guest.run(["python3", "-c", hog.until_given_back(16 * MIB_PAGES)])
 
 
 def kill_in_cgroup(guest: Guest) -> int:
     """A task outgrows its memory cgroup and is killed; returns its process id."""
-    hog = shlex.join(["python3", "-c", HOG.format(mib=60)])
-    command = f"echo $$ > {_CGROUP}/cgroup.procs; exec {hog}"
+    program = shlex.join(["python3", "-c", hog.take(60 << 20)])
+    command = f"echo $$ > {_CGROUP}/cgroup.procs; exec {program}"
     guest.run(f"mkdir -p {_CGROUP}; echo 30M > {_CGROUP}/memory.max")
     pid = _killed(guest, command)
     guest.run(f"rmdir {_CGROUP}")
@@ -126,9 +101,8 @@ def kill_globally(guest: Guest) -> int:
     """A task outgrows the guest, whose balloon is empty, and is killed; returns its process id."""
     move_balloon(guest, 0)
     guest.run("sysctl -qw vm.overcommit_memory=1")
-    size = HOG.format(mib=2 * guest.config.memory_bytes >> 20)
-    hog = shlex.join(["python3", "-c", size])
-    pid = _killed(guest, f"echo 1000 > /proc/self/oom_score_adj; exec {hog}")
+    program = shlex.join(["python3", "-c", hog.take(2 * guest.config.memory_bytes)])
+    pid = _killed(guest, f"echo 1000 > /proc/self/oom_score_adj; exec {program}")
     guest.run("sysctl -qw vm.overcommit_memory=0")
     return pid
 
@@ -169,8 +143,8 @@ def report(guest: Guest) -> None:
     """Memory becomes free, and the guest reports it to the host."""
     # Only large blocks are reported.
     guest.run("echo 1 > /proc/sys/vm/compact_memory")
-    hog = HOG.format(mib=300)
-    process = guest.popen(["python3", "-c", f"{hog}; print(flush=True); input()"], stdin=PIPE)
+    program = f"{hog.take(300 << 20)}print(flush=True)\ninput()"
+    process = guest.popen(["python3", "-c", program], stdin=PIPE)
     process.stdout.readline()
     held = guest.resident_bytes()
     process.send_signal(SIGKILL)

@@ -139,6 +139,11 @@ class Qemu:
         self._thread.start()
         self._started.wait()
 
+    @property
+    def pid(self) -> int:
+        """QEMU's process, 0 if it could not be started."""
+        return self._process.pid if self._process else 0
+
     def resident_bytes(self) -> int:
         """Return how much of the host's memory QEMU, with its guest's, takes now."""
         if self._process is None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import re
+import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -11,14 +14,17 @@ from pathlib import Path
 
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
+from balloontrace.lab import hog
 from balloontrace.lab.guest import Guest, RemoteProcess
 from balloontrace.lab.hostlog import BalloonWatch, HostLog, log_clocks
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.qemu import GuestConfig, choose_accel, qemu_version
 from balloontrace.lab.record import start_recorder
-from balloontrace.lab.scenario import Scenario, Step
+from balloontrace.lab.repeat import Repeat
+from balloontrace.lab.scenario import Hog, Scenario, Step
 from balloontrace.lab.sizes import format_size
+from balloontrace.lab.slow_host import slow_discards
 
 Progress = Callable[[str], None]
 
@@ -28,6 +34,10 @@ _RECORD_START_S = 90.0
 _RECORD_STOP_S = 120.0
 _WORKLOAD_FILL_S = 300.0
 _SETTLE_S = 5.0
+_HOG_CGROUP = "/sys/fs/cgroup/balloontrace-hog"
+_HOG_PYTHON = "/root/hog-python"
+"""A copy: the recorder keeps the guest's own Python in memory, which spares others that run it."""
+_POLL_S = 0.1
 _FILES = ("btrace", "host.jsonl", "console.log", "record.log")
 
 
@@ -99,13 +109,15 @@ class _Run:
         self._log = log
         self._progress = progress
         self._workload: RemoteProcess | None = None
+        self._hog: RemoteProcess | None = None
 
     def play(self) -> list[StepResult]:
         if self._scenario.read_file is not None:
             self._start_workload(int(self._scenario.read_file * self._guest.config.memory_bytes))
         with BalloonWatch(self._guest.balloon, self._log) as watch:
             try:
-                results = [self._step(step, watch) for step in self._scenario.steps]
+                with self._slow_host():
+                    results = [self._step(step, watch) for step in self._scenario.steps]
             except UserError as error:
                 raise self._guest.lost() or error from error
         self._stop_workload()
@@ -114,14 +126,24 @@ class _Run:
     def _step(self, step: Step, watch: BalloonWatch) -> StepResult:
         if step.stop_workload:
             self._stop_workload()
+        if step.run:
+            self._progress(step.run)
+            self._guest.run(step.run)
+            self._log.write("run", command=step.run)
         balloon = self._guest.balloon
         pages = int(step.target * balloon.memory_pages)
         started = time.monotonic()
-        self._log.write("target", pages=pages, bytes=pages * BALLOON_PAGE_BYTES)
-        balloon.set_target_pages(pages)
+        self._set_target(pages)
         self._progress(f"balloon target {format_size(pages * BALLOON_PAGE_BYTES)}")
+        if step.start_hog and self._scenario.hog is not None:
+            self._start_hog(self._scenario.hog)
 
-        outcome = watch.wait_for(pages, step.limit_s)
+        limit_s, give_up_s = step.limit_s, step.give_up_s or math.inf
+        with self._resending(step, pages):
+            if step.until == "hog-ends":
+                self._await_hog(limit_s)
+                limit_s = 0.0
+            outcome = watch.wait_for(pages, limit_s, give_up_s=give_up_s)
         under_workload = outcome == "reached" and self._workload is not None
         if outcome != "reached" and step.at_limit == "stop-workload":
             self._progress(f"not reached in {step.limit_s:.0f} s, stopping the workload")
@@ -131,6 +153,55 @@ class _Run:
         self._log.write(outcome, pages=balloon.actual_pages())
         self._progress(f"{outcome} after {seconds:.1f} s")
         return StepResult(pages, outcome, under_workload, seconds)
+
+    def _set_target(self, pages: int) -> None:
+        self._log.write("target", pages=pages, bytes=pages * BALLOON_PAGE_BYTES)
+        self._guest.balloon.set_target_pages(pages)
+
+    def _resending(self, step: Step, pages: int) -> contextlib.AbstractContextManager[object]:
+        """Send the target again and again, if the step says so."""
+        if not step.resend_s:
+            return contextlib.nullcontext()
+        return Repeat(lambda: self._set_target(pages), step.resend_s)
+
+    def _slow_host(self) -> contextlib.AbstractContextManager[object]:
+        """Make the host slow to take pages, if the scenario says so."""
+        delay_us = self._scenario.discard_delay_us
+        if not delay_us:
+            return contextlib.nullcontext()
+        self._log.write("host", discard_delay_us=delay_us)
+        return slow_discards(self._guest.host_pid(), delay_us)
+
+    def _start_hog(self, plan: Hog) -> None:
+        """Start the task that takes memory; its own kernel ends it after its limit."""
+        program = _hog_program(plan, self._guest.config.memory_bytes)
+        python = "python3"
+        if not plan.lock:
+            python = _HOG_PYTHON
+            self._guest.run(f"cp $(readlink -f $(which python3)) {python}; sync")
+        command = [python, "-c", program]
+        if plan.memory_max is not None:
+            limit = int(plan.memory_max * self._guest.config.memory_bytes)
+            self._guest.run(f"mkdir {_HOG_CGROUP}; echo {limit} > {_HOG_CGROUP}/memory.max")
+            join = f"echo $$ > {_HOG_CGROUP}/cgroup.procs; exec {shlex.join(command)}"
+            command = ["sh", "-c", join]
+        self._hog = self._guest.popen(command)
+        self._progress("a task takes memory")
+        self._log.write("workload", state="start", hog=str(plan))
+
+    def _await_hog(self, limit_s: float) -> None:
+        """Wait until the hog has ended, or end it."""
+        if self._hog is None:
+            return
+        deadline = time.monotonic() + limit_s
+        while self._hog.poll() is None and time.monotonic() < deadline:
+            time.sleep(_POLL_S)
+        if self._hog.poll() is None:
+            self._hog.kill_group()
+        status, _, said = self._hog.communicate()
+        self._hog = None
+        self._progress(f"the task that took memory ended with status {status}")
+        self._log.write("workload", state="ended", status=status, said=said)
 
     def _start_workload(self, size: int) -> None:
         """Fill the page cache with a sparse file, then read it over and over."""
@@ -143,11 +214,22 @@ class _Run:
         self._log.write("workload", state="start", bytes=size)
 
     def _stop_workload(self) -> None:
+        self._await_hog(0.0)
         if self._workload is None:
             return
         self._workload.kill_group()
         self._workload = None
         self._log.write("workload", state="stop")
+
+
+def _hog_program(plan: Hog, memory_bytes: int) -> str:
+    """The hog's program for a guest of that size."""
+    if plan.take is not None:
+        return hog.take(int(plan.take * memory_bytes), lock=plan.lock, limit_s=plan.limit_s)
+    pages = int((plan.until_given_back or 0) * memory_bytes) // BALLOON_PAGE_BYTES
+    return hog.until_given_back(
+        pages, lock=plan.lock, limit_s=plan.limit_s, mib_per_s=plan.mib_per_s
+    )
 
 
 def _metadata(scenario: Scenario, config: GuestConfig, release: str) -> dict[str, object]:

@@ -1,8 +1,8 @@
 """Scenarios: what happens to a guest, as TOML files.
 
 Top level: ``description``; ``[guest]`` memory, cpus, deflate_on_oom; ``[workload]`` (optional)
-read_file; ``[[balloon]]`` steps in order: target, limit_s, at_limit ("go-on" or "stop-workload"),
-grace_s, stop_workload. Targets and file sizes are fractions of RAM.
+read_file, ``[workload.hog]`` (see Hog); ``[host]`` (optional) discard_delay_us; ``[[balloon]]``
+steps in order (see Step). Sizes are fractions of RAM. docs/lab.md shows one.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from balloontrace.lab.sizes import parse_size
 SCENARIOS_DIRECTORY = Path(__file__).with_name("scenarios")
 
 AT_LIMIT = ("go-on", "stop-workload")
+UNTIL = ("reached", "hog-ends")
 
 _T = TypeVar("_T")
 
@@ -27,8 +28,12 @@ _T = TypeVar("_T")
 class Step:
     """One target of the balloon, as a fraction of RAM, and how long to wait for it.
 
-    stop_workload: end the workload before the target is set. at_limit: what to do when limit_s
-    passes without the target: go on, or stop the workload and wait another grace_s.
+    stop_workload: end the workload before the target is set; run: a command that the guest runs
+    before that; start_hog: start the hog once the target is set; resend_s: send the target again
+    every so many seconds, 0: never. until: wait until the target is reached, or until the hog has
+    ended, which is killed after limit_s; give_up_s: or until the balloon has not come
+    closer for so long, 0: however long. at_limit: what to do when limit_s passes without the
+    target: go on, or stop the workload and wait another grace_s.
     """
 
     target: Fraction
@@ -36,11 +41,38 @@ class Step:
     at_limit: str = "go-on"
     grace_s: float = 0.0
     stop_workload: bool = False
+    run: str = ""
+    start_hog: bool = False
+    resend_s: float = 0.0
+    until: str = "reached"
+    give_up_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Hog:
+    """A task that takes memory, started by a step; sizes are fractions of RAM.
+
+    It takes so much and ends (take), or takes until the balloon has given up so much
+    (until_given_back); one of the two. lock: its program stays in memory; memory_max: it runs in a
+    memory cgroup with this limit; limit_s: the guest's kernel ends it then, 0: never; mib_per_s:
+    how fast it takes until so much was given back, 0: as fast as it can.
+    """
+
+    take: Fraction | None
+    until_given_back: Fraction | None
+    lock: bool = True
+    memory_max: Fraction | None = None
+    limit_s: int = 0
+    mib_per_s: int = 0
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A parsed scenario. read_file is the reader's file as a fraction of RAM, None for none."""
+    """A parsed scenario.
+
+    read_file: the reader's file as a fraction of RAM, None for none; discard_delay_us:
+    how much longer the host takes for each page of the balloon while the steps last.
+    """
 
     name: str
     description: str
@@ -48,6 +80,8 @@ class Scenario:
     cpus: int
     deflate_on_oom: bool
     read_file: Fraction | None
+    hog: Hog | None
+    discard_delay_us: int
     steps: tuple[Step, ...]
 
 
@@ -77,16 +111,22 @@ def load_scenario(path: Path) -> Scenario:
     top = _Table(path, "", document)
     guest = top.table("guest")
     workload = top.table("workload")
+    host = top.table("host")
+    hog = _hog(workload.table("hog")) if workload.has("hog") else None
+    if "workload" in document and hog is None and not workload.has("read_file"):
+        raise top.wrong("workload", "must have read_file or hog")
     scenario = Scenario(
         name=path.stem,
         description=top.take("description", str, ""),
         memory_bytes=_size(guest, "memory"),
-        cpus=_cpus(guest),
+        cpus=guest.whole("cpus", 2, least=1),
         deflate_on_oom=guest.take("deflate_on_oom", bool, True),
-        read_file=workload.fraction("read_file") if "workload" in document else None,
-        steps=tuple(_step(table) for table in top.tables("balloon")),
+        read_file=workload.optional_fraction("read_file"),
+        hog=hog,
+        discard_delay_us=host.whole("discard_delay_us", 0, least=0),
+        steps=tuple(_step(table, hog is not None) for table in top.tables("balloon")),
     )
-    for table in (guest, workload, top):
+    for table in (guest, workload, host, top):
         table.finish()
     return scenario
 
@@ -98,6 +138,9 @@ class _Table:
         self._path = path
         self._name = name
         self._values = dict(values)
+
+    def has(self, key: str) -> bool:
+        return key in self._values
 
     def take(self, key: str, kind: type[_T], default: _T | None = None) -> _T:
         value = self._values.pop(key, default)
@@ -125,6 +168,21 @@ class _Table:
             raise self.wrong(key, 'must be a fraction of RAM such as "53/64"') from None
         if not 0 <= value < 1:
             raise self.wrong(key, "must be at least 0 and less than 1")
+        return value
+
+    def optional_fraction(self, key: str) -> Fraction | None:
+        return self.fraction(key) if self.has(key) else None
+
+    def whole(self, key: str, default: int, least: int) -> int:
+        value = self.take(key, int, default)
+        if value < least:
+            raise self.wrong(key, f"must be at least {least}")
+        return value
+
+    def one_of(self, key: str, choices: tuple[str, ...]) -> str:
+        value = self.take(key, str, choices[0])
+        if value not in choices:
+            raise self.wrong(key, f"must be one of {', '.join(choices)}")
         return value
 
     def table(self, key: str) -> _Table:
@@ -158,22 +216,35 @@ def _size(table: _Table, key: str) -> int:
         raise table.wrong(key, f"is {error.message}") from error
 
 
-def _cpus(table: _Table) -> int:
-    cpus = table.take("cpus", int, 2)
-    if cpus < 1:
-        raise table.wrong("cpus", "must be at least 1")
-    return cpus
+def _hog(table: _Table) -> Hog:
+    if table.has("take") == table.has("until_given_back"):
+        raise table.wrong("take", "or until_given_back is needed, and not both")
+    hog = Hog(
+        take=table.optional_fraction("take"),
+        until_given_back=table.optional_fraction("until_given_back"),
+        lock=table.take("lock", bool, True),
+        memory_max=table.optional_fraction("memory_max"),
+        limit_s=table.whole("limit_s", 0, least=0),
+        mib_per_s=table.whole("mib_per_s", 0, least=0),
+    )
+    table.finish()
+    return hog
 
 
-def _step(table: _Table) -> Step:
+def _step(table: _Table, has_hog: bool) -> Step:
     step = Step(
         target=table.fraction("target"),
         limit_s=table.seconds("limit_s"),
-        at_limit=table.take("at_limit", str, "go-on"),
+        at_limit=table.one_of("at_limit", AT_LIMIT),
         grace_s=table.seconds("grace_s", 0.0),
         stop_workload=table.take("stop_workload", bool, False),
+        run=table.take("run", str, ""),
+        start_hog=table.take("start_hog", bool, False),
+        resend_s=table.seconds("resend_s", 0.0),
+        until=table.one_of("until", UNTIL),
+        give_up_s=table.seconds("give_up_s", 0.0),
     )
-    if step.at_limit not in AT_LIMIT:
-        raise table.wrong("at_limit", f"must be one of {', '.join(AT_LIMIT)}")
+    if not has_hog and (step.start_hog or step.until == "hog-ends"):
+        raise table.wrong("start_hog", "or until needs a [workload.hog]")
     table.finish()
     return step

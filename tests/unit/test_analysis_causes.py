@@ -133,12 +133,13 @@ def test_busy_no_op_is_found_with_its_evidence(tmp_path: Path) -> None:
         "task cat",
     ]
     assert "da10329cb057" in row["remedy"]
+    assert row["certainty"] == "high"
 
 
 def test_no_finding_on_a_clean_inflate_and_deflate(tmp_path: Path) -> None:
     findings = report_of(stock_like(), tmp_path).results["findings"]
     assert findings.tables["findings"] == []
-    assert findings.scalars["checked"] == ["busy-no-op"]
+    assert findings.scalars["unchecked"] == {}
 
 
 @pytest.mark.parametrize(("reclaimed", "found"), [(9, 0), (10, 1)])

@@ -175,6 +175,7 @@ def test_the_notifier_and_the_victims(tmp_path: Path) -> None:
         "memcg": False,
         "needed_by": "stress",
         "needed_by_pid": 70,
+        "balloon_pages": 0,
     }
     assert (second["victim"], second["victim_pid"]) == ("python3", 81)
     assert (second["needed_by"], second["needed_by_pid"]) == ("stress", 70)

@@ -47,6 +47,9 @@ def test_ideal_inflate_and_deflate(tmp_path: Path) -> None:
         "driver_busy_s": 2.8,  # of each 0.01 s the host took 0.003
         "driver_busy_share": 0.7,
         **dict.fromkeys(("psi_some_s", "psi_full_s", "psi_span_s")),
+        "sleeps": 0,
+        "sleep_s": 0.0,
+        "first_sleep_s": None,
     }
     assert (down["direction"], down["outcome"], down["deflated_pages"]) == (
         "deflate",

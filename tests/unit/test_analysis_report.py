@@ -60,9 +60,11 @@ def test_the_json_contract(tmp_path: Path) -> None:
     assert set(content["episodes"][0]["no_progress"][0]) == {"start_s", "end_s"}
     assert {"cause", "actor", "calls", "pages", "busy_s"} <= set(content["causes"][0])
     assert {"fill", "leak"} <= set(content["phases"])
-    keys = {"id", "severity", "title", "evidence", "remedy"}
+    keys = {"id", "severity", "certainty", "certainty_because", "title", "evidence", "remedy"}
     assert keys <= set(content["findings"][0])
-    assert content["findings_checked"] == ["busy-no-op"]
+    assert "busy-no-op" in content["findings_checked"]
+    lacking = ["oom.notifier_calls"]
+    assert content["findings_unchecked"] == {"oom-ping-pong": lacking, "oom-thrash": lacking}
 
 
 def test_an_empty_recording_has_zeros_where_it_watched(tmp_path: Path) -> None:
@@ -82,8 +84,8 @@ def test_a_seam_that_was_not_attached_is_null(tmp_path: Path) -> None:
     content = json.loads(report_json(report))
     assert content["episodes"] is None
     assert content["not_recorded"]["episodes"] == ["target (no BTF)"]
-    assert content["findings_checked"] == []
-    assert content["findings_unchecked"] == {"busy-no-op": ["episodes"]}
+    assert "busy-no-op" not in content["findings_checked"]
+    assert content["findings_unchecked"]["busy-no-op"] == ["episodes"]
     text = report_text(report)
     assert "not recorded: target (no BTF)" in text
     assert "could not look for busy-no-op" in text

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from balloontrace.analysis.host_acks import SLOW_S
 from balloontrace.errors import EXIT_USAGE, UserError
-from balloontrace.lab.scenario import Step, find_scenario, list_scenarios, load_scenario
+from balloontrace.lab.scenario import Hog, Step, find_scenario, list_scenarios, load_scenario
 
 MINIMAL = """
 [guest]
@@ -44,8 +45,26 @@ def test_page_cache_has_the_founding_fractions() -> None:
 
 def test_every_shipped_scenario_parses_and_is_described() -> None:
     scenarios = list_scenarios()
-    assert [scenario.name for scenario in scenarios] == ["idle", "page-cache"]
+    assert {"idle", "page-cache"} <= {scenario.name for scenario in scenarios}
     assert all(scenario.description for scenario in scenarios)
+
+
+def test_a_hog_and_a_host_that_sends_its_target_again() -> None:
+    scenario = find_scenario("oom-resend")
+    assert scenario.hog == Hog(None, until_given_back=Fraction(1, 8), limit_s=40, mib_per_s=4)
+    first, again, last = scenario.steps
+    assert (first.resend_s, first.start_hog) == (0.0, False)
+    assert last.target == 0
+    assert (again.target, again.start_hog, again.until) == (first.target, True, "hog-ends")
+    assert again.resend_s > 0
+
+
+def test_every_finding_has_a_scenario_of_its_own() -> None:
+    hogs = {scenario.name: scenario.hog for scenario in list_scenarios()}
+    assert hogs["memcg-oom"] == Hog(Fraction(1, 16), None, True, Fraction(1, 32), 20)
+    assert hogs["oom-thrash"] == Hog(None, Fraction(1, 64), lock=False, limit_s=40)
+    assert find_scenario("slow-host").discard_delay_us * 256 / 1e6 > 2 * SLOW_S
+    assert find_scenario("driver-gone").steps[1].run == "rmmod virtio_balloon"
 
 
 def test_defaults(tmp_path: Path) -> None:
@@ -55,7 +74,7 @@ def test_defaults(tmp_path: Path) -> None:
     assert scenario.name == "trial"
     assert scenario.cpus == 2
     assert scenario.deflate_on_oom
-    assert scenario.read_file is None
+    assert (scenario.read_file, scenario.hog, scenario.discard_delay_us) == (None, None, 0)
     assert scenario.steps == (Step(target=Fraction(1, 2), limit_s=10.0),)
 
 
@@ -77,7 +96,22 @@ def test_defaults(tmp_path: Path) -> None:
         (("limit_s = 10", "limit_s = 1\nmaybe = 1"), "balloon[0].maybe is not a key"),
         (("[[balloon]]", "[balloon]"), "balloon must be of type list"),
         (("[guest]", "title = 1\n[guest]"), "title is not a key of a scenario"),
-        (("[guest]", "[workload]\n[guest]"), "workload.read_file is missing"),
+        (("[guest]", "[workload]\n[guest]"), "workload must have read_file or hog"),
+        (("[guest]", "[workload.hog]\n[guest]"), "workload.hog.take or until_given_back is needed"),
+        (
+            ("[guest]", '[workload.hog]\ntake = "2"\n[guest]'),
+            "workload.hog.take must be at least 0",
+        ),
+        (
+            ("[guest]", '[workload.hog]\ntake = "1/2"\nlimit_s = -1\n[guest]'),
+            "workload.hog.limit_s must be at least 0",
+        ),
+        (("[guest]", "[host]\nslow = true\n[guest]"), "host.slow is not a key of a scenario"),
+        (
+            ("limit_s = 10", "limit_s = 1\nstart_hog = true"),
+            "balloon[0].start_hog or until needs a",
+        ),
+        (("limit_s = 10", 'limit_s = 1\nuntil = "x"'), "balloon[0].until must be one of"),
         (("[guest]", "[guest"), "not TOML: "),
     ],
 )
@@ -88,5 +122,5 @@ def test_a_wrong_file_is_named_with_its_key(
 
 
 def test_an_unknown_scenario_is_answered_with_the_known_ones() -> None:
-    with pytest.raises(UserError, match="idle, page-cache"):
+    with pytest.raises(UserError, match=r"idle, .*page-cache"):
         find_scenario("nonsense")

@@ -6,6 +6,7 @@ from typing import Any
 
 from balloontrace.analysis.base import Result
 from balloontrace.analysis.delays import DELAYS
+from balloontrace.analysis.host_acks import SLOW_S
 from balloontrace.analysis.render.page import (
     ABSENT,
     BAD,
@@ -75,6 +76,32 @@ def _times(times: int) -> str:
 
 def _calls(calls: int) -> str:
     return "1 call" if calls == 1 else f"{calls:,} calls"
+
+
+def host_was_slow(result: Result) -> bool:
+    """Whether the host let the driver wait: its ordinary answers stand in the phases."""
+    return not result.missing and any(row["slow"] for row in result.tables["queues"])
+
+
+def host_acks(page: Page, result: Result, verbose: bool) -> None:
+    """How long the host took to answer, by virtqueue."""
+    page.table(
+        ["<queue", "acks", "pages", "total", "median", "longest", "slow", "of slow ones"],
+        [
+            [
+                row["queue"],
+                count(row["acks"]),
+                count(row["pages"]),
+                seconds(row["total_s"]),
+                seconds(row["median_s"]),
+                seconds(row["longest_s"]),
+                count(row["slow"]),
+                seconds(row["slow_s"]),
+            ]
+            for row in result.tables["queues"]
+        ],
+    )
+    page.line(f"slow: {SLOW_S * 1000:.0f} ms or more", DIM)
 
 
 def oom(page: Page, result: Result, verbose: bool) -> None:

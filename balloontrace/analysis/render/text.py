@@ -271,6 +271,7 @@ def _findings(page: Page, result: Result, verbose: bool) -> None:
     for row in result.tables["findings"]:
         page.line(f"{row['title']} [{row['id']}, {row['severity']}]", BAD)
         page.line(row["summary"])
+        page.line(f"Certainty: {row['certainty']}: {row['certainty_because']}.")
         page.line(f"Remedy: {row['remedy']}")
     if not result.tables["findings"] and result.scalars["checked"]:
         page.line(f"none of those looked for: {', '.join(result.scalars['checked'])}")
@@ -308,6 +309,7 @@ SECTIONS: dict[str, Show] = {
     "cost": cost_text.cost,
     "phases": memory_text.phases,
     "latencies": latency_text.latencies,
+    "host_acks": memory_text.host_acks,
     "oom": memory_text.oom,
     "free_pages": memory_text.free_pages,
     "delays": memory_text.delays,
@@ -316,10 +318,11 @@ SECTIONS: dict[str, Show] = {
 }
 """Layouts in the order of the report; a result without one is shown after these."""
 
-TITLES = {"oom": "Out of memory", "free_pages": "Free pages"}
+TITLES = {"host_acks": "Waits for the host", "oom": "Out of memory", "free_pages": "Free pages"}
 """Headings that are not just the name."""
 
 WORTH_SHOWING: dict[str, Callable[[Result], bool]] = {
+    "host_acks": memory_text.host_was_slow,
     "free_pages": memory_text.recorded,
     "delays": memory_text.recorded,
     "driver": driver_text.happened,

@@ -1,0 +1,5 @@
+"""Known pathologies, recognised from results: one file for each."""
+
+from balloontrace.analysis.findings.base import Evidence, Finding, check_all
+
+__all__ = ["Evidence", "Finding", "check_all"]

@@ -1,0 +1,130 @@
+"""What a finding is: a known pathology, shown by numbers, with a remedy.
+
+A finding sees the results of the analyses only. A new one is one new module in this package with a
+subclass of `Finding`; `check_all` finds it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import balloontrace.analysis.findings
+from balloontrace.analysis.base import Result
+from balloontrace.analysis.causes import actor_name
+
+Results = Mapping[str, Result]
+
+SEVERITIES = ("high", "medium")
+"""In the order in which findings are listed. high: the guest or the host does not get what the
+balloon is for; medium: it does, late or at a cost."""
+
+CERTAINTIES = ("high", "medium", "low")
+"""high: each step from cause to effect is in the recording; medium: one step is inferred; low: the
+numbers fit, but something that was not recorded could explain them as well."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What shows a finding: the numbers, the same in one sentence, and how sure that is.
+
+    certainty: one of CERTAINTIES; because: what makes it so, one sentence.
+    """
+
+    numbers: dict[str, Any]
+    summary: str
+    certainty: str
+    because: str
+
+
+class Finding(ABC):
+    """One pathology. Subclasses register themselves.
+
+    needs: without which it cannot be looked for: names of results, or `result.scalar` for a scalar
+    of one, `result.scalar.key` within that, which must be known.
+    """
+
+    id: ClassVar[str]
+    severity: ClassVar[str]
+    title: ClassVar[str]
+    remedy: ClassVar[str]
+    needs: ClassVar[tuple[str, ...]]
+    registered: ClassVar[dict[str, type[Finding]]] = {}
+
+    def __init_subclass__(cls) -> None:
+        Finding.registered[cls.id] = cls
+
+    @abstractmethod
+    def check(self, results: Results) -> Evidence | None:
+        """The evidence, or None if the recording does not show this pathology."""
+
+
+def check_all(results: Results) -> Result:
+    """All findings of `results`, the most severe first, and which could be looked for at all.
+
+    scalars: `checked`, ids; `unchecked`, id -> what of `needs` was missing.
+    """
+    for module in pkgutil.iter_modules(balloontrace.analysis.findings.__path__):
+        importlib.import_module(f"balloontrace.analysis.findings.{module.name}")
+    rows: list[dict[str, Any]] = []
+    checked: list[str] = []
+    unchecked: dict[str, list[str]] = {}
+    for name in sorted(Finding.registered):
+        finding = Finding.registered[name]
+        lacking = [need for need in finding.needs if not known(results, need)]
+        if lacking:
+            unchecked[name] = lacking
+            continue
+        checked.append(name)
+        evidence = finding().check(results)
+        if evidence is not None:
+            rows.append(_row(finding, evidence))
+    rows.sort(key=lambda row: SEVERITIES.index(row["severity"]))
+    return Result("findings", {"checked": checked, "unchecked": unchecked}, {"findings": rows})
+
+
+def known(results: Results, need: str) -> bool:
+    """Whether what `need` names (see Finding) was recorded."""
+    name, *path = need.split(".")
+    if results[name].missing:
+        return False
+    value: Any = results[name].scalars
+    for key in path:
+        value = value[key]
+        if value is None:
+            return False
+    return True
+
+
+def needers(causes: Result, cause: str) -> list[dict[str, Any]]:
+    """For whom a cause took pages, over the whole recording, most pages first: actor, pages,
+    share."""
+    rows = [row for row in causes.tables["causes"] if row["cause"] == cause and row["pages"]]
+    total = sum(row["pages"] for row in rows)
+    return [
+        {"actor": actor_name(row), "pages": row["pages"], "share": row["pages"] / total}
+        for row in rows
+    ]
+
+
+def said_needers(rows: list[dict[str, Any]]) -> str:
+    """The first of `needers` in words; names are raw."""
+    return ", ".join(f"{who['actor']} {who['share'] * 100:.0f} %" for who in rows[:3])
+
+
+def _row(finding: type[Finding], evidence: Evidence) -> dict[str, Any]:
+    """One finding as the JSON contract has it; `summary` is the evidence in words."""
+    return {
+        "id": finding.id,
+        "severity": finding.severity,
+        "certainty": evidence.certainty,
+        "certainty_because": evidence.because,
+        "title": finding.title,
+        "evidence": evidence.numbers,
+        "summary": evidence.summary,
+        "remedy": finding.remedy,
+    }

@@ -1,0 +1,67 @@
+"""The guest has no more pages to give: the size worker sleeps 200 ms at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from balloontrace.analysis.findings.base import Evidence, Finding, Results
+
+
+class OutOfPuff(Finding):
+    """Allocations of the inflation fail."""
+
+    id = "out-of-puff"
+    severity = "medium"
+    title = "Out of puff: the guest has no memory left for the target"
+    remedy = (
+        "Lower the target: the host asks for more than the guest can free. Read MemAvailable from "
+        "the balloon's statistics (QEMU: guest-stats-polling-interval, guest-stats) and do not ask "
+        "for more. The driver does not push harder: its allocations may fail (__GFP_NORETRY), and "
+        "then it sleeps 200 ms before it tries again (fill_balloon), for as long as the target "
+        "stays."
+    )
+    needs = ("episodes", "phases.fill.sleeps")
+
+    SLEEPS = 5
+    """One second of sleeping. An inflation that finds memory never sleeps; one or two sleeps are
+    kswapd being late."""
+
+    def check(self, results: Results) -> Evidence | None:
+        """Look at each inflate episode; the evidence is the one's that slept longest."""
+        hit = [
+            (number, row)
+            for number, row in enumerate(results["episodes"].tables["episodes"], start=1)
+            if row["direction"] == "inflate" and (row["sleeps"] or 0) >= self.SLEEPS
+        ]
+        if not hit:
+            return None
+        number, worst = max(hit, key=lambda pair: float(pair[1]["sleep_s"]))
+        keys = ("start_s", "end_s", "outcome", "target_pages", "end_pages", "sleeps", "sleep_s")
+        numbers = {
+            "episode": number,
+            "episodes": len(hit),
+            **{key: worst[key] for key in (*keys, "first_sleep_s", "longest_no_progress_s")},
+            "short_pages": worst["target_pages"] - worst["end_pages"],
+        }
+        if worst["outcome"] == "reached":
+            sure = "medium", "memory came free in the end: the target was late, not out of reach"
+        else:
+            sure = "high", "each sleep is the driver's own answer to a failed allocation"
+        return Evidence(numbers, _sentence(numbers), *sure)
+
+
+def _sentence(numbers: dict[str, Any]) -> str:
+    """The evidence in words."""
+    short = numbers["short_pages"]
+    ended = (
+        "the target was reached in the end"
+        if numbers["outcome"] == "reached"
+        else f"it ended {short:,} pages short of its target of {numbers['target_pages']:,} "
+        f"({numbers['outcome']})"
+    )
+    return (
+        f"Episode {numbers['episode']}, {numbers['start_s']:.1f} s to {numbers['end_s']:.1f} s: "
+        f"inflation slept {numbers['sleeps']:,} times for want of a page, "
+        f"{numbers['sleep_s']:.1f} s in all, first at {numbers['first_sleep_s']:.1f} s; {ended}. "
+        f"Longest time without progress {numbers['longest_no_progress_s']:.1f} s."
+    )

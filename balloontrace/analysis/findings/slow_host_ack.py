@@ -1,0 +1,79 @@
+"""The time goes into waiting for the host."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from balloontrace.analysis.findings.base import Evidence, Finding, Results
+from balloontrace.analysis.host_acks import SLOW_S
+
+
+class SlowHostAck(Finding):
+    """The host lets the driver wait for each array of page numbers."""
+
+    id = "slow-host-ack"
+    severity = "medium"
+    title = "Slow host: the driver waits for the host to take the pages"
+    remedy = (
+        "Look at the host. QEMU takes the balloon's pages under its global lock, with one madvise "
+        "or fallocate for each: see how fast its memory backend punches holes (hugetlb, memfd, "
+        "files), who else holds that lock (monitor commands that dump memory, device emulation "
+        "that could have an iothread), and whether QEMU gets its CPU time (cpu.max and cpu.stat of "
+        "its cgroup, steal time)."
+    )
+    needs = ("host_acks", "phases.fill.total_s", "phases.leak.total_s")
+
+    SLOW_TOTAL_S = 2.0
+    """Spent in acks of SLOW_S or more, a hundred times what an ack takes. One preempted thread of
+    QEMU is not enough: on a machine with four times the work it can do, one ack took 0.6 s."""
+
+    SLOW_SHARE = 0.25
+    """And so much of the time in which the balloon was inflated and deflated: on that machine it
+    was up to 0.07."""
+
+    FEW = 3
+    """Fewer slow acks than this may be the guest itself having been stopped meanwhile."""
+
+    def check(self, results: Results) -> Evidence | None:
+        """Look at both virtqueues together."""
+        queues = results["host_acks"].tables["queues"]
+        slow = [row for row in queues if row["slow"]]
+        slow_s = sum(row["slow_s"] for row in slow)
+        moving_s = sum(results["phases"].scalars[call]["total_s"] for call in ("fill", "leak"))
+        if slow_s < max(self.SLOW_TOTAL_S, self.SLOW_SHARE * moving_s):
+            return None
+        numbers = {
+            "start_s": min(row["slow_from_s"] for row in slow),
+            "end_s": max(row["slow_until_s"] for row in slow),
+            "slow_acks": sum(row["slow"] for row in slow),
+            "slow_s": slow_s,
+            "slow_from_s": SLOW_S,
+            "moving_s": moving_s,
+            "acks": sum(row["acks"] for row in queues),
+            "ack_s": sum(row["total_s"] for row in queues),
+            "pages": sum(row["pages"] for row in queues),
+            "longest_s": max(row["longest_s"] for row in slow),
+            "open": sum(row["open"] for row in queues),
+        }
+        few = numbers["slow_acks"] < self.FEW
+        return Evidence(
+            numbers,
+            _sentence(numbers),
+            "medium" if few else "high",
+            "the wait was seen, but so few of them may be a guest that was stopped meanwhile"
+            if few
+            else "each wait was seen from the driver's kick to the host's answer",
+        )
+
+
+def _sentence(numbers: dict[str, Any]) -> str:
+    """The evidence in words."""
+    unanswered = numbers["open"]
+    return (
+        f"From {numbers['start_s']:.1f} s to {numbers['end_s']:.1f} s {numbers['slow_acks']:,} of "
+        f"{numbers['acks']:,} waits for the host took {numbers['slow_from_s'] * 1000:.0f} ms or "
+        f"more, {numbers['slow_s']:.1f} s together. All waits took {numbers['ack_s']:.1f} s for "
+        f"{numbers['pages']:,} pages, all of inflating and deflating {numbers['moving_s']:.1f} s; "
+        f"the longest wait took {numbers['longest_s']:.1f} s."
+        + (f" {unanswered:,} had no answer when the recording ended." if unanswered else "")
+    )

@@ -1,0 +1,48 @@
+"""Python programs for a guest that take memory there."""
+
+from __future__ import annotations
+
+HOLD_ON = "import ctypes; ctypes.CDLL(None).mlockall(1)"  # MCL_CURRENT
+"""Keeps the program itself in memory. Where memory runs out, reclaim would evict that and read it
+again, over and over: on 5.10 and 7.2 a guest crawls for minutes like that."""
+
+_PRIVATE = "mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS"
+"""Shared memory cannot be taken from a victim of the OOM killer before it has ended, and the killer
+may lose patience and choose another."""
+
+_TAKE = f"""
+hog = mmap.mmap(-1, {{size}}, {_PRIVATE})
+for _ in range({{size}} >> 12):
+    hog.write(b"x" * 4096)
+"""
+
+_UNTIL_GIVEN_BACK = f"""
+def deflated():
+    with open("/proc/vmstat") as vmstat:
+        return next(int(line.split()[1]) for line in vmstat if line.startswith("balloon_deflate "))
+enough, held = deflated() + {{pages}}, []
+while deflated() < enough:
+    held.append(mmap.mmap(-1, 1 << 20, {_PRIVATE}))
+    for _ in range(16):
+        held[-1].write(bytes(1 << 16))
+        time.sleep({{pause_s}})
+"""
+
+
+def take(size: int, *, lock: bool = True, limit_s: int = 0) -> str:
+    """A program that touches so many bytes and ends; the kernel ends it after limit_s, 0 never."""
+    return _started(lock, limit_s) + _TAKE.format(size=size)
+
+
+def until_given_back(pages: int, *, lock: bool = True, limit_s: int = 0, mib_per_s: int = 0) -> str:
+    """A program that takes memory until the balloon has given up so many pages, by itself or for a
+    new target; it takes no more than mib_per_s, 0: as fast as it can."""
+    pause_s = 1 / 16 / mib_per_s if mib_per_s else 0
+    return _started(lock, limit_s) + _UNTIL_GIVEN_BACK.format(pages=pages, pause_s=pause_s)
+
+
+def _started(lock: bool, limit_s: int) -> str:
+    lines = ["import mmap, signal, time"]
+    lines += [HOLD_ON] if lock else []
+    lines += [f"signal.alarm({limit_s})"]  # needs nothing of a program that crawls
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,98 @@
+"""Each finding is made to happen in a real guest, and is the only one that fires there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tests.guest.test_lab import balloontrace, whole_report
+
+MIB_PAGES = 256
+GIB_PAGES = 1 << 18
+
+
+def ran(scenario: str, out: Path, *, kernel: str = "6.1") -> dict[str, Any]:
+    """The report of a scenario, exact to the page."""
+    balloontrace("lab", "run", scenario, "--kernel", kernel, "--out", str(out))
+    return whole_report(out / f"{scenario}-stock.btrace")
+
+
+def evidence(report: dict[str, Any], *only: str) -> dict[str, Any]:
+    """The evidence of the first of the findings that must be all that fire."""
+    assert {finding["id"] for finding in report["findings"]} == set(only)
+    assert report["findings_unchecked"] == {}
+    found: dict[str, Any] = next(
+        finding["evidence"] for finding in report["findings"] if finding["id"] == only[0]
+    )
+    return found
+
+
+def test_a_host_that_sends_its_target_again(tmp_path: Path) -> None:
+    report = ran("oom-resend", tmp_path)
+    found = evidence(report, "oom-ping-pong")
+    assert found["retaken_pages"] >= 10 * MIB_PAGES
+    assert found["notices"] > found["targets"] == 0
+    assert found["given_to"][0]["actor"] == "task python3"
+    assert report["oom"]["killed"] == 0
+    given_back = sum(row["pages"] for row in report["causes"] if row["cause"] == "oom")
+    assert given_back == report["oom"]["notifier_pages"]
+    inflated, deflated = (report["totals"][f"{way}_pages"] for way in ("inflated", "deflated"))
+    assert inflated == deflated > GIB_PAGES * 3 // 4
+
+
+def test_inflation_that_is_still_in_flight(tmp_path: Path) -> None:
+    report = ran("oom-inflight", tmp_path)
+    found = evidence(report, "oom-ping-pong", "out-of-puff")
+    assert found["retaken_pages"] >= 10 * MIB_PAGES
+    assert found["notices"] == 0
+    assert report["episodes"][0]["outcome"] == "superseded"
+    assert report["oom"]["killed"] == 0
+
+
+def test_a_guest_that_reads_its_programs_again_and_again(tmp_path: Path) -> None:
+    report = ran("oom-thrash", tmp_path, kernel="5.10")
+    found = evidence(report, "oom-thrash")
+    assert found["refaults_per_page"] >= 16
+    assert found["full_share"] >= 0.05
+    assert report["oom"]["killed"] == 0
+
+
+def test_a_target_beyond_what_the_guest_has(tmp_path: Path) -> None:
+    report = ran("unreachable", tmp_path)
+    found = evidence(report, "out-of-puff")
+    assert (found["episode"], found["outcome"]) == (1, "superseded")
+    assert found["sleep_s"] >= 0.2 * found["sleeps"] >= 1.0
+    assert found["short_pages"] > 0
+
+
+def test_a_host_that_is_slow_to_take_pages(tmp_path: Path) -> None:
+    report = ran("slow-host", tmp_path)
+    found = evidence(report, "slow-host-ack")
+    assert found["pages"] == GIB_PAGES // 32
+    # strace delayed each page by 1 ms, and a chunk has 256.
+    assert found["slow_acks"] == found["acks"] == report["phases"]["fill"]["calls"]
+    assert found["slow_s"] >= found["pages"] / 1000
+    assert report["episodes"][0]["outcome"] == "reached"
+
+
+def test_a_container_that_outgrows_its_limit(tmp_path: Path) -> None:
+    report = ran("memcg-oom", tmp_path)
+    found = evidence(report, "memcg-oom")
+    (victim,) = found["victims"]
+    assert (victim["victim"], victim["balloon_pages"]) == ("python3", GIB_PAGES // 2)
+    assert report["oom"]["notifier_calls"] == 0
+    assert report["totals"]["deflated_pages"] == GIB_PAGES // 2
+
+
+def test_a_driver_that_is_unloaded(tmp_path: Path) -> None:
+    report = ran("driver-gone", tmp_path)
+    found = evidence(report, "driver-gone")
+    assert (found["by"], found["back"], found["pages"]) == ("rmmod", False, GIB_PAGES // 4)
+    assert found["away_s"] >= 5
+    assert {row["cause"]: row["pages"] for row in report["causes"]} == {"remove": GIB_PAGES // 4}
+
+
+def test_nothing_is_found_where_nothing_is_wrong(tmp_path: Path, kernel: str) -> None:
+    report = ran("idle", tmp_path, kernel=kernel)
+    assert report["findings"] == []
+    assert report["findings_unchecked"] == {}
