@@ -8,6 +8,9 @@ from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 
 NEEDED = ("numpy", "pandas", "rich")
 
+DRAWING = ("bokeh", "jinja2", "matplotlib")
+"""What pictures need beyond these; the extra `html` brings them."""
+
 
 def require(verb: str, packages: tuple[str, ...] = NEEDED, extra: str = "analysis") -> None:
     """Raise UserError if one of `packages`, which the command `verb` needs, is not installed.

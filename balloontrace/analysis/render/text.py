@@ -14,6 +14,7 @@ from balloontrace.analysis.render import (
     latency_text,
     memory_text,
     published_text,
+    timeline_text,
 )
 from balloontrace.analysis.render.page import (
     BAD,
@@ -38,21 +39,42 @@ SHOWN_SPANS = 5
 Show = Callable[[Page, Result, bool], None]
 
 
-def report_text(report: Report, colour: bool = False, verbose: bool = False) -> str:
-    """The report in at most 98 columns. verbose: all rows, all seams, what the recorder cost."""
+def report_text(
+    report: Report,
+    colour: bool = False,
+    verbose: bool = False,
+    course: Result | None = None,
+    blocks: bool = True,
+) -> str:
+    """The report in at most 98 columns. verbose: all rows, all seams, what the recorder cost;
+    course: the timeline to draw under the verdict; blocks: it may go beyond ASCII."""
     page = Page(colour)
-    page.facts(_trust(report) + _guest(report.results["guest"]))
+    page.facts(facts(report))
+    if course is not None:
+        timeline_text.timeline(page, course, blocks)
+    sections(page, report, verbose)
+    return page.text()
+
+
+def facts(report: Report) -> list[tuple[str, str, str]]:
+    """What must be known before any number is believed, and the guest: label, text, style."""
+    return _trust(report) + _guest(report.results["guest"])
+
+
+def sections(page: Page, report: Report, verbose: bool, without: tuple[str, ...] = ()) -> None:
+    """Every result under its heading, in order, but for those named in `without`."""
     unknown = [name for name in report.results if name not in (*SECTIONS, *IN_FACTS)]
     for name in (*SECTIONS, *unknown):
         result = report.results[name]
         worth_showing = WORTH_SHOWING.get(name)
+        if name in without:
+            continue
         if verbose or worth_showing is None or worth_showing(result):
             _section(page, result, SECTIONS.get(name, _anything), verbose)
     driver_text.seams(page, report.recording, report.results["driver"], verbose)
     if verbose:
         published_text.published(page, report.results)
         _recorder(page, report.recording)
-    return page.text()
 
 
 def _section(page: Page, result: Result, show: Show, verbose: bool) -> None:

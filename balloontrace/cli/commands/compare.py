@@ -8,7 +8,7 @@ from typing import List, Optional
 import typer
 
 from balloontrace.analysis import dependencies
-from balloontrace.cli import output
+from balloontrace.cli import output, pictures
 from balloontrace.errors import EXIT_USAGE, UserError
 
 
@@ -24,22 +24,46 @@ def command(
         [], "--after", metavar="FILE", help="One of several runs in place of AFTER; repeat it."
     ),
     as_json: bool = typer.Option(False, "--json", help="One JSON object instead of text."),
+    html: Optional[Path] = typer.Option(
+        None, metavar="OUT", help="Write one page with both timelines on one axis instead of text."
+    ),
+    svg: Optional[Path] = typer.Option(
+        None, metavar="OUT", help="Write both timelines alone; a PNG if OUT ends with .png."
+    ),
 ) -> None:
     """Compare recordings: the same measures side by side, and the ratio BEFORE / AFTER.
 
     Of several runs on a side, medians with confidence intervals.
     """
     dependencies.require("compare")
+    drawing = pictures.check(html, svg)
     from balloontrace.analysis.compare import compare
     from balloontrace.analysis.render.compare_text import compare_text
     from balloontrace.analysis.render.json import compare_json
     from balloontrace.analysis.render.page import wants_colour
-    from balloontrace.analysis.report import build
+    from balloontrace.analysis.report import Report, build
 
     sides = _sides(before, after, before_runs, after_runs)
-    comparison = compare(*([build(str(path)) for path in side] for side in sides))
-    text = compare_json(comparison) if as_json else compare_text(comparison, wants_colour())
-    output.result(text)
+    reports: list[list[Report]] = [[], []]
+    if drawing:
+        from balloontrace.analysis.picture import picture_pair
+        from balloontrace.analysis.render.figure import figure
+        from balloontrace.analysis.render.html import compare_html
+        from balloontrace.analysis.render.series import side_by_side
+
+        # Of several runs the first of each side is drawn.
+        pair = picture_pair(*(str(side[0]) for side in sides))
+        reports = [[picture.report] for picture in pair]
+    for side, built in zip(sides, reports, strict=True):
+        built += [build(str(path)) for path in side[len(built) :]]
+    comparison = compare(*reports)
+    if drawing:
+        pictures.write(html, lambda _: compare_html(comparison, *pair).encode())
+        pictures.write(svg, lambda kind: figure(side_by_side(*pair), kind))
+    if as_json:
+        output.result(compare_json(comparison))
+    elif not drawing:
+        output.result(compare_text(comparison, wants_colour()))
 
 
 def _sides(

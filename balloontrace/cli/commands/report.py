@@ -3,26 +3,51 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Optional
 
 import typer
 
 from balloontrace.analysis import dependencies
-from balloontrace.cli import output
+from balloontrace.cli import output, pictures
 
 
 def command(
     file: Path = typer.Argument(..., metavar="FILE", help="A recording (.btrace)."),
     as_json: bool = typer.Option(False, "--json", help="One JSON object instead of text."),
+    html: Optional[Path] = typer.Option(
+        None, metavar="OUT", help="Write one page with tables and a timeline instead of text."
+    ),
+    svg: Optional[Path] = typer.Option(
+        None, metavar="OUT", help="Write the timeline alone; a PNG if OUT ends with .png."
+    ),
     verbose: bool = typer.Option(
         False, "--verbose", "-v", help="All rows, all seams, and what the recorder cost."
     ),
 ) -> None:
     """Say what the balloon did in a recording, who did it, and whether the numbers are whole."""
     dependencies.require("report")
+    drawing = pictures.check(html, svg)
     from balloontrace.analysis.render.json import report_json
-    from balloontrace.analysis.render.page import wants_colour
-    from balloontrace.analysis.render.text import report_text
     from balloontrace.analysis.report import build
 
-    report = build(str(file))
-    output.result(report_json(report) if as_json else report_text(report, wants_colour(), verbose))
+    if as_json and not drawing:
+        output.result(report_json(build(str(file))))
+        return
+    from balloontrace.analysis.picture import picture
+    from balloontrace.analysis.render.page import wants_colour
+    from balloontrace.analysis.render.text import report_text
+    from balloontrace.analysis.render.timeline_text import wants_blocks
+
+    pictured = picture(str(file))
+    if drawing:
+        from balloontrace.analysis.render.figure import figure
+        from balloontrace.analysis.render.html import report_html
+        from balloontrace.analysis.render.series import alone
+
+        pictures.write(html, lambda _: report_html(pictured).encode())
+        pictures.write(svg, lambda kind: figure(alone(pictured), kind))
+    if as_json:
+        output.result(report_json(pictured.report))
+    elif not drawing:
+        course, blocks = pictured.timeline, wants_blocks()
+        output.result(report_text(pictured.report, wants_colour(), verbose, course, blocks))

@@ -1,0 +1,357 @@
+"""The pictures: a page that needs no network and cannot be injected into, stills, and text."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balloontrace.analysis.compare import compare
+from balloontrace.analysis.picture import Picture, picture, picture_pair
+from balloontrace.analysis.render.blocks import LINE_CHARACTERS, ROWS, Blocks
+from balloontrace.analysis.render.figure import figure
+from balloontrace.analysis.render.html import compare_html, report_html
+from balloontrace.analysis.render.page import Page
+from balloontrace.analysis.render.series import alone, side_by_side, ticks
+from balloontrace.analysis.render.text import report_text
+from balloontrace.analysis.render.timeline_text import COLUMNS, timeline
+from balloontrace.analysis.trace import read_trace
+from balloontrace.cli.commands import compare as compare_command
+from balloontrace.cli.commands import report as report_command
+from balloontrace.errors import EXIT_UNSUPPORTED, EXIT_USAGE, UserError
+from balloontrace.recording import Writer
+from tests.unit.builders import Built, shrinker_like, stock_like
+from tests.unit.test_house import loaded_by
+
+DATA = Path(__file__).parents[1] / "data"
+TOUR = DATA / "6.1-tour.btrace"
+
+HOSTILE = [
+    b"<script>alert(1)",
+    b"</script><b>",
+    b"\"'><img src=x>",
+    "\u202etac".encode(),
+    b"\xff\xfe\x1b[31m",
+    b"${{x}}{% x %}",
+]
+
+
+class Parsed(HTMLParser):
+    """What a browser would make of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.content: dict[str, list[str]] = {}
+        self._open = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        self._open = tag
+        if tag == "script":
+            self.content.setdefault(tag, []).append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._open = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._open == "script":
+            self.content["script"][-1] += data
+
+    def policy(self) -> str:
+        return next(
+            attrs["content"]
+            for tag, attrs in self.tags
+            if tag == "meta" and attrs.get("http-equiv") == "Content-Security-Policy"
+        )
+
+
+def drawn(built: Built, tmp_path: Path) -> Picture:
+    return picture(built.write(tmp_path / "r.btrace"))
+
+
+def repeated(source: Path, target: Path, times: int) -> str:
+    """A long recording: a real one `times` times, one after the other."""
+    trace = read_trace(str(source))
+    span = trace.end_ns - trace.begin_ns
+    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT)
+    writer = Writer(descriptor)
+    writer.header(trace.header)
+    for number in range(times):
+        records = trace.records.copy()
+        records["start_ns"] += number * span
+        raw, size = records.tobytes(), records.dtype.itemsize * 4096
+        for first in range(0, len(raw), size):
+            writer.events(raw[first : first + size])
+        for sample in trace.recording.samples:
+            writer.sample({**sample, "t_ns": sample["t_ns"] + number * span})
+    writer.trailer({**trace.trailer, "ended_ns": trace.end_ns + (times - 1) * span})
+    os.close(descriptor)
+    return str(target)
+
+
+@pytest.fixture(scope="module")
+def tour() -> Picture:
+    return picture(str(TOUR))
+
+
+@pytest.fixture(scope="module")
+def page(tour: Picture) -> str:
+    return report_html(tour)
+
+
+def test_the_page_fetches_nothing(page: str) -> None:
+    parsed = Parsed(page)
+    for tag, attrs in parsed.tags:
+        assert tag not in ("link", "iframe", "object", "embed", "base"), tag
+        for name in ("src", "href", "srcset", "action", "data", "xlink:href"):
+            assert not attrs.get(name) or attrs[name].startswith("data:image/png;base64,"), attrs
+    style = page.split("<style>")[1].split("</style>")[0]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert "default-src 'none'" in parsed.policy()
+    for word in ("http:", "https:", "*", "'unsafe-eval'", "'self'", "script-src 'unsafe-inline'"):
+        assert word not in parsed.policy()
+
+
+def test_only_the_pages_own_scripts_may_run(page: str) -> None:
+    parsed = Parsed(page)
+    script_src = re.search(r"script-src ([^;]*);", parsed.policy())
+    assert script_src is not None
+    allowed = script_src[1].split()
+    data, *scripts = parsed.content["script"]
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in scripts]
+    assert allowed == [f"'sha256-{digest}'" for digest in hashes]
+    assert json.loads(data)["chart"]["docs"]["timeline"]
+
+
+def test_the_page_says_what_the_report_says(page: str, tour: Picture) -> None:
+    results = tour.report.results
+    assert results["reconciliation"].scalars["summary"] in page
+    for heading in ("Totals", "Episodes", "Causes", "Phases", "Out of memory", "Delays", "Seams"):
+        assert f"<h2>{heading}</h2>" in page
+    assert f"{results['totals'].scalars['inflated_pages']:,} pages" in page
+    # All episodes are there, not only those of the text report.
+    last = results["episodes"].tables["episodes"][-1]
+    assert f'<td class="number">{last["start_s"]:,.1f}</td>' in page
+
+
+def test_the_same_recording_gives_the_same_scene(tour: Picture) -> None:
+    assert figure(alone(tour), "svg") == figure(alone(tour), "svg")
+    assert figure(alone(tour), "png") == figure(alone(tour), "png")
+
+
+@pytest.mark.parametrize("comm", HOSTILE)
+def test_hostile_names_stay_text(tmp_path: Path, page: str, comm: bytes) -> None:
+    built = Built(base=1000).target(0.5, 256_000, 1000)
+    built.leak(1, 0.1, 50, within="scan leak", tid=7, comm=comm)
+    built.call("oom_kill", 1.5, 0.0, 0, 31, comm=comm, tid=9)
+    text = comm.decode("utf-8", "surrogateescape")
+    built.header["guest"] |= {"hostname": text, "kernel": text}
+    built.header["balloon"]["features"] = [text]
+    built.header["seams"]["migrate"] = {"rung": None, "loses": "", "not": [text]}
+    built.header["seams"]["sleep"] = {"rung": None, "loses": "", "not": [text]}
+    picture_ = drawn(built.ends(3), tmp_path)
+    hostile = report_html(picture_)
+    hostile.encode()
+    parsed = Parsed(hostile)
+    assert {tag for tag, _ in parsed.tags} <= {tag for tag, _ in Parsed(page).tags}
+    assert len(parsed.content["script"]) == 3
+    json.loads(parsed.content["script"][0])
+    assert parsed.policy() == Parsed(page).policy()
+    assert "\u202e" not in hostile
+    assert "\x1b" not in hostile
+    svg = ElementTree.fromstring(figure(alone(picture_), "svg"))
+    assert not [element for element in svg.iter() if element.tag.endswith(("}script", "}b"))]
+
+
+def test_a_page_stays_small_whatever_the_recording(tmp_path: Path) -> None:
+    path = repeated(DATA / "6.1-shrinker-reclaim.btrace", tmp_path / "long.btrace", 60)
+    picture_ = picture(path)
+    assert picture_.report.recording.scalars["events"] == 60 * 2784
+    assert len(report_html(picture_).encode()) < 4 << 20
+
+
+def test_tables_and_lines_of_a_page_are_bounded_and_say_so() -> None:
+    blocks = Blocks()
+    blocks.table(["<a", "b"], [["x", str(i)] for i in range(ROWS + 7)])
+    blocks.line("x" * (LINE_CHARACTERS + 1))
+    table, line = blocks.sections[0].blocks
+    assert (len(table.rows), table.hidden) == (ROWS, 7)
+    assert table.columns == [("a", False), ("b", True)]
+    assert line.text.endswith("report --json has all of it)")
+
+
+def test_what_was_not_recorded_is_said_in_the_page(tmp_path: Path) -> None:
+    built = stock_like(chunks=5)
+    built.header["seams"]["leak"] = {"rung": None, "loses": "", "not": ["no BTF"]}
+    page = report_html(drawn(built, tmp_path))
+    assert "not recorded: leak (no BTF)" in page
+    assert "OOM notifier: none" in page
+    assert '<div class="value">-</div><div class="more">- pages</div>' in page
+
+
+def test_a_finding_stands_above_all(tmp_path: Path) -> None:
+    page = report_html(drawn(shrinker_like(), tmp_path))
+    assert page.index("Busy no-op") < page.index("<h2>Timeline</h2>")
+    assert "da10329cb057" in page
+
+
+@pytest.mark.parametrize("make", [lambda: Built().ends(0), lambda: Built(base=7).ends(5)])
+def test_a_recording_of_nothing_is_drawn(tmp_path: Path, make: Any) -> None:
+    empty = drawn(make(), tmp_path)
+    assert "<h2>Timeline</h2>" in report_html(empty)
+    assert figure(alone(empty), "png").startswith(b"\x89PNG")
+
+
+def texts(svg: bytes) -> str:
+    root = ElementTree.fromstring(svg)
+    return "\n".join("".join(e.itertext()) for e in root.iter() if e.tag.endswith("}text"))
+
+
+def test_the_still_is_svg_with_text_and_units(tour: Picture) -> None:
+    svg = figure(alone(tour), "svg")
+    said = texts(svg)
+    for words in (
+        *("6.1.0-56-cloud-amd64", "oom-notifier", "6.1-tour.btrace", "0 events lost"),
+        *("MiB", "pages", "pages per 0.1 s", "% of time", "seconds since the probes were attached"),
+        *("out: OOM notifier", "OOM kill: 2", "no progress: 4"),
+    ):
+        assert words in said
+    assert ElementTree.fromstring(svg).get("width") == "900pt"
+    assert b"<dc:date>" not in svg
+
+
+def test_two_recordings_have_one_axis(tmp_path: Path) -> None:
+    before = shrinker_like().write(tmp_path / "before.btrace")
+    after = stock_like(chunks=1000).write(tmp_path / "after.btrace")
+    pair = picture_pair(before, after)
+    scenes = side_by_side(*pair)
+    assert [scene.origin_s for scene in scenes] == [0.5, 1.0]
+    assert scenes[0].bin_s == scenes[1].bin_s
+    page = compare_html(compare(*(p.report for p in pair)), *pair)
+    document = json.loads(Parsed(page).content["script"][0])["chart"]["docs"]["timeline"]
+    assert len(document["roots"]) == 10
+    roots = [root["attributes"] for root in document["roots"]]
+    shared = roots[0]["x_range"]["id"]
+    assert {root["x_range"]["id"] for root in roots} == {shared}
+    assert "before: Pages in" in page
+    assert "after: Pages in" in page
+    assert "inflation duration" in page
+    assert "since the main inflation began" in texts(figure(scenes, "svg"))
+
+
+def test_ticks_are_round_and_have_zero() -> None:
+    assert ticks(-45_000, 14_000) == [-40_000.0, -20_000.0, 0.0]
+    assert ticks(-0.3, 3.1) == [0.0, 1.0, 2.0, 3.0]
+
+
+def lines_of(picture_: Picture, blocks: bool = True) -> list[str]:
+    page = Page(colour=False)
+    timeline(page, picture_.timeline, blocks)
+    return page.text().splitlines()
+
+
+def test_the_timeline_in_text(tmp_path: Path) -> None:
+    # 78 columns of 1 s: up to half by 39 s, then all of it for the rest; the target is all of it.
+    built = Built().target(0, 1024, 0).fill(30, 9, 512).fill(58, 0.5, 512)
+    built.call("oom_kill", 60.5, 0, 0, 31)
+    for at in (10.2, 11.4):
+        built.call("oom_notify", at, 0.1, 0, 0)
+    _, heading, *lines = lines_of(drawn(built.ends(78), tmp_path))
+    assert heading == "Timeline (1.0 s a column)"
+    before = 2 + 12 + 1
+    assert [line[before:] for line in lines[:4]] == [
+        "─" * 58 + "█" * 20,
+        " " * 58 + "█" * 20,
+        " " * 38 + "█" * 40,
+        " " * 38 + "█" * 40,
+    ]
+    assert lines[0].startswith("         4 MiB ")
+    assert lines[4:] == [
+        "   no progress " + "=" * 59,
+        "  OOM notifier " + " " * 10 + "oo",
+        "      OOM kill " + " " * 60 + "X",
+        " " * before + "0" + " " * 38 + "39.0" + " " * 29 + "78.0 s",
+    ]
+
+
+def test_the_timeline_in_ascii(tour: Picture) -> None:
+    lines = lines_of(tour, blocks=False)
+    "\n".join(lines).encode("ascii")
+    assert len(lines) == len(lines_of(tour))
+    assert max(map(len, lines)) <= 2 + 12 + 1 + COLUMNS
+
+
+def test_a_text_report_has_a_timeline_only_where_something_moved(tmp_path: Path) -> None:
+    moved = drawn(stock_like(chunks=9), tmp_path)
+    text = report_text(moved.report, course=moved.timeline)
+    assert "\nTimeline (" in text
+    assert max(map(len, text.splitlines())) < 100
+    still = drawn(Built().ends(9), tmp_path)
+    assert "Timeline" not in report_text(still.report, course=still.timeline)
+
+
+def test_the_commands_write_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = Path(shrinker_like().write(tmp_path / "before.btrace"))
+    after = Path(stock_like().write(tmp_path / "after.btrace"))
+    html, svg, png = (tmp_path / f"out.{kind}" for kind in ("html", "svg", "png"))
+    report_command.command(before, as_json=False, html=html, svg=svg, verbose=False)
+    assert capsys.readouterr().out == ""
+    assert html.read_text().startswith("<!DOCTYPE html>")
+    ElementTree.parse(svg)
+    report_command.command(before, as_json=True, html=None, svg=png, verbose=False)
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["schema"] == 1
+    assert captured.err.startswith(f"wrote {png}")
+    assert png.read_bytes().startswith(b"\x89PNG")
+    other = Path(shrinker_like(rounds=9).write(tmp_path / "other.btrace"))
+    runs = [before, other], [after]
+    compare_command.command(None, None, *runs, as_json=False, html=html, svg=None)
+    assert capsys.readouterr().out == ""
+    compared = html.read_text()
+    assert "Two balloons" in compared
+    assert "median of 2" in compared
+    drawn_runs = re.findall(r'<p class="scene">[^<]*?(\w+\.btrace)', compared)
+    assert drawn_runs == ["before.btrace", "after.btrace"]
+    with pytest.raises(UserError, match="cannot write"):
+        report_command.command(
+            before, as_json=False, html=tmp_path / "no" / "x.html", svg=None, verbose=False
+        )
+
+
+def test_a_picture_of_an_unknown_kind_is_a_usage_error(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        report_command.command(
+            TOUR, as_json=False, html=None, svg=tmp_path / "x.jpg", verbose=False
+        )
+    assert caught.value.exit_code == EXIT_USAGE
+    assert not (tmp_path / "x.jpg").exists()
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "bokeh" else real(name)
+    )
+    with pytest.raises(UserError) as caught:
+        report_command.command(TOUR, as_json=False, html=tmp_path / "x", svg=None, verbose=False)
+    assert caught.value.message == "--html needs bokeh, which is not installed here"
+    assert "balloontrace[html]" in caught.value.hint
+    assert caught.value.exit_code == EXIT_UNSUPPORTED
+
+
+def test_only_pictures_load_what_draws_them() -> None:
+    assert not loaded_by("import balloontrace.cli.app") & {"bokeh", "jinja2", "matplotlib"}
+    command = "from balloontrace.cli.app import app; app(['report', %r], standalone_mode=False)"
+    assert not loaded_by(command % str(TOUR)) & {"bokeh", "jinja2", "matplotlib"}
