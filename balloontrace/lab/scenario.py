@@ -28,13 +28,13 @@ _T = TypeVar("_T")
 class Step:
     """One target of the balloon, as a fraction of RAM, and how long to wait for it.
 
-    stop_workload: end the workload; run: a command that the guest runs; touch: a task touches so
-    much of RAM and ends; rest_s: the guest is left alone for so long; in this order, before the
-    target is set. start_hog: start the hog once it is set; resend_s: send the target again every so many
-    seconds, 0: never. until: wait until the target is reached, or until the hog has ended, which is
-    killed after limit_s; give_up_s: or until the balloon came no closer for so long, 0: however
-    long. at_limit: what to do when limit_s passes without the target: go on, or stop the workload
-    and wait another grace_s.
+    stop_workload: end the workload; run: a command that the guest runs; touch: a task touches
+    so much of RAM and ends; rest_s: the guest is left alone for so long; in this order, before
+    the target is set. start_hog: start the hog once it is set; resend_s: send the target again
+    every so many seconds, 0: never. until: wait until the target is reached, or until the hog
+    has ended, which is killed after limit_s; give_up_s: or until the balloon came no closer for
+    so long, 0: however long. at_limit: what to do when limit_s passes without the target: go
+    on, or stop the workload and wait another grace_s.
     """
 
     target: Fraction
