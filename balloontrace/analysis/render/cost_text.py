@@ -75,11 +75,13 @@ def _pressure(facts: dict[str, Any]) -> str:
 def _delays(delays: dict[str, Any], verbose: bool) -> str:
     """The sums over all tasks that were read; the tasks are in a section of their own."""
     shown = DELAYS if verbose else OF_MEMORY
+    tasks = delays["tasks"]
+    who = "the one task that was" if tasks == 1 else f"{tasks:,} tasks that were"
     if all(delays[f"{delay}_s"] is None for delay in shown):
-        return f"delays of {delays['tasks']:,} tasks that were read: not known (see Delays)"
+        return f"delays of {who} read: not known (see Delays)"
     said = ", ".join(f"{delay} {seconds(delays[f'{delay}_s'])}" for delay in shown)
     unknown = f", {delays['unknown']:,} of them unknown" if delays["unknown"] else ""
-    return f"delays of {delays['tasks']:,} tasks that were read{unknown}: {said}"
+    return f"delays of {who} read{unknown}: {said}"
 
 
 def _tasks(page: Page, rows: list[dict[str, Any]], verbose: bool) -> None:
