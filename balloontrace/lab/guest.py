@@ -1,80 +1,30 @@
-"""A running guest as one object: QEMU, its monitor, and commands over SSH."""
+"""A disposable guest in plain QEMU."""
 
 from __future__ import annotations
 
-import fcntl
-import io
-import os
-import shlex
-import shutil
-import signal
-import subprocess
-import tarfile
-import tempfile
-import time
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, cast
 
-import balloontrace
-from balloontrace.errors import UserError
 from balloontrace.lab.console import Console
-from balloontrace.lab.host import require_tools, tool
+from balloontrace.lab.host import require_tools
 from balloontrace.lab.image import Image
 from balloontrace.lab.qemu import GuestConfig, Qemu, make_overlay, start_qemu
-from balloontrace.lab.qmp import Balloon, Monitor
-
-Progress = Callable[[str], None]
-Command = str | Sequence[str]
+from balloontrace.lab.qmp import Monitor
+from balloontrace.lab.remote import Address, RemoteGuest
 
 BOOT_TIMEOUT_S = 240.0
-COMMAND_TIMEOUT_S = 120.0
-LOGIN_ATTEMPTS = 20
-LOGIN_RETRY_S = 0.5
 
-_DIRECTORY_PREFIX = "balloontrace-lab-"
-_TOOLS = ("qemu-img", "qemu-system-x86_64", "setpriv", "ssh")
-_SSH_FAILED = 255
-_TREE = "/opt/balloontrace"
-_WRAPPER = f'#!/bin/sh\nPYTHONPATH={_TREE} exec python3 -m balloontrace "$@"\n'
+_TOOLS = ("qemu-img", "qemu-system-x86_64", "setpriv")
 
 
-class GuestDied(UserError):
-    """The guest's kernel panicked or its QEMU ended."""
-
-
-class GuestHung(UserError):
-    """The guest did not answer in time."""
-
-
-class Guest:
-    """A disposable guest; a context manager, within which it runs.
-
-    Whatever it writes is lost at the end. console_log keeps its console.
-    """
+class Guest(RemoteGuest):
+    """A disposable guest: whatever it writes is lost at the end. console_log keeps its console."""
 
     def __init__(self, image: Image, config: GuestConfig, console_log: Path | None = None) -> None:
+        super().__init__(config)
         self.image = image
-        self.config = config
-        self.boot_s = 0.0
-        """Seconds from QEMU's start to the first possible command."""
         self._console_log = console_log
-
-    def __enter__(self) -> Guest:
-        self._directory, self._alive = _own_directory()
-        self._console = Console(self._console_log or self._directory / "console.log")
         self._qemu: Qemu | None = None
         self._monitor: Monitor | None = None
-        self._port = 0
-        try:
-            self._boot()
-        except BaseException:
-            self._end()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
 
     @property
     def monitor(self) -> Monitor:
@@ -82,11 +32,6 @@ class Guest:
         if self._monitor is None:
             raise RuntimeError("the guest is not running")
         return self._monitor
-
-    @property
-    def balloon(self) -> Balloon:
-        """The host's side of the balloon."""
-        return Balloon(self.monitor, self.config.memory_bytes)
 
     def resident_bytes(self) -> int:
         """Return how much of the host's memory the guest takes, QEMU included."""
@@ -96,91 +41,10 @@ class Guest:
         """Return QEMU's process on the host, 0 if the guest is not running."""
         return self._qemu.pid if self._qemu else 0
 
-    def run(
-        self,
-        command: Command,
-        *,
-        check: bool = True,
-        timeout_s: float = COMMAND_TIMEOUT_S,
-        input: str | None = None,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command (a string goes to the shell) and return it with its text output.
-
-        Raises UserError if check is set and it fails, GuestDied, or GuestHung after timeout_s.
-        """
-        done = self._ssh(command, timeout_s, (input or "").encode(), subprocess.PIPE)
-        result = subprocess.CompletedProcess(
-            _shell_text(command), done.returncode, done.stdout.decode(errors="replace"),
-            done.stderr.decode(errors="replace"),
-        )  # fmt: skip
-        if check and result.returncode != 0:
-            raise _failure(result.args, result.returncode, result.stderr)
-        return result
-
-    def popen(
-        self,
-        command: Command,
-        *,
-        stdin: int | IO[bytes] | None = subprocess.DEVNULL,
-        stderr: int | IO[bytes] | None = subprocess.PIPE,
-    ) -> RemoteProcess:
-        """Start a command that goes on; its stdout is a pipe. A string must be one simple command.
-
-        Raises GuestDied or UserError if it cannot be started.
-        """
-        return RemoteProcess(self, self._ssh_argv(), command, stdin, stderr)
-
-    def kill(self, pid: int, number: signal.Signals) -> None:
-        """Send a signal to a process of the guest. Raises UserError if there is none."""
-        self.run(["kill", f"-{number.value}", str(pid)])
-
-    def fetch(self, remote: str, local: Path) -> None:
-        """Copy a file out of the guest; local is complete or absent. Raises UserError."""
-        partial = local.with_name(f"{local.name}.part")
-        with partial.open("wb") as file:
-            done = self._ssh(["cat", remote], COMMAND_TIMEOUT_S, b"", file)
-        if done.returncode != 0:
-            raise _failure(f"cat {remote}", done.returncode, done.stderr.decode(errors="replace"))
-        partial.replace(local)
-
-    def push_tree(self) -> None:
-        """Install this very package in the guest, byte-compiled, with a ``balloontrace`` command.
-
-        Raises UserError if that fails.
-        """
-        unpack = f"mkdir -p {_TREE} && tar -x -C {_TREE} && python3 -m compileall -q {_TREE}"
-        wrapper = "/usr/local/bin/balloontrace"
-        install = f"printf %s {shlex.quote(_WRAPPER)} > {wrapper} && chmod 755 {wrapper}"
-        done = self._ssh(f"{unpack} && {install}", COMMAND_TIMEOUT_S, _packed_tree(), None)
-        if done.returncode != 0:
-            raise _failure("unpacking", done.returncode, done.stderr.decode(errors="replace"))
-
-    def vmstat(self) -> dict[str, int]:
-        """Return the counters of /proc/vmstat."""
-        lines = self.run("cat /proc/vmstat").stdout.splitlines()
-        return {name: int(value) for name, value in (line.split() for line in lines)}
-
-    def monotonic_ns(self) -> int:
-        """Return the guest's CLOCK_MONOTONIC."""
-        return int(self.run(["python3", "-c", "import time; print(time.monotonic_ns())"]).stdout)
-
-    def shell(self) -> int:
-        """Give the terminal to a shell in the guest; return its exit status."""
-        return subprocess.run([*self._ssh_argv(), "-t"], check=False).returncode
-
-    def lost(self) -> GuestDied | None:
-        """Return an error if the guest is lost, with its last console lines, else None."""
-        trouble = self._console.trouble
-        return GuestDied(f"the guest died: {trouble}", self._last_lines()) if trouble else None
-
-    def hung(self, what: str) -> GuestHung:
-        """Return the error for a guest that did not do something in time."""
-        return GuestHung(f"the guest hangs: {what}", self._last_lines())
-
-    def _boot(self) -> None:
+    def _start(self) -> Address:
         require_tools(_TOOLS)
-        started = time.monotonic()
-        overlay = self._directory / "root.qcow2"
+        self._console = Console(self._console_log or self.directory / "console.log")
+        overlay = self.directory / "root.qcow2"
         make_overlay(self.image, overlay)
         self._qemu, connection = start_qemu(self.config, self.image, overlay, self._console)
         ready = self._console.wait_ready(BOOT_TIMEOUT_S)
@@ -188,210 +52,16 @@ class Guest:
             connection.close()
             raise self.lost() or self.hung(f"not ready after {BOOT_TIMEOUT_S:.0f} s")
         self._monitor = Monitor(connection)
-        self._port = self._monitor.ssh_port()
-        self._open_ssh()
-        self.boot_s = time.monotonic() - started
+        return Address("127.0.0.1", self._monitor.ssh_port(), self.image.ssh_key)
 
-    def _open_ssh(self) -> None:
-        """Log in once; every later command travels through this connection.
-
-        QEMU's user network may reset a connection that comes while the guest's is being set up.
-        """
-        for _ in range(LOGIN_ATTEMPTS - 1):
-            if not self._log_in():
-                return
-            if lost := self.lost():
-                raise lost
-            time.sleep(LOGIN_RETRY_S)
-        if complaint := self._log_in():
-            raise self.lost() or UserError(f"cannot log in to the guest: {complaint}")
-
-    def _log_in(self) -> str:
-        """Try to make the connection; returns ssh's complaint, or ''."""
-        argv = [*self._ssh_argv(), "-M", "-N", "-f"]
-        try:
-            done = subprocess.run(
-                argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                timeout=COMMAND_TIMEOUT_S, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise self.hung("no answer from its sshd") from None
-        return done.stderr.strip() or f"status {done.returncode}" if done.returncode else ""
-
-    def _ssh_argv(self) -> list[str]:
-        options = {
-            "BatchMode": "yes",
-            "ControlMaster": "no",
-            "ControlPath": str(self._directory / "ssh"),
-            "IdentitiesOnly": "yes",
-            "LogLevel": "ERROR",
-            "StrictHostKeyChecking": "no",
-            "UserKnownHostsFile": "/dev/null",
-        }
-        words = [f"-o{name}={value}" for name, value in options.items()]
-        key = str(self.image.ssh_key)
-        return [
-            tool("ssh"),
-            "-F",
-            "none",
-            *words,
-            "-i",
-            key,
-            "-p",
-            str(self._port),
-            "root@127.0.0.1",
-        ]
-
-    def _ssh(
-        self, command: Command, timeout_s: float, data: bytes, stdout: int | IO[bytes] | None
-    ) -> subprocess.CompletedProcess[bytes]:
-        text = _shell_text(command)
-        try:
-            done = subprocess.run(
-                [*self._ssh_argv(), text], input=data, stdout=stdout, stderr=subprocess.PIPE,
-                timeout=timeout_s, check=False,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise self.lost() or self.hung(f"`{text}` took over {timeout_s:.0f} s") from None
-        if done.returncode == _SSH_FAILED:
-            lost = self.lost()
-            if lost:
-                raise lost
-        return done
-
-    def _last_lines(self) -> str:
-        return "last console lines: " + " | ".join(self._console.tail())
-
-    def _end(self) -> None:
+    def _stop(self) -> None:
         if self._monitor is not None:
-            subprocess.run(
-                [*self._ssh_argv(), "-O", "exit"], check=False,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
             self._monitor.close()
         if self._qemu is not None:
             self._qemu.stop()
-        shutil.rmtree(self._directory, ignore_errors=True)
-        os.close(self._alive)
 
+    def _trouble(self) -> str:
+        return self._console.trouble
 
-class RemoteProcess:
-    """A command that runs on in the guest.
-
-    pid is its process in the guest; stdout and stderr are byte streams here.
-    """
-
-    def __init__(
-        self,
-        guest: Guest,
-        ssh_argv: Sequence[str],
-        command: Command,
-        stdin: int | IO[bytes] | None,
-        stderr: int | IO[bytes] | None,
-    ) -> None:
-        self._guest = guest
-        self._text = _shell_text(command)
-        # Unbuffered: the first line is read here, the rest belongs to the caller.
-        self._process = subprocess.Popen(
-            [*ssh_argv, f"echo $$; exec {self._text}"],
-            stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, bufsize=0,
-        )  # fmt: skip
-        self.stdout = cast(IO[bytes], self._process.stdout)
-        first = self.stdout.readline()
-        if not first:
-            self._process.wait()
-            raise guest.lost() or UserError(f"cannot start `{self._text}` in the guest")
-        self.pid = int(first)
-
-    @property
-    def stdin(self) -> IO[bytes]:
-        """The stream to the command. Raises ValueError unless popen was told to make one."""
-        if self._process.stdin is None:
-            raise ValueError("the command was started without a stdin")
-        return self._process.stdin
-
-    def poll(self) -> int | None:
-        """Return the exit status, or None while it runs."""
-        return self._process.poll()
-
-    def send_signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process in the guest. Raises UserError if it has ended."""
-        self._guest.kill(self.pid, number)
-
-    def kill_group(self) -> None:
-        """Kill the process and its children (each command has a session of its own)."""
-        self._guest.run(["kill", "-KILL", "--", f"-{self.pid}"])
-        self.communicate()
-
-    def communicate(self, timeout_s: float = COMMAND_TIMEOUT_S) -> tuple[int, str, str]:
-        """Wait for the end and return (exit status, remaining stdout, stderr).
-
-        Raises GuestDied, or GuestHung after timeout_s.
-        """
-        try:
-            out, err = self._process.communicate(timeout=timeout_s)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-            raise self._guest.lost() or self._guest.hung(f"`{self._text}` goes on") from None
-        status = self._process.returncode
-        if status == _SSH_FAILED:
-            lost = self._guest.lost()
-            if lost:
-                raise lost
-        return status, (out or b"").decode(errors="replace"), (err or b"").decode(errors="replace")
-
-
-def _shell_text(command: Command) -> str:
-    return command if isinstance(command, str) else shlex.join(command)
-
-
-def _failure(command: str, status: int, stderr: str) -> UserError:
-    lines = stderr.strip().splitlines()
-    return UserError(
-        f"in the guest, `{command}` failed with status {status}", lines[-1] if lines else ""
-    )
-
-
-def _packed_tree() -> bytes:
-    """Return the package as a tar archive, without caches."""
-    package = Path(balloontrace.__file__).parent
-
-    def wanted(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-        if entry.name.endswith("__pycache__"):
-            return None
-        entry.uid = entry.gid = 0
-        entry.uname = entry.gname = ""
-        return entry
-
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.add(package, package.name, filter=wanted)
-    return buffer.getvalue()
-
-
-def _own_directory() -> tuple[Path, int]:
-    """Make a directory for one run, locked as long as this process lives.
-
-    Directories whose process was killed are removed on the way.
-    """
-    for stale in Path(tempfile.gettempdir()).glob(f"{_DIRECTORY_PREFIX}*"):
-        _remove_if_dead(stale)
-    directory = Path(tempfile.mkdtemp(prefix=_DIRECTORY_PREFIX))
-    descriptor = os.open(directory / "alive", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return directory, descriptor
-
-
-def _remove_if_dead(directory: Path) -> None:
-    try:
-        descriptor = os.open(directory / "alive", os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return  # another user's, or just being made
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(directory, ignore_errors=True)
-    except BlockingIOError:
-        pass
-    finally:
-        os.close(descriptor)
+    def _last_lines(self) -> list[str]:
+        return self._console.tail()

@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from balloontrace.errors import UserError
-from balloontrace.lab.guest import Guest
 from balloontrace.lab.qmp import Balloon
+from balloontrace.lab.remote import RemoteGuest
 
 SAMPLE_INTERVAL_S = 0.2
 _CLOCK_ROUNDS = 9
@@ -49,7 +49,7 @@ class HostLog:
             self._file.write(json.dumps(line) + "\n")
 
 
-def log_clocks(log: HostLog, guest: Guest) -> None:
+def log_clocks(log: HostLog, guest: RemoteGuest) -> None:
     """Pair the clocks of host and guest.
 
     The guest's reading lies within error_ns of t_ns: half the quickest round trip.

@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from qemu.qmp import QMPClient, QMPError
 
@@ -23,6 +23,13 @@ _TIMEOUT_S = 60.0
 _POLL_S = 0.02
 _SLOWEST_MIGRATION = 4096  # bytes a second; 0 would mean no limit
 _SSH_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+22\b")
+
+
+class Qmp(Protocol):
+    """Whatever carries QMP commands to a running QEMU."""
+
+    def execute(self, command: str, **arguments: object) -> Any:
+        """Run one QMP command and return its answer. Raises UserError."""
 
 
 class Monitor:
@@ -78,7 +85,7 @@ class Monitor:
 class Balloon:
     """The host's hand on the balloon. Sizes are balloon pages (4 KiB) inside the balloon."""
 
-    def __init__(self, monitor: Monitor, memory_bytes: int) -> None:
+    def __init__(self, monitor: Qmp, memory_bytes: int) -> None:
         self._monitor = monitor
         self.memory_pages = memory_bytes // BALLOON_PAGE_BYTES
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import subprocess
 from typing import IO
 
-from balloontrace.lab.guest import COMMAND_TIMEOUT_S, Guest, RemoteProcess
+from balloontrace.lab.remote import COMMAND_TIMEOUT_S, RemoteGuest, RemoteProcess
 
 
 def start_recorder(
-    guest: Guest,
+    guest: RemoteGuest,
     path: str,
     *arguments: str,
     stderr: int | IO[bytes] | None = subprocess.PIPE,

@@ -15,12 +15,13 @@ from pathlib import Path
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
 from balloontrace.lab import hog
-from balloontrace.lab.guest import Guest, RemoteProcess
+from balloontrace.lab.guest import Guest
 from balloontrace.lab.hostlog import BalloonWatch, HostLog, log_clocks
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.qemu import GuestConfig, choose_accel, qemu_version
 from balloontrace.lab.record import start_recorder
+from balloontrace.lab.remote import RemoteGuest, RemoteProcess
 from balloontrace.lab.repeat import Repeat
 from balloontrace.lab.scenario import Hog, Scenario, Step
 from balloontrace.lab.sizes import format_size
@@ -103,7 +104,9 @@ def run_scenario(
 class _Run:
     """The schedule of one scenario in a booted guest."""
 
-    def __init__(self, scenario: Scenario, guest: Guest, log: HostLog, progress: Progress) -> None:
+    def __init__(
+        self, scenario: Scenario, guest: RemoteGuest, log: HostLog, progress: Progress
+    ) -> None:
         self._scenario = scenario
         self._guest = guest
         self._log = log
@@ -259,7 +262,7 @@ def _metadata(scenario: Scenario, config: GuestConfig, release: str) -> dict[str
     }
 
 
-def _start_recorder(guest: Guest, log: Path) -> RemoteProcess:
+def _start_recorder(guest: RemoteGuest, log: Path) -> RemoteProcess:
     """Start `balloontrace record` in the guest and wait until it is attached."""
     with log.open("wb") as stderr:
         recorder, attached = start_recorder(

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from balloontrace.lab.guest import Guest, RemoteProcess
+from balloontrace.lab.guest import Guest
+from balloontrace.lab.remote import RemoteProcess
 from tests.unit.test_delays import IN_HEADER, OFFSETS
 
 SWITCH = "/proc/sys/kernel/task_delayacct"
