@@ -31,6 +31,8 @@ _GUEST_PACKAGES = (
     "python3-bpfcc",
     "python3-pyroute2",
     "python3-typer",
+    "rsync",  # this one and sudo for Vagrant
+    "sudo",
 )
 _BUILDER_PACKAGES = (
     "binutils",

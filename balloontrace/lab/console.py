@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 READY = "balloontrace-lab: ready"
+PANIC = "Kernel panic - not syncing"
 _FAILED = "balloontrace-lab: failed"
-_PANIC = "Kernel panic - not syncing"
 _TAIL_LINES = 12
 
 
@@ -63,6 +63,6 @@ class Console:
         with self._changed:
             self._tail.append(line)
             self._ready = self._ready or READY in line
-            if not self._trouble and (_PANIC in line or _FAILED in line):
+            if not self._trouble and (PANIC in line or _FAILED in line):
                 self._trouble = line
             self._changed.notify_all()

@@ -22,6 +22,8 @@ _DEBIAN_PACKAGES = {
     "ssh-keygen": "openssh-client",
     "sudo": "sudo",
     "unshare": "util-linux",
+    "vagrant": "vagrant vagrant-libvirt",
+    "virsh": "libvirt-clients",
     "xz": "xz-utils",
 }
 _ROOT_PATH = "/usr/local/sbin:/usr/sbin:/sbin"

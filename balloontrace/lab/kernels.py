@@ -27,6 +27,11 @@ class Kernel:
     pins: str
     without: tuple[str, ...]
 
+    @property
+    def machine(self) -> str:
+        """The Debian release the kernel is from: the name of its Vagrant machine."""
+        return self.builder_suite
+
 
 def load_kernels() -> dict[str, Kernel]:
     """Return every kernel by name, in the file's order."""
@@ -42,6 +47,16 @@ def find_kernel(name: str) -> Kernel:
             f"the lab has no kernel {name!r}", f"it has {', '.join(kernels)}", EXIT_USAGE
         )
     return kernels[name]
+
+
+def find_machine(name: str) -> Kernel:
+    """Return the kernel of a Vagrant machine. Raises UserError if there is none of that name."""
+    machines = {kernel.machine: kernel for kernel in load_kernels().values()}
+    if name not in machines:
+        raise UserError(
+            f"the lab has no machine {name!r}", f"it has {', '.join(machines)}", EXIT_USAGE
+        )
+    return machines[name]
 
 
 def place(name: str, pattern: str) -> str | None:

@@ -117,13 +117,6 @@ def make_overlay(image: Image, overlay: Path) -> None:
         raise UserError(f"cannot create the guest's disk: {done.stderr.strip()}")
 
 
-def qemu_version() -> str:
-    """Return QEMU's version, such as ``7.2.22``."""
-    argv = [tool("qemu-system-x86_64"), "--version"]
-    text = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
-    return text.split()[3]
-
-
 class Qemu:
     """A running QEMU. It ends with `stop`, and with this process whatever kills that."""
 

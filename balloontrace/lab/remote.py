@@ -31,7 +31,6 @@ LOGIN_RETRY_S = 0.5
 
 _SSH_FAILED = 255
 _TREE = "/opt/balloontrace"
-_WRAPPER = f'#!/bin/sh\nPYTHONPATH={_TREE} exec python3 -m balloontrace "$@"\n'
 
 
 class GuestDied(UserError):
@@ -189,14 +188,12 @@ class RemoteGuest(ABC):
         partial.replace(local)
 
     def push_tree(self) -> None:
-        """Install this very package in the guest, byte-compiled, with a ``balloontrace`` command.
+        """Install this very package in the guest, byte-compiled, for its ``balloontrace`` command.
 
         Raises UserError if that fails.
         """
         unpack = f"mkdir -p {_TREE} && tar -x -C {_TREE} && python3 -m compileall -q {_TREE}"
-        wrapper = "/usr/local/bin/balloontrace"
-        install = f"printf %s {shlex.quote(_WRAPPER)} > {wrapper} && chmod 755 {wrapper}"
-        done = self._ssh(f"{unpack} && {install}", COMMAND_TIMEOUT_S, _packed_tree(), None)
+        done = self._ssh(unpack, COMMAND_TIMEOUT_S, _packed_tree(), None)
         if done.returncode != 0:
             raise _failure("unpacking", done.returncode, done.stderr.decode(errors="replace"))
 

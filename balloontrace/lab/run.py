@@ -19,15 +19,19 @@ from balloontrace.lab.guest import Guest
 from balloontrace.lab.hostlog import BalloonWatch, HostLog, log_clocks
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
-from balloontrace.lab.qemu import GuestConfig, choose_accel, qemu_version
+from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.record import start_recorder
 from balloontrace.lab.remote import RemoteGuest, RemoteProcess
 from balloontrace.lab.repeat import Repeat
 from balloontrace.lab.scenario import Hog, Scenario, Step
 from balloontrace.lab.sizes import format_size
 from balloontrace.lab.slow_host import slow_discards
+from balloontrace.lab.vagrant import VagrantGuest
 
 Progress = Callable[[str], None]
+
+PROVIDERS = ("qemu", "vagrant")
+"""Who runs guests: plain QEMU, disposable; or vagrant/Vagrantfile."""
 
 _RECORDING = "/root/rec.btrace"
 _WORKLOAD_FILE = "/root/workload"
@@ -69,36 +73,53 @@ class RunResult:
 
 
 def run_scenario(
-    scenario: Scenario, config: GuestConfig, out: Path, progress: Progress
+    scenario: Scenario,
+    config: GuestConfig,
+    out: Path,
+    progress: Progress,
+    provider: str = PROVIDERS[0],
 ) -> RunResult:
     """Boot a guest, record it while the scenario runs, and fetch the recording into ``out``.
 
-    The files are named ``<scenario>-<driver>.*``. Raises UserError when anything fails,
-    GuestDied and GuestHung among them; the console log and the host's view stay.
+    provider: who runs the guest, one of PROVIDERS. The files are named ``<scenario>-<driver>.*``.
+    Raises UserError when anything fails, GuestDied and GuestHung among them; the console log and
+    the host's view stay.
     """
     out.mkdir(parents=True, exist_ok=True)
     stem = f"{scenario.name}-{config.driver}"
     path = {kind: out / f"{stem}.{kind}" for kind in _FILES}
     path["btrace"].unlink(missing_ok=True)  # never an old recording beside a new console log
-    image = ensure_image(find_kernel(config.kernel), progress)
-    progress(
-        f"{stem}: booting a guest, kernel {config.kernel}, "
-        f"{format_size(config.memory_bytes)}, {config.cpus} CPUs, {choose_accel()}"
-    )
+
+    def say(text: str) -> None:
+        progress(f"{stem}: {text}")
+
     with (
         HostLog(path["host.jsonl"]) as log,
-        Guest(image, config, path["console.log"]) as guest,
+        _open_guest(provider, config, path["console.log"], progress, say) as guest,
     ):
-        log.write("run", None, **_metadata(scenario, config, image.release))
+        log.write("run", None, **_metadata(scenario, provider, guest))
         log_clocks(log, guest)
         guest.push_tree()
-        progress(f"{stem}: ready after {guest.boot_s:.0f} s, starting the recorder")
+        say(f"ready after {guest.boot_s:.0f} s, starting the recorder")
         recorder = _start_recorder(guest, path["record.log"])
-        steps = _Run(scenario, guest, log, lambda text: progress(f"{stem}: {text}")).play()
+        steps = _Run(scenario, guest, log, say).play()
         _stop_recorder(recorder, path["record.log"])
         log_clocks(log, guest)
         guest.fetch(_RECORDING, path["btrace"])
     return RunResult(path["btrace"], path["host.jsonl"], guest.boot_s, tuple(steps))
+
+
+def _open_guest(
+    provider: str, config: GuestConfig, console_log: Path, progress: Progress, say: Progress
+) -> RemoteGuest:
+    """The guest, not yet up."""
+    what = f"kernel {config.kernel}, {format_size(config.memory_bytes)}, {config.cpus} CPUs"
+    if provider == "vagrant":
+        say(f"a Vagrant machine, {what}")
+        return VagrantGuest(config, console_log, say)
+    image = ensure_image(find_kernel(config.kernel), progress)
+    say(f"booting a guest, {what}, {choose_accel()}")
+    return Guest(image, config, console_log)
 
 
 class _Run:
@@ -249,15 +270,17 @@ def _hog_program(plan: Hog, memory_bytes: int) -> str:
     )
 
 
-def _metadata(scenario: Scenario, config: GuestConfig, release: str) -> dict[str, object]:
+def _metadata(scenario: Scenario, provider: str, guest: RemoteGuest) -> dict[str, object]:
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     model = re.search(r"^model name\s*:\s*(.*)$", cpuinfo, re.MULTILINE)
+    version = guest.monitor.execute("query-version")["qemu"]
     return {
         "scenario": scenario.name,
-        "guest": asdict(config),
-        "kernel_release": release,
-        "accel": choose_accel(),
-        "qemu": qemu_version(),
+        "provider": provider,
+        "guest": asdict(guest.config),
+        "kernel_release": guest.run(["uname", "-r"]).stdout.strip(),
+        "accel": "kvm" if guest.monitor.execute("query-kvm")["enabled"] else "tcg",
+        "qemu": ".".join(str(version[part]) for part in ("major", "minor", "micro")),
         "host_cpu": model[1] if model else "unknown",
     }
 

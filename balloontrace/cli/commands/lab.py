@@ -26,7 +26,7 @@ def list_command() -> None:
     for kernel in load_kernels().values():
         image = find_image(kernel)
         state = f"built, {image.release}" if image else "not built"
-        output.result(f"  {kernel.name:13} Debian {kernel.suite}, {state}")
+        output.result(f"  {kernel.name:13} Debian {kernel.machine}'s, {state}")
     output.result("Scenarios")
     for scenario in list_scenarios():
         output.result(f"  {scenario.name:13} {scenario.description}")
@@ -42,6 +42,19 @@ def build_command(kernel: str = typer.Option("6.1", "--kernel", help=_KERNEL_HEL
     output.status(f"image of kernel {image.release} in {image.directory}")
 
 
+@app.command("box")
+def box_command(
+    machine: str = typer.Argument("bookworm", help="A Debian release of `lab list`."),
+) -> None:
+    """Make the Vagrant box of a release's kernel, and add it to Vagrant's."""
+    from balloontrace.lab.box import add_box, box_name
+    from balloontrace.lab.kernels import find_machine
+
+    kernel = find_machine(machine)
+    version = add_box(kernel, output.status)
+    output.status(f"Vagrant has box {box_name(kernel)} {version}; next: vagrant up {machine}")
+
+
 @app.command("run")
 def run_command(
     scenario: str = typer.Argument(..., help="A scenario of `lab list`, or a TOML file."),
@@ -54,13 +67,21 @@ def run_command(
         None, "--cpus", min=1, help="The guest's CPUs.", show_default="the scenario's"
     ),
     out: Path = typer.Option(Path("."), "--out", file_okay=False, help="Where the files go."),
+    provider: str = typer.Option(
+        "qemu",
+        "--provider",
+        help="qemu: a disposable guest; vagrant: the kernel's machine.",
+    ),
 ) -> None:
     """Run a scenario in a fresh guest, recording it from inside, once for each driver."""
     from balloontrace.lab.qemu import GuestConfig
-    from balloontrace.lab.run import run_scenario
+    from balloontrace.lab.run import PROVIDERS, run_scenario
     from balloontrace.lab.scenario import find_scenario
     from balloontrace.lab.sizes import parse_size
 
+    if provider not in PROVIDERS:
+        hint = f"the providers are {', '.join(PROVIDERS)}"
+        raise UserError(f"there is no provider {provider!r}", hint, EXIT_USAGE)
     plan = find_scenario(scenario)
     configs = [
         GuestConfig(
@@ -73,7 +94,7 @@ def run_command(
         for name in _drivers(driver)
     ]
     for config in configs:
-        result = run_scenario(plan, config, out, output.status)
+        result = run_scenario(plan, config, out, output.status, provider)
         output.status(f"wrote {result.recording}, and the host's view in {result.host_view}")
         output.status(f"next: balloontrace report {result.recording}")
 
