@@ -1,11 +1,12 @@
 # make demo   the founding experiment in two real guests, ends with the table
 # make test   lint, types, unit tests, and the tests in real guests
+# make test-vagrant   the Vagrant lab in a libvirt of its own; part of make test
 
 VENV = .venv/bin
 # Where `make demo` leaves the recordings.
 DEMO = demo
 
-.PHONY: setup demo test lint bench-footprint bench-report bench-inflate check-perfetto docs support clean
+.PHONY: setup demo test test-vagrant lint bench-footprint bench-report bench-inflate check-perfetto docs support clean
 
 setup:
 	@tools/setup
@@ -21,6 +22,11 @@ lint: setup
 
 test: lint
 	@$(VENV)/pytest --numprocesses 2 --dist loadgroup
+	@$(MAKE) --no-print-directory test-vagrant
+
+test-vagrant:
+	@tools/setup vagrant
+	@$(VENV)/pytest tests/vagrant
 
 bench-footprint: setup
 	@$(VENV)/python -m bench.footprint

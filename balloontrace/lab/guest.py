@@ -45,7 +45,7 @@ class Guest(RemoteGuest):
         require_tools(_TOOLS)
         self._console = Console(self._console_log or self.directory / "console.log")
         overlay = self.directory / "root.qcow2"
-        make_overlay(self.image, overlay)
+        make_overlay(self.image, overlay, self.config.disk_bytes)
         self._qemu, connection = start_qemu(self.config, self.image, overlay, self._console)
         ready = self._console.wait_ready(BOOT_TIMEOUT_S)
         if not ready:

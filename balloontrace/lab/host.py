@@ -60,6 +60,17 @@ def as_root(argv: Sequence[str | Path]) -> list[str]:
     return command if os.geteuid() == 0 else [tool("sudo"), "--", *command]
 
 
+def require_memory(needed_bytes: int) -> None:
+    """Raise UserError unless this machine has that much memory in all."""
+    has = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if has < needed_bytes:
+        raise UserError(
+            f"the guest wants {needed_bytes >> 20} MiB, this machine has {has >> 20} MiB",
+            "give --memory; a scenario's sizes are fractions of it",
+            EXIT_UNSUPPORTED,
+        )
+
+
 def require_free_space(directory: Path, needed_bytes: int, purpose: str) -> None:
     """Raise UserError unless the directory's file system has room for ``needed_bytes``."""
     free = shutil.disk_usage(directory).free

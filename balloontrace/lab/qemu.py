@@ -32,6 +32,7 @@ _ACCEL_OPTIONS = {
 class GuestConfig:
     """What a guest is made of. driver is ``stock``, ``shrinker`` or ``none``.
 
+    disk_bytes is the size of its disk, 0 for the image's; the file system does not grow by itself.
     hinting offers free page hinting, which `Balloon.hinting` sets off, reporting free page
     reporting. balloon_options are further properties of QEMU's virtio-balloon-pci, such as
     ``page-poison=off``; kernel_options are further words of the guest kernel's command line.
@@ -47,6 +48,7 @@ class GuestConfig:
     reporting: bool = False
     balloon_options: tuple[str, ...] = ()
     kernel_options: tuple[str, ...] = ()
+    disk_bytes: int = 0
 
 
 def choose_accel() -> str:
@@ -106,11 +108,15 @@ def kernel_parameters(config: GuestConfig) -> str:
     return " ".join([*parameters, *config.kernel_options])
 
 
-def make_overlay(image: Image, overlay: Path) -> None:
-    """Create the disposable disk that takes all the guest writes."""
+def make_overlay(image: Image, overlay: Path, disk_bytes: int = 0) -> None:
+    """Create the disposable disk that takes all the guest writes, of the image's size or another.
+
+    Raises UserError if that fails.
+    """
     argv = [tool("qemu-img"), "create", "-q", "-f", "qcow2", "-F", "raw"]
+    size = [str(disk_bytes)] if disk_bytes else []
     done = subprocess.run(
-        [*argv, "-b", str(image.rootfs.absolute()), str(overlay)],
+        [*argv, "-b", str(image.rootfs.absolute()), str(overlay), *size],
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, check=False,
     )  # fmt: skip
     if done.returncode != 0:

@@ -16,6 +16,7 @@ from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
 from balloontrace.lab import hog
 from balloontrace.lab.guest import Guest
+from balloontrace.lab.host import require_memory
 from balloontrace.lab.hostlog import BalloonWatch, HostLog, log_clocks
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
@@ -37,7 +38,7 @@ _RECORDING = "/root/rec.btrace"
 _WORKLOAD_FILE = "/root/workload"
 _RECORD_START_S = 90.0
 _RECORD_STOP_S = 120.0
-_WORKLOAD_FILL_S = 300.0
+_WORKLOAD_FILL_S = 1800.0
 _SETTLE_S = 5.0
 _HOG_CGROUP = "/sys/fs/cgroup/balloontrace-hog"
 _HOG_PYTHON = "/root/hog-python"
@@ -106,6 +107,7 @@ def run_scenario(
         _stop_recorder(recorder, path["record.log"])
         log_clocks(log, guest)
         guest.fetch(_RECORDING, path["btrace"])
+        guest.run(["rm", "-f", _RECORDING, _WORKLOAD_FILE, _HOG_PYTHON])  # the guest may live on
     return RunResult(path["btrace"], path["host.jsonl"], guest.boot_s, tuple(steps))
 
 
@@ -113,6 +115,7 @@ def _open_guest(
     provider: str, config: GuestConfig, console_log: Path, progress: Progress, say: Progress
 ) -> RemoteGuest:
     """The guest, not yet up."""
+    require_memory(config.memory_bytes)
     what = f"kernel {config.kernel}, {format_size(config.memory_bytes)}, {config.cpus} CPUs"
     if provider == "vagrant":
         say(f"a Vagrant machine, {what}")
@@ -136,6 +139,8 @@ class _Run:
         self._hog: RemoteProcess | None = None
 
     def play(self) -> list[StepResult]:
+        if self._guest.config.disk_bytes:
+            self._guest.run("resize2fs /dev/vda")
         if self._scenario.read_file is not None:
             self._start_workload(int(self._scenario.read_file * self._guest.config.memory_bytes))
         with BalloonWatch(self._guest.balloon, self._log) as watch:
@@ -220,7 +225,7 @@ class _Run:
         command = [python, "-c", program]
         if plan.memory_max is not None:
             limit = int(plan.memory_max * self._guest.config.memory_bytes)
-            self._guest.run(f"mkdir {_HOG_CGROUP}; echo {limit} > {_HOG_CGROUP}/memory.max")
+            self._guest.run(f"mkdir -p {_HOG_CGROUP}; echo {limit} > {_HOG_CGROUP}/memory.max")
             join = f"echo $$ > {_HOG_CGROUP}/cgroup.procs; exec {shlex.join(command)}"
             command = ["sh", "-c", join]
         self._hog = self._guest.popen(command)
@@ -242,12 +247,13 @@ class _Run:
         self._log.write("workload", state="ended", status=status, said=said)
 
     def _start_workload(self, size: int) -> None:
-        """Fill the page cache with a sparse file, then read it over and over."""
+        """Fill the page cache with a file, then read it over and over."""
         self._progress(f"filling the page cache with a file of {format_size(size)}")
+        make = f"truncate -s {size} {_WORKLOAD_FILE}"
+        if self._scenario.random:
+            make = f"head -c {size} /dev/urandom > {_WORKLOAD_FILE} && sync"
         read = f"cat {_WORKLOAD_FILE} > /dev/null"
-        self._guest.run(
-            f"truncate -s {size} {_WORKLOAD_FILE} && {read}", timeout_s=_WORKLOAD_FILL_S
-        )
+        self._guest.run(f"{make} && {read}", timeout_s=_WORKLOAD_FILL_S)
         self._workload = self._guest.popen(["sh", "-c", f"while :; do {read}; done"])
         self._log.write("workload", state="start", bytes=size)
 

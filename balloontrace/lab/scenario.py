@@ -1,8 +1,9 @@
 """Scenarios: what happens to a guest, as TOML files.
 
-Top level: ``description``; ``[guest]`` memory, cpus, deflate_on_oom; ``[workload]`` (optional)
-read_file, ``[workload.hog]`` (see Hog); ``[host]`` (optional) discard_delay_us; ``[[balloon]]``
-steps in order (see Step). Sizes are fractions of RAM. docs/lab.md shows one.
+Top level: ``description``, ``repeat``; ``[guest]`` memory, cpus, disk, deflate_on_oom;
+``[workload]`` (optional) read_file, random, ``[workload.hog]`` (see Hog); ``[host]`` (optional)
+discard_delay_us; ``[[balloon]]`` steps in order (see Step). Sizes are fractions of RAM, but for
+memory and disk. docs/lab.md shows one.
 """
 
 from __future__ import annotations
@@ -73,8 +74,10 @@ class Hog:
 class Scenario:
     """A parsed scenario.
 
-    read_file: the reader's file as a fraction of RAM, None for none; discard_delay_us:
-    how much longer the host takes for each page of the balloon while the steps last.
+    disk_bytes: the size of the guest's disk, 0: the image's. read_file: the reader's file as a
+    fraction of RAM, None for none; random: it is not sparse, but random bytes on the disk;
+    discard_delay_us: how much longer the host takes for each page of the balloon while the steps
+    last.
     """
 
     name: str
@@ -87,6 +90,8 @@ class Scenario:
     discard_delay_us: int
     steps: tuple[Step, ...]
     repeat: int = 1
+    disk_bytes: int = 0
+    random: bool = False
 
 
 def list_scenarios() -> list[Scenario]:
@@ -129,6 +134,8 @@ def load_scenario(path: Path) -> Scenario:
         hog=hog,
         discard_delay_us=host.whole("discard_delay_us", 0, least=0),
         repeat=top.whole("repeat", 1, least=1),
+        disk_bytes=_size(guest, "disk") if guest.has("disk") else 0,
+        random=workload.take("random", bool, False),
         steps=tuple(_step(table, hog is not None) for table in top.tables("balloon")),
     )
     for table in (guest, workload, host, top):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ _LIBVIRT = "qemu:///system"
 _PID_FILES = Path("/run/libvirt/qemu")
 _TAIL_LINES = 12
 _MIB = 1 << 20
+_GIB = 1 << 30
 
 
 class VagrantGuest(RemoteGuest):
@@ -73,6 +75,7 @@ class VagrantGuest(RemoteGuest):
         self._check_size(self._domain)
         self._console = self._domain.console()
         self._console_start = self._console.stat().st_size
+        self.balloon.set_target_pages(0)  # whatever it was left at
         self._vagrant("ssh", "-c", f"balloon-driver {self.config.driver}")
         return parse_ssh_config(self._vagrant("ssh-config"))
 
@@ -123,18 +126,22 @@ class VagrantGuest(RemoteGuest):
 
     def _vagrant(self, command: str, *arguments: str) -> str:
         """Run Vagrant for our machine and return its stdout. Raises UserError."""
-        done = subprocess.run(
+        process = subprocess.Popen(
             [tool("vagrant"), command, self._machine, *arguments], cwd=VAGRANT_DIRECTORY,
-            env={**os.environ, **environment(self.config)}, capture_output=True, text=True,
-            check=False,
+            env={**os.environ, **environment(self.config)}, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
-        if done.returncode != 0:
-            words = (done.stderr or done.stdout).strip().splitlines()
-            raise UserError(
-                f"vagrant {command} {self._machine} failed",
-                words[-1] if words else "without a word",
-            )
-        return done.stdout
+        try:
+            out, errors = process.communicate()
+        except BaseException:  # Ctrl-C: Vagrant needs time to clean up what it has begun
+            process.send_signal(signal.SIGINT)
+            process.communicate()
+            raise
+        if process.returncode != 0:
+            words = (errors or out).strip().splitlines()
+            said = words[-1] if words else "it said nothing"
+            raise UserError(f"vagrant {command} {self._machine} failed", said)
+        return out
 
 
 class Domain:
@@ -178,7 +185,9 @@ class Domain:
 
 def environment(config: GuestConfig) -> Mapping[str, str]:
     """Return the variables by which vagrant/Vagrantfile makes a machine of that size."""
+    disk = {"BALLOONTRACE_DISK": str(-(-config.disk_bytes // _GIB))} if config.disk_bytes else {}
     return {
+        **disk,
         "BALLOONTRACE_MEMORY": str(config.memory_bytes // _MIB),
         "BALLOONTRACE_CPUS": str(config.cpus),
         "BALLOONTRACE_DEFLATE_ON_OOM": _on_off(config.deflate_on_oom),

@@ -89,6 +89,7 @@ def run_command(
             driver=name,
             memory_bytes=parse_size(memory) if memory else plan.memory_bytes,
             cpus=cpus or plan.cpus,
+            disk_bytes=plan.disk_bytes,
             deflate_on_oom=plan.deflate_on_oom,
         )
         for name in _drivers(driver)
