@@ -94,7 +94,7 @@ def test_the_machine_is_up_and_doctor_is_green(cycle: Path) -> None:
     assert "record will work" in said
     doctor = json.loads((cycle / "doctor.json").read_text())
     assert doctor["works"] is True
-    assert {"deflate_on_oom", "page_reporting"} <= set(doctor["balloon"]["features"])
+    assert {"deflate_on_oom", "reporting"} <= set(doctor["balloon"]["features"])
     assert int((cycle / "disk").read_text()) > 7 * 1024  # MiB, of 8 GiB; the box has 6
 
 
