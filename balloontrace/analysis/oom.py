@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from balloontrace.analysis.base import Analysis, Result, not_recorded
@@ -86,7 +87,9 @@ def _notified(trace: Trace) -> pd.DataFrame:
     """Who called the notifier and when: the OOM killer's next step is the choice of a victim."""
     calls = trace.events(NOTIFIER)
     codes, names = trace.names(NOTIFIER)
-    return calls[["tid", "start_ns"]].assign(comm=[names[code] for code in codes.tolist()])
+    # As objects: a name need not be UTF-8, which pandas' own strings must be.
+    comm = np.array(names, dtype=object)[codes]
+    return calls[["tid", "start_ns"]].assign(comm=pd.Series(comm, calls.index, dtype=object))
 
 
 def _needer(calls: pd.DataFrame, tid: int, at_ns: int) -> str | None:

@@ -83,12 +83,13 @@ def test_command_ends_the_recording_and_is_not_protected_like_it(
 
 
 def test_a_command_that_does_not_want_to_end_is_ended(stock: Guest, fetch: Fetch) -> None:
-    stubborn = "trap '' TERM; while :; do sleep 1; done"
-    recorder = Recorder(stock, "-d", "300ms", "--", "sh", "-c", stubborn)
-    assert recorder.process.communicate()[0] == 0
+    stubborn = "trap '' TERM; touch /run/stubborn; while :; do sleep 1; done"
+    recorder = Recorder(stock, "--", "sh", "-c", stubborn)
+    stock.run("until [ -e /run/stubborn ]; do sleep 0.1; done; rm /run/stubborn")
+    assert recorder.stop()[0] == 0
     trailer = fetch(stock).trailer
     assert trailer is not None
-    assert trailer["reason"] == "duration"
+    assert trailer["reason"] == "interrupted"
     assert trailer["command"]["status"] == -signal.SIGKILL
 
 

@@ -164,8 +164,10 @@ HOSTILE = [
 @pytest.mark.parametrize("comm", HOSTILE)
 def test_hostile_names_are_shown_and_do_nothing(tmp_path: Path, comm: bytes) -> None:
     built = Built(base=100).leak(1, 0.1, 50, within="scan leak", tid=7, comm=comm)
+    for at, kind in enumerate(("reclaim", "compact", "oom_notify", "oom_kill", "migrate"), start=2):
+        built.call(kind, at, 0.1, 0, 0, tid=8, comm=comm)
     built.header["guest"]["hostname"] = comm.decode("utf-8", "surrogateescape")
-    report = report_of(built.ends(2), tmp_path)
+    report = report_of(built.ends(9), tmp_path)
     text = report_text(report)
     assert all(char == "\n" or char.isprintable() for char in text)
     assert not any(unicodedata.bidirectional(char) in {"R", "AL", "RLO"} for char in text)

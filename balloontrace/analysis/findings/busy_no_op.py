@@ -35,7 +35,7 @@ class BusyNoOp(Finding):
             for number, row in enumerate(results["episodes"].tables["episodes"], start=1)
             if row["direction"] == "inflate"
             and row["reclaimed_pages"] >= self.RECLAIMED_PAGES
-            and row["reclaimed_pages"] >= self.RECLAIMED_SHARE * row["inflated_pages"]
+            and row["reclaimed_pages"] >= self.RECLAIMED_SHARE * row["inflated_pages"] > 0
         ]
         if not hit:
             return None
