@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
+from balloontrace import shape
 from balloontrace.errors import UserError
 
 FORMAT_VERSION = 1
@@ -99,17 +100,19 @@ class Writer:
 class Block(NamedTuple):
     """One valid block: its type, its place in the writer's order, its payload as first written.
 
-    end: the offset after it.
+    offset, end: where it stands in the file.
     """
 
     kind: int
     sequence: int
     payload: bytes
+    offset: int
     end: int
 
 
 class Damage(NamedTuple):
-    """A span of bytes in which no valid block was found."""
+    """A span of bytes in which no valid block was found; or a value in the block at `offset` that
+    is not as it must be, and was left out (its length as text)."""
 
     offset: int
     length: int
@@ -139,6 +142,8 @@ class Recording:
         """True if the recorder ended in order and every block could be read."""
         return self.trailer is not None and not self.damage and not self.missing_blocks
 
+
+_SHAPES = {HEADER: shape.HEADER, SAMPLE: shape.SAMPLE, TRAILER: shape.TRAILER}
 
 EventsTaker = Callable[[Recording, bytes], None]
 
@@ -178,7 +183,8 @@ def _block_at(data: bytes | mmap.mmap, offset: int) -> tuple[Block | None, int]:
     payload = _inflate(stored, raw_len) if flags & _ZLIB else stored
     if payload is None or len(payload) != raw_len:
         return None, 0
-    return Block(kind, sequence, payload, start + stored_len), start + stored_len
+    end = start + stored_len
+    return Block(kind, sequence, payload, offset, end), end
 
 
 def _inflate(stored: bytes, raw_len: int) -> bytes | None:
@@ -245,18 +251,21 @@ def _collect(path: str, data: bytes | mmap.mmap, take: EventsTaker | None) -> Re
 
 
 def _take_json(found: Recording, block: Block) -> None:
-    """Put a JSON block where it belongs; one that is not an object counts as damage."""
+    """Put a JSON block where it belongs, without what is not as it must be: that is damage."""
+    fitting = shape.Fitting()
     try:
-        content = json.loads(block.payload)
+        content = fitting.fit(json.loads(block.payload), _SHAPES[block.kind])
     except (ValueError, RecursionError):
         content = None
-    if not isinstance(content, dict):
-        found.damage.append(Damage(0, len(block.payload)))
-    elif block.kind == SAMPLE:
+    if content is None:
+        found.damage.append(Damage(block.offset, len(block.payload)))
+        return
+    found.damage += [Damage(block.offset, len(repr(value))) for value in fitting.dropped]
+    if block.kind == SAMPLE:
         found.samples.append(content)
     elif block.kind == TRAILER:
         found.trailer = content
-    elif isinstance(content.get("format"), int) and not found.header:
+    elif content.get("format") is not None and not found.header:
         _check_format(found.path, content["format"])
         found.header = content
 

@@ -137,8 +137,11 @@ class Trace:
 
     def marked(self, columns: Columns, column: str, table: str, *names: str) -> Bools:
         """Which events have any of these bits in `column` (`within` or `flags`)."""
-        mask = sum(self.number(table, name) for name in names)
-        marked: Bools = (np.asarray(columns[column]) & mask) != 0
+        marks: Ints = np.asarray(columns[column])
+        mask = 0
+        for name in names:
+            mask |= self.number(table, name)
+        marked: Bools = (marks & (mask & np.iinfo(marks.dtype).max)) != 0
         return marked
 
     def calls(self, kind: str) -> Calls:

@@ -1,0 +1,144 @@
+"""What the JSON in a recording must look like to be used: a recording is untrusted input.
+
+A shape is a predicate of a value; or a list of one shape, that of each item; or a dict of shapes by
+key, where the key `...` stands for all that are not named (without it, these pass: readers ignore
+what they do not know); or a tuple of shapes, one of which fits. None passes where a key is named:
+it means not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Shape = Callable[[Any], bool] | list[Any] | dict[Any, Any] | tuple[Any, ...]
+
+_LIMIT = 1 << 63
+
+
+def whole(value: object) -> bool:
+    """A number of nanoseconds, pages, calls: from 0 to what 63 bits hold."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _LIMIT
+
+
+def number(value: object) -> bool:
+    """A finite number of either sign."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _LIMIT
+
+
+def text(value: object) -> bool:
+    """A string. What is in it is as hostile as the guest."""
+    return isinstance(value, str)
+
+
+def flag(value: object) -> bool:
+    """True or false."""
+    return isinstance(value, bool)
+
+
+def pair(value: object) -> bool:
+    """A count and nanoseconds."""
+    return isinstance(value, list) and len(value) == 2 and all(whole(item) for item in value)
+
+
+_COUNTERS = {"before": {...: whole}, "after": {...: whole}}
+_DRIVER = {"version": text, "srcversion": text, "taint": text, "symbols": [text]}
+_BALLOON = {"device": text, "features": [text], "driver": _DRIVER}
+_SEAM = {"rung": text, "number": whole, "loses": text, "why": text, "not": [text]}
+
+HEADER: Shape = {
+    "format": whole,
+    "tool": text,
+    "guest": {
+        "kernel": text,
+        "machine": text,
+        "hostname": text,
+        "boot_id": text,
+        "page_size": whole,
+        "memory_bytes": whole,
+        "cpus": whole,
+    },
+    "clock": {"monotonic_ns": whole, "realtime_ns": whole},
+    "tasks": {"recorder": whole, "netlink": whole, "loader": whole, "kswapd": [whole]},
+    "seams": {...: _SEAM},
+    "vmstat_attach": _COUNTERS,
+    "balloon": _BALLOON,
+    "driver_identity": whole,
+    "kinds": {...: whole},
+    "within": {...: whole},
+    "queues": {...: whole},
+    "flags": {...: whole},
+    "ring_bytes": whole,
+    "possible_cpus": whole,
+    "attached_ns": whole,
+    "absent_samplers": [text],
+}
+
+SAMPLE: Shape = {
+    "t_ns": whole,
+    "vmstat": {...: whole},
+    "meminfo": {...: whole},
+    "psi": {...: {"some_us": whole, "full_us": whole}},
+    "driver": {
+        "state": text,
+        "why": text,
+        "vmstat": _COUNTERS,
+        "seams": {...: _SEAM},
+        "vmstat_attach": _COUNTERS,
+        "balloon": _BALLOON,
+        "driver_identity": whole,
+        "loader": whole,
+    },
+    "uevent": {...: text},
+    "uevents": text,
+    "delayacct": text,
+    "since_boot": flag,
+    "taskstats_version": whole,
+    "delays": (text, {...: {"comm": text, "start_ns": whole, ...: pair}}),
+    "why": text,
+}
+
+TRAILER: Shape = {
+    "reason": text,
+    "ended_ns": whole,
+    "vmstat_detach": _COUNTERS,
+    "counters": {...: {...: whole}},
+    "lost_events": whole,
+    "events": whole,
+    "open_calls": whole,
+    "recorder": {...: number},
+    "command": {"argv": [text], "status": number},
+}
+
+
+class Fitting:
+    """Makes values fit. dropped: the values that did not."""
+
+    def __init__(self) -> None:
+        self.dropped: list[Any] = []
+
+    def fit(self, value: Any, shape: Shape) -> Any:
+        """`value` without what does not fit in it; None if it does not fit itself."""
+        if value is None:
+            return None
+        if isinstance(shape, tuple):
+            shape = next((one for one in shape if isinstance(one, type(value))), shape[0])
+        if isinstance(shape, dict) and isinstance(value, dict):
+            return self._object(value, shape)
+        if isinstance(shape, list) and isinstance(value, list):
+            items = [self.fit(item, shape[0]) for item in value]
+            return [item for item in items if item is not None]
+        if callable(shape) and shape(value):
+            return value
+        self.dropped.append(value)
+        return None
+
+    def _object(self, value: dict[str, Any], shape: dict[Any, Any]) -> dict[str, Any]:
+        others = shape.get(...)
+        fitted = {}
+        for key, item in value.items():
+            wanted = shape.get(key, others)
+            kept = item if wanted is None else self.fit(item, wanted)
+            if kept is not None or (item is None and key in shape):
+                fitted[key] = kept
+        return fitted
