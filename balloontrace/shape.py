@@ -2,8 +2,8 @@
 
 A shape is a predicate of a value; or a list of one shape, that of each item; or a dict of shapes by
 key, where the key `...` stands for all that are not named (without it, these pass: readers ignore
-what they do not know); or a tuple of shapes, one of which fits. None passes where a key is named:
-it means not known.
+what they do not know) and `int` for all that are numbers, when nothing else may be there; or a
+tuple of shapes, one of which fits. What is null is not known, as if it were not there.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 Shape = Callable[[Any], bool] | list[Any] | dict[Any, Any] | tuple[Any, ...]
 
 _LIMIT = 1 << 63
+_DIGITS = 20
 
 
 def whole(value: object) -> bool:
@@ -94,7 +95,7 @@ SAMPLE: Shape = {
     "delayacct": text,
     "since_boot": flag,
     "taskstats_version": whole,
-    "delays": (text, {...: {"comm": text, "start_ns": whole, ...: pair}}),
+    "delays": (text, {int: {"comm": text, "start_ns": whole, ...: pair}}),
     "why": text,
 }
 
@@ -137,8 +138,15 @@ class Fitting:
         others = shape.get(...)
         fitted = {}
         for key, item in value.items():
-            wanted = shape.get(key, others)
+            if int in shape and not _numbers(key):
+                self.dropped.append(key)
+                continue
+            wanted = shape.get(key, others) or shape.get(int)
             kept = item if wanted is None else self.fit(item, wanted)
-            if kept is not None or (item is None and key in shape):
+            if kept is not None:
                 fitted[key] = kept
         return fitted
+
+
+def _numbers(key: str) -> bool:
+    return key.isascii() and key.isdecimal() and len(key) < _DIGITS

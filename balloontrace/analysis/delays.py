@@ -61,8 +61,6 @@ def _tasks(trace: Trace, blocks: list[dict[str, Any]]) -> list[Task]:
     latest: dict[int, Task] = {}
     for block in blocks:
         for key, reading in section(block, "delays").items():
-            if not (key.isascii() and key.isdecimal() and len(key) < 20):
-                continue  # no thread
             tid, start_ns = int(key), int(reading.get("start_ns") or 0)
             task = latest.get(tid)
             if task is None or abs(task.start_ns - start_ns) > SAME_START_NS:

@@ -229,7 +229,7 @@ def test_delays_that_were_not_counted_are_not_zero(tmp_path: Path) -> None:
     built.samples += [{"t_ns": ns(0), "delayacct": "off"}, {"t_ns": ns(9), "delays": read}]
     delays = cost_of(built, tmp_path)["delays"]
     assert (delays["cpu_s"], delays["reclaim_s"]) == (0.5, None)
-    assert "1 tasks that were read: not known" in report_text(report_of(built, tmp_path))
+    assert "the one task that was read: not known" in report_text(report_of(built, tmp_path))
     assert cost_of(Built().ends(1), tmp_path)["delays"] is None
 
 

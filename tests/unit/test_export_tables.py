@@ -201,7 +201,7 @@ def test_rows_are_written_in_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_samples_of_any_shape(tmp_path: Path) -> None:
     built = Built().sample(1.0, {"balloon_inflate": 5, "nr_free_pages": 9})
     built.samples[-1] |= {"psi": {"memory": {"some_us": 3}, "io": "no"}, "meminfo": {"MemFree": -1}}
-    built.sample(2.0, {"balloon_inflate": 6, "\x1b=": 2**70})
+    built.sample(2.0, {"balloon_inflate": 6, "\x1b=": 7, "nr_free_pages": 2**70})
     built.samples += [{"vmstat": {"balloon_inflate": 1}}, {"t_ns": ns(3.0), "psi": [1]}]
     delay = {"comm": "\x1b[m", "start_ns": 7, "cpu": [2, 30]}
     built.samples.append({"t_ns": ns(4.0), "delays": {"12": delay}})
@@ -210,7 +210,7 @@ def test_samples_of_any_shape(tmp_path: Path) -> None:
         "t_ns": [ns(1.0), ns(2.0)],
         "balloon_inflate": [5, 6],
         "nr_free_pages": [9, None],
-        r"\x1b=": [None, None],
+        r"\x1b=": [None, 7],
     }
     assert found["vmstat"].schema.field("nr_free_pages").metadata[b"unit"] == b"kernel pages"
     assert found["psi"].to_pydict() == {"t_ns": [ns(1.0)], "memory_some_us": [3]}

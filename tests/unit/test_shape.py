@@ -1,0 +1,112 @@
+"""A recording whose frames are right and whose content is not: nothing but a report comes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from balloontrace import shape
+from balloontrace.analysis.picture import picture
+from balloontrace.analysis.render.json import report_json
+from balloontrace.analysis.render.text import report_text
+from balloontrace.errors import UserError
+from balloontrace.recording import EVENTS, Block, Writer, read_blocks, read_recording
+
+DATA = Path(__file__).parents[1] / "data"
+PLAIN = ("6.1-stock-oom", "6.1-stock-idle", "6.1-driver-reloaded", "6.1-shrinker-reclaim")
+
+
+def blocks_of(name: str) -> list[Block]:
+    found = read_blocks((DATA / f"{name}.btrace").read_bytes())
+    return [block for block in found if isinstance(block, Block)]
+
+
+BLOCKS = {name: blocks_of(name) for name in PLAIN}
+
+WEIRD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(
+        ["\x1b[31m", "<script>", "\u202e", "\ud800", 10**400, [], {}, [1, 2], {"a": 1}]
+    ),
+)
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path to everything in a JSON document."""
+    inner: list[tuple[Any, Any]] = list(value.items()) if isinstance(value, dict) else []
+    if isinstance(value, list):
+        inner = list(enumerate(value))
+    return [path, *(place for key, item in inner for place in places(item, (*path, key)))]
+
+
+def changed(document: Any, path: tuple[Any, ...], value: object) -> Any:
+    """The document with another value at a path."""
+    if not path:
+        return value
+    copy = document.copy()
+    copy[path[0]] = changed(document[path[0]], path[1:], value)
+    return copy
+
+
+def write(path: Path, blocks: list[tuple[int, bytes]]) -> str:
+    """A recording with these payloads, whose frames are right."""
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    writer = Writer(fd)
+    for kind, payload in blocks:
+        writer._block(kind, payload)
+    os.close(fd)
+    return str(path)
+
+
+@given(data=st.data())
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_whatever_a_recording_says_is_reported(tmp_path: Path, data: st.DataObject) -> None:
+    blocks = BLOCKS[data.draw(st.sampled_from(PLAIN))]
+    telling = [n for n, block in enumerate(blocks) if block.kind != EVENTS]
+    chosen = data.draw(st.sampled_from([telling[0], telling[-1], *telling]))
+    document = json.loads(blocks[chosen].payload)
+    for _ in range(data.draw(st.integers(1, 3))):
+        path = data.draw(st.sampled_from(places(document)[1:]))
+        document = changed(document, path, data.draw(WEIRD))
+        if not isinstance(document, dict):
+            break
+    contents = [(block.kind, block.payload) for block in blocks]
+    contents[chosen] = (blocks[chosen].kind, json.dumps(document).encode())
+    try:
+        pictured = picture(write(tmp_path / "fuzzed.btrace", contents))
+    except UserError:
+        return  # the header is beyond use
+    json.loads(report_json(pictured.report))
+    text = report_text(pictured.report, verbose=True, course=pictured.timeline)
+    text.encode()
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_a_real_recording_fits(name: str) -> None:
+    assert read_recording(str(DATA / f"{name}.btrace")).damage == []
+
+
+def test_what_does_not_fit_is_left_out_and_counted() -> None:
+    fitting = shape.Fitting()
+    sample = {"t_ns": 5, "vmstat": {"a": 1, "b": "no"}, "delays": {"7": {"cpu": [1, 2]}, "x": {}}}
+    fitted = fitting.fit({**sample, "unknown": ["kept"]}, shape.SAMPLE)
+    assert fitted == {
+        "t_ns": 5,
+        "vmstat": {"a": 1},
+        "delays": {"7": {"cpu": [1, 2]}},
+        "unknown": ["kept"],
+    }
+    assert fitting.dropped == ["no", "x"]
