@@ -3,7 +3,8 @@
 A shape is a predicate of a value; or a list of one shape, that of each item; or a dict of shapes by
 key, where the key `...` stands for all that are not named (without it, these pass: readers ignore
 what they do not know) and `int` for all that are numbers, when nothing else may be there; or a
-tuple of shapes, one of which fits. What is null is not known, as if it were not there.
+tuple of shapes, one of which fits. Null stays where a tuple has None; elsewhere it is as if it were
+not there.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ def pair(value: object) -> bool:
 
 
 _COUNTERS = {"before": {...: whole}, "after": {...: whole}}
-_DRIVER = {"version": text, "srcversion": text, "taint": text, "symbols": [text]}
-_BALLOON = {"device": text, "features": [text], "driver": _DRIVER}
-_SEAM = {"rung": text, "number": whole, "loses": text, "why": text, "not": [text]}
+_MAYBE = (text, None)
+_DRIVER = {"version": _MAYBE, "srcversion": _MAYBE, "taint": _MAYBE, "symbols": [text]}
+_BALLOON = {"device": _MAYBE, "features": [text], "driver": _DRIVER}
+_SEAM = {"rung": _MAYBE, "number": whole, "loses": text, "why": text, "not": [text]}
 
 HEADER: Shape = {
     "format": whole,
@@ -108,7 +110,7 @@ TRAILER: Shape = {
     "events": whole,
     "open_calls": whole,
     "recorder": {...: number},
-    "command": {"argv": [text], "status": number},
+    "command": ({"argv": [text], "status": number}, None),
 }
 
 
@@ -143,7 +145,8 @@ class Fitting:
                 continue
             wanted = shape.get(key, others) or shape.get(int)
             kept = item if wanted is None else self.fit(item, wanted)
-            if kept is not None:
+            nullable = wanted is None or (isinstance(wanted, tuple) and None in wanted)
+            if kept is not None or (item is None and nullable):
                 fitted[key] = kept
         return fitted
 
