@@ -46,6 +46,7 @@ _AT_ONCE = 1 << 15
 
 _SEQUENCE = 1
 _INT32 = 0x7FFFFFFF
+_UINT64 = (1 << 64) - 1  # a damaged event can have any time
 
 _Timed = tuple[int, TracePacket]
 
@@ -222,7 +223,7 @@ def _clocks(trace: Trace) -> TracePacket:
 def _event(time_ns: int, track: int, event: TrackEvent) -> _Timed:
     """A packet with an event of a track."""
     packet = TracePacket(
-        timestamp=time_ns,
+        timestamp=time_ns & _UINT64,
         trusted_packet_sequence_id=_SEQUENCE,
         sequence_flags=TracePacket.SEQ_NEEDS_INCREMENTAL_STATE,
         track_event=event,
