@@ -167,9 +167,7 @@ def test_nothing_stays_attached(stock: Guest) -> None:
 
 
 def test_stdout_takes_the_recording(stock: Guest, tmp_path: Path) -> None:
-    streamed = stock.run(
-        "balloontrace record -o - -d 300ms -- sh -c 'echo noise; sleep 60' > /root/streamed.btrace"
-    )
+    streamed = stock.run("balloontrace record -o - -- echo noise > /root/streamed.btrace")
     assert "noise" in streamed.stderr
     local = tmp_path / "streamed.btrace"
     stock.fetch("/root/streamed.btrace", local)
