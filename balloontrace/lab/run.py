@@ -94,10 +94,8 @@ def run_scenario(
     def say(text: str) -> None:
         progress(f"{stem}: {text}")
 
-    with (
-        HostLog(path["host.jsonl"]) as log,
-        _open_guest(provider, config, path["console.log"], progress, say) as guest,
-    ):
+    made = _make_guest(provider, config, path["console.log"], progress, say)
+    with HostLog(path["host.jsonl"]) as log, made as guest:
         log.write("run", None, **_metadata(scenario, provider, guest))
         log_clocks(log, guest)
         guest.push_tree()
@@ -111,10 +109,10 @@ def run_scenario(
     return RunResult(path["btrace"], path["host.jsonl"], guest.boot_s, tuple(steps))
 
 
-def _open_guest(
+def _make_guest(
     provider: str, config: GuestConfig, console_log: Path, progress: Progress, say: Progress
 ) -> RemoteGuest:
-    """The guest, not yet up."""
+    """The guest, not yet up. Raises UserError before anything is written where it cannot be."""
     require_memory(config.memory_bytes)
     what = f"kernel {config.kernel}, {format_size(config.memory_bytes)}, {config.cpus} CPUs"
     if provider == "vagrant":
