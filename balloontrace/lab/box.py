@@ -8,7 +8,6 @@ lets root in.
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -18,16 +17,16 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from balloontrace.errors import UserError
 from balloontrace.lab.host import require_free_space, require_tools, tool
 from balloontrace.lab.image import Image, cache_directory, ensure_image
 from balloontrace.lab.kernels import Kernel
 from balloontrace.lab.qemu import GuestConfig, kernel_parameters
+from balloontrace.lab.sizes import whole_gib
+from balloontrace.lab.vagrant import run_vagrant
 
 Progress = Callable[[str], None]
 
 _BOX_BYTES = 3 << 30  # the disk, the archive of it, and Vagrant's copy
-_GIB = 1 << 30
 _FILES = ("metadata.json", "Vagrantfile", "box.img", "vmlinuz", "initrd.img", "ssh_key")
 _VAGRANTFILE = """\
 Vagrant.configure("2") do |config|
@@ -65,7 +64,7 @@ def add_box(kernel: Kernel, progress: Progress) -> str:
         progress(f"making box {box_name(kernel)} {version}")
         catalog = _write_catalog(kernel, version, _pack(image, Path(work)))
         progress("handing it to Vagrant")
-        _vagrant("box", "add", "--provider", "libvirt", str(catalog))
+        run_vagrant("box", "add", "--provider", "libvirt", str(catalog))
     return version
 
 
@@ -76,7 +75,7 @@ def _version(image: Image) -> str:
 
 def _known_boxes() -> set[tuple[str, str]]:
     """The names and versions of the boxes Vagrant has."""
-    listed = _vagrant("box", "list")
+    listed = run_vagrant("box", "list")
     return set(re.findall(r"^(\S+)\s+\(libvirt, ([^,)]+)", listed, re.MULTILINE))
 
 
@@ -85,7 +84,7 @@ def _pack(image: Image, work: Path) -> Path:
     disk = work / "box.img"
     command = [tool("qemu-img"), "convert", "-f", "raw", "-O", "qcow2"]
     subprocess.run([*command, str(image.rootfs), str(disk)], check=True)
-    size = -(-image.rootfs.stat().st_size // _GIB)
+    size = whole_gib(image.rootfs.stat().st_size)
     facts = {"provider": "libvirt", "format": "qcow2", "virtual_size": size}
     (work / "metadata.json").write_text(json.dumps(facts) + "\n", encoding="utf-8")
     parameters = f"{kernel_parameters(GuestConfig())} balloontrace.network=dhcp"
@@ -112,17 +111,3 @@ def _write_catalog(kernel: Kernel, version: str, archive: Path) -> Path:
     path = archive.with_name("catalog.json")
     path.write_text(json.dumps(catalog) + "\n", encoding="utf-8")
     return path
-
-
-def _vagrant(*arguments: str) -> str:
-    """Run Vagrant and return what it printed. Raises UserError with its last words."""
-    done = subprocess.run(
-        [tool("vagrant"), *arguments], capture_output=True, text=True, check=False,
-        env={**os.environ, "VAGRANT_CHECKPOINT_DISABLE": "1"},
-    )  # fmt: skip
-    if done.returncode != 0:
-        words = (done.stderr or done.stdout).strip().splitlines()
-        raise UserError(
-            f"vagrant {' '.join(arguments[:2])} failed", words[-1] if words else "it said nothing"
-        )
-    return done.stdout

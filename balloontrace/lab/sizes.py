@@ -28,3 +28,8 @@ def format_size(size: int) -> str:
         if size and size % _UNITS[unit] == 0:
             return f"{size // _UNITS[unit]}{unit}"
     return str(size)
+
+
+def whole_gib(size: int) -> int:
+    """Return bytes in GiB, rounded up: what a disk of that size is made with."""
+    return -(-size // _UNITS["G"])

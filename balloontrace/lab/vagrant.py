@@ -18,7 +18,7 @@ from balloontrace.lab.host import require_tools, tool
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.remote import Address, RemoteGuest
-from balloontrace.lab.sizes import format_size
+from balloontrace.lab.sizes import format_size, whole_gib
 
 Progress = Callable[[str], None]
 
@@ -29,7 +29,6 @@ _LIBVIRT = "qemu:///system"
 _PID_FILES = Path("/run/libvirt/qemu")
 _TAIL_LINES = 12
 _MIB = 1 << 20
-_GIB = 1 << 30
 
 
 class VagrantGuest(RemoteGuest):
@@ -126,22 +125,9 @@ class VagrantGuest(RemoteGuest):
 
     def _vagrant(self, command: str, *arguments: str) -> str:
         """Run Vagrant for our machine and return its stdout. Raises UserError."""
-        process = subprocess.Popen(
-            [tool("vagrant"), command, self._machine, *arguments], cwd=VAGRANT_DIRECTORY,
-            env={**os.environ, **environment(self.config)}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
-        try:
-            out, errors = process.communicate()
-        except BaseException:  # Ctrl-C: Vagrant needs time to clean up what it has begun
-            process.send_signal(signal.SIGINT)
-            process.communicate()
-            raise
-        if process.returncode != 0:
-            words = (errors or out).strip().splitlines()
-            said = words[-1] if words else "it said nothing"
-            raise UserError(f"vagrant {command} {self._machine} failed", said)
-        return out
+        return run_vagrant(
+            command, self._machine, *arguments, cwd=VAGRANT_DIRECTORY, env=environment(self.config)
+        )
 
 
 class Domain:
@@ -183,16 +169,41 @@ class Domain:
         return Path(source.get("path", "") if source is not None else "")
 
 
+def run_vagrant(
+    *arguments: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> str:
+    """Run Vagrant, with these variables besides our own, and return what it printed.
+
+    Raises UserError with its last words.
+    """
+    process = subprocess.Popen(
+        [tool("vagrant"), *arguments], cwd=cwd,
+        env={**os.environ, "VAGRANT_CHECKPOINT_DISABLE": "1", **(env or {})},
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        out, errors = process.communicate()
+    except BaseException:  # Ctrl-C: Vagrant needs time to clean up what it has begun
+        process.send_signal(signal.SIGINT)
+        process.communicate()
+        raise
+    if process.returncode != 0:
+        words = (errors or out).strip().splitlines()
+        said = words[-1] if words else "it said nothing"
+        raise UserError(f"vagrant {' '.join(arguments[:2])} failed", said)
+    return out
+
+
 def environment(config: GuestConfig) -> Mapping[str, str]:
     """Return the variables by which vagrant/Vagrantfile makes a machine of that size."""
-    disk = {"BALLOONTRACE_DISK": str(-(-config.disk_bytes // _GIB))} if config.disk_bytes else {}
+    disk = {"BALLOONTRACE_DISK": str(whole_gib(config.disk_bytes))} if config.disk_bytes else {}
     return {
         **disk,
         "BALLOONTRACE_MEMORY": str(config.memory_bytes // _MIB),
         "BALLOONTRACE_CPUS": str(config.cpus),
         "BALLOONTRACE_DEFLATE_ON_OOM": _on_off(config.deflate_on_oom),
         "BALLOONTRACE_ACCEL": choose_accel(),
-        "VAGRANT_CHECKPOINT_DISABLE": "1",
     }
 
 
