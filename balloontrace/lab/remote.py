@@ -252,9 +252,11 @@ class RemoteGuest(ABC):
                 [*self._ssh_argv(), "-O", "exit"], check=False,
                 stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             )  # fmt: skip
-        self._stop()
-        shutil.rmtree(self.directory, ignore_errors=True)
-        os.close(self._alive)
+        try:
+            self._stop()
+        finally:
+            shutil.rmtree(self.directory, ignore_errors=True)
+            os.close(self._alive)
 
 
 class RemoteProcess:
