@@ -73,6 +73,7 @@ HEADER: Shape = {
     "flags": {...: whole},
     "ring_bytes": whole,
     "possible_cpus": whole,
+    "from_cache": flag,
     "attached_ns": whole,
     "absent_samplers": [text],
 }

@@ -14,7 +14,7 @@ import sys
 import time
 from collections import Counter
 
-from balloontrace.tracers.loader import source
+from balloontrace.tracers.compiler import source
 from balloontrace.tracers.seams import SEAMS, Probe
 
 PLAIN_BCC = "plain BCC, kernel headers"
@@ -67,10 +67,13 @@ def plain_bcc_script() -> str:
     lines = [
         "import signal",
         "from bcc import BPF",
-        "from balloontrace.tracers.loader import definitions, fill_stages, source",
+        "from balloontrace.tracers.compiler import STAGES, definitions, source",
         f"text = source() + {chr(10).join(programs)!r}",
         "bpf = BPF(text=text, cflags=definitions(1 << 20))",
-        "fill_stages(bpf)",
+        "stages = bpf[b'stages']",
+        "for number, stage in enumerate(STAGES):",
+        "    program = bpf.load_func(stage.encode(), BPF.KPROBE).fd",
+        "    stages[stages.Key(number)] = stages.Leaf(program)",
         *attach,
         "print('attached', flush=True)",
         "signal.pause()",

@@ -85,7 +85,7 @@ def diagnose() -> Diagnosis:
 def _try() -> Trial:
     """Attach everything as `record` would, and detach it."""
     started = time.monotonic()
-    child, channel = loader.start(RING_BYTES, {})
+    child, channel = loader.start(RING_BYTES, {}, keep=False)
     try:
         given = handover.receive(channel)
         took_s = time.monotonic() - started

@@ -9,11 +9,13 @@ import functools
 import os
 import struct
 from pathlib import Path
+from typing import NamedTuple
 
 from balloontrace.tracers.kernel import bpf, libc, os_error
 
 _SYS_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
-_MAP_UPDATE_ELEM, _PROG_LOAD, _RAW_TRACEPOINT_OPEN = 2, 5, 17
+_MAP_CREATE, _MAP_UPDATE_ELEM, _PROG_LOAD = 0, 2, 5
+_OBJ_GET_INFO_BY_FD, _RAW_TRACEPOINT_OPEN = 15, 17
 _PROG_TYPE_KPROBE, _PROG_TYPE_RAW_TRACEPOINT = 2, 17
 _INSTRUCTION_BYTES = 8
 _LOG_BYTES = 1 << 20
@@ -22,6 +24,41 @@ _PERF_FLAG_FD_CLOEXEC = 8
 _PERF_EVENT_IOC_ENABLE, _PERF_EVENT_IOC_SET_BPF = 0x2400, 0x40042408
 KPROBE_EVENTS = Path("/sys/bus/event_source/devices/kprobe")
 """There where the kernel has kprobes for perf, and hence for BPF."""
+
+
+_MAP_INFO = struct.Struct("@IxxxxIIII16s")
+"""The start of struct bpf_map_info: u32 type, id, key_size, value_size, max_entries, map_flags;
+char name[16]. The id is passed over."""
+
+
+class MapDefinition(NamedTuple):
+    """What a BPF map is made from. kind: enum bpf_map_type; sizes in bytes."""
+
+    kind: int
+    key_bytes: int
+    value_bytes: int
+    entries: int
+    flags: int
+    name: str
+
+
+def map_definition(fd: int) -> MapDefinition:
+    """What the map with descriptor `fd` was made from. Raises OSError."""
+    info = ctypes.create_string_buffer(_MAP_INFO.size)
+    attr = struct.pack("@IIQ", fd, _MAP_INFO.size, ctypes.addressof(info))
+    bpf(_OBJ_GET_INFO_BY_FD, attr)
+    kind, keys, values, entries, flags, name = _MAP_INFO.unpack(info.raw)
+    return MapDefinition(kind, keys, values, entries, flags, name.rstrip(b"\0").decode())
+
+
+def create_map(definition: MapDefinition) -> int:
+    """A new map; returns its descriptor. Raises OSError.
+
+    union bpf_attr {u32 map_type, key_size, value_size, max_entries, map_flags, inner_map_fd,
+    numa_node; char map_name[16]}.
+    """
+    *numbers, name = definition
+    return bpf(_MAP_CREATE, struct.pack("@5III16s", *numbers, 0, 0, name.encode()))
 
 
 def load_program(code: bytes, name: str, raw_tracepoint: bool = False) -> int:

@@ -13,14 +13,12 @@ import pytest
 from balloontrace.lab.guest import Guest
 
 COMPILE = """
-import json, sys
-from balloontrace.tracers import loader, seams
-flags = loader.definitions  # newer BCC asks for x86's branch protection, as the guest's kernel has
-loader.definitions = lambda ring_bytes: [*flags(ring_bytes), "-fcf-protection=none"]
-with loader._captured_output() as words:
-    bpf = loader._compile(1 << 20, words)
-names = {*loader.STAGES, *(program for probe in seams.probes() for program, _ in probe.programs())}
-print(json.dumps({name: bpf.dump_func(name.encode()).hex() for name in sorted(names)}))
+import json
+from balloontrace.tracers import compiler
+# Newer BCC asks for x86's branch protection, as the guest's kernel has.
+flags = [*compiler.definitions(1 << 20), "-fcf-protection=none"]
+programs = compiler.compile_programs(flags).programs
+print(json.dumps({name: code.hex() for name, code in programs.items()}))
 """
 
 LOAD_U64, MOVE, CALL = 0x79, 0xBF, 0x85

@@ -166,6 +166,25 @@ def test_nothing_stays_attached(stock: Guest) -> None:
         stock.run("until ! bpftool prog list | grep -q kprobe; do sleep 0.1; done", timeout_s=10)
 
 
+def test_programs_are_compiled_once(stock: Guest, fetch: Fetch) -> None:
+    for spoil, from_cache in (
+        ("rm -rf /var/cache/balloontrace", False),
+        ("true", True),
+        ("chmod o+w /var/cache/balloontrace", False),  # anybody may have written what is in there
+        ("chmod o-w /var/cache/balloontrace", True),
+    ):
+        stock.run(spoil)
+        recorder = Recorder(stock)
+        move_balloon(stock, 16 * MIB_PAGES)
+        move_balloon(stock, 0)
+        assert recorder.stop()[0] == 0
+        recording = fetch(stock)
+        report = report_of(recording)
+        assert recording.header["from_cache"] is from_cache
+        assert report["totals"]["inflated_pages"] == 16 * MIB_PAGES
+        assert report["reconciliation"]["agrees"] is True
+
+
 def test_stdout_takes_the_recording(stock: Guest, tmp_path: Path) -> None:
     streamed = stock.run("balloontrace record -o - -- echo noise > /root/streamed.btrace")
     assert "noise" in streamed.stderr

@@ -9,7 +9,7 @@
  * `calls`, from where the recorder takes it.
  *
  * Compiled by BCC against stubs/, behind the declarations of events.py (the event) and state.py (what
- * is kept between entry and return; what is known of this kernel), and these definitions of loader.py:
+ * is kept between entry and return; what is known of this kernel), and these definitions of compiler.py:
  *   CPUS             possible CPUs
  *   RING_PAGES       4 KiB pages of the ring
  *   WAKE_EVENTS      unread events from which the reader is woken before its timer
