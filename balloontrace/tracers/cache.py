@@ -7,7 +7,6 @@ what it holds as at any other program.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import stat
 from collections.abc import Iterable
@@ -26,7 +25,7 @@ _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 def key(source: str, flags: Iterable[str]) -> str:
     """The name of what is compiled from `source` with `flags`, by this BCC and for this kernel."""
     parts = [source, *flags, packages.find("bcc"), text(Path("/proc/version")), os.uname().machine]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+    return _checksum("\0".join(parts).encode()).decode()
 
 
 def find(name: str, directory: Path = DIRECTORY) -> compiled.Compiled | None:
@@ -41,7 +40,7 @@ def find(name: str, directory: Path = DIRECTORY) -> compiled.Compiled | None:
             checksum, _, content = file.read().partition(b"\n")
     except OSError:
         return None
-    if hashlib.sha256(content).hexdigest().encode() != checksum:
+    if _checksum(content) != checksum:
         return None
     try:
         return compiled.from_json(content)
@@ -52,7 +51,6 @@ def find(name: str, directory: Path = DIRECTORY) -> compiled.Compiled | None:
 def keep(name: str, what: compiled.Compiled, directory: Path = DIRECTORY) -> None:
     """Keep `what` under `name`. Nothing happens where that cannot be: the cache only saves time."""
     content = what.to_json()
-    checksum = hashlib.sha256(content).hexdigest().encode()
     try:
         directory.mkdir(mode=0o700, exist_ok=True)
         if not _ours(os.lstat(directory)):
@@ -61,7 +59,7 @@ def keep(name: str, what: compiled.Compiled, directory: Path = DIRECTORY) -> Non
         how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         try:
             with open(os.open(unfinished, how, 0o600), "wb") as file:
-                file.write(checksum + b"\n" + content)
+                file.write(_checksum(content) + b"\n" + content)
             unfinished.replace(directory / name)
         finally:
             unfinished.unlink(missing_ok=True)
@@ -70,6 +68,12 @@ def keep(name: str, what: compiled.Compiled, directory: Path = DIRECTORY) -> Non
             path.unlink()
     except OSError:
         return
+
+
+def _checksum(content: bytes) -> bytes:
+    import hashlib  # OpenSSL: the loader can afford it, the command line need not
+
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def _ours(status: os.stat_result) -> bool:

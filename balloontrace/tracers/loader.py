@@ -8,6 +8,7 @@ the recorder over a Unix socket. The recorder stays as small as Python is.
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import struct
 from collections.abc import Mapping
@@ -35,6 +36,9 @@ def _load(
     """Everything the child does: look, compile, load, attach if the driver is there."""
     running = attach.Kernel() if identity() else None
     code, from_cache = _code(ring_bytes, keep)
+    # What BPF holds counted as locked memory until commit d5299b67dd59 "bpf: Memcg-based memory
+    # accounting for bpf maps" and those that follow it (in v5.11); BCC lifts the limit as well.
+    resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
     made = [probes.create_map(definition) for definition in code.maps]
     named = {definition.name: fd for definition, fd in zip(code.maps, made, strict=True)}
     programs = _load_programs(code.linked(made), named["stages"])
