@@ -167,13 +167,8 @@ def test_nothing_stays_attached(stock: Guest) -> None:
 
 
 def test_programs_are_compiled_once(stock: Guest, fetch: Fetch) -> None:
-    for spoil, from_cache in (
-        ("rm -rf /var/cache/balloontrace", False),
-        ("true", True),
-        ("chmod o+w /var/cache/balloontrace", False),  # anybody may have written what is in there
-        ("chmod o-w /var/cache/balloontrace", True),
-    ):
-        stock.run(spoil)
+    stock.run("rm -rf /var/cache/balloontrace")
+    for from_cache in (False, True):
         recorder = Recorder(stock)
         move_balloon(stock, 16 * MIB_PAGES)
         move_balloon(stock, 0)

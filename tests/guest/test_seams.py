@@ -33,7 +33,8 @@ def _written(recording: Recording, kind: str) -> int:
 def toured(stock: Guest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tour, Recording]:
     """A recording of every seam's load, and what happened."""
     before = balloon_counters(stock)
-    recorder = Recorder(stock, path="/root/tour.btrace")
+    # Compaction writes 60,000 events in 3 s: a reader that the host holds up must not lose any.
+    recorder = Recorder(stock, "--ring-kib", "4096", path="/root/tour.btrace")
     happened = tour(stock)
     status, _, said = recorder.stop()
     assert status == 0, said
