@@ -42,6 +42,8 @@ def _recording(trace: Trace) -> Result:
         "complete": recording.complete,
         "lost_events": trace.trailer.get("lost_events"),
         "lost_pages": _lost_pages(trace),
+        "ring_lost": _ring_lost(trace),
+        "ring_bytes": trace.header.get("ring_bytes"),
         "ended": trace.trailer.get("reason"),
         "truncated": recording.trailer is None,
         "missing_blocks": recording.missing_blocks,
@@ -59,6 +61,12 @@ def _lost_pages(trace: Trace) -> dict[str, int]:
     counters = section(trace.trailer, "counters")
     lost = {kind: section(counters, kind).get("lost_pages") for kind in counters}
     return {kind: pages for kind, pages in lost.items() if pages}
+
+
+def _ring_lost(trace: Trace) -> int:
+    """Events for which the ring had no room."""
+    counters = section(trace.trailer, "counters")
+    return sum(section(counters, kind).get("lost") or 0 for kind in counters)
 
 
 def _seams(trace: Trace) -> list[dict[str, Any]]:

@@ -313,7 +313,7 @@ def _summarise(trailer: dict[str, Any], size: int, path: str) -> None:
         f"{after['leak']['written']:,} leaks), {lost:,} lost, {size / 1024:,.0f} KiB"
     )
     if lost:
-        _say(f"warning: {lost:,} events were lost; the report says which")
+        _say(f"warning: {lost:,} events were lost; the report says which, and what to do")
     if trailer["command"] and trailer["command"]["status"]:
         _say(f"the command ended with status {trailer['command']['status']}")
     if not before:

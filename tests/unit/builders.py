@@ -74,6 +74,7 @@ class Built:
             "record": events.record_layout(),
             "ring_header_bytes": events.RING_HEADER_BYTES,
             "kinds": KINDS,
+            "ring_bytes": 1 << 20,
             "within": WITHIN,
             "queues": QUEUES,
             "flags": FLAGS,

@@ -51,6 +51,8 @@ def test_pages_of_lost_events_are_named(tmp_path: Path) -> None:
     assert "256 in lost events" in text
     assert "LOSSY: 1 events lost" in text.splitlines()[1]
     assert "pages in lost events: 256 fill" in text
+    assert "the ring of 1,024 KiB was full" in text
+    assert "record --ring-kib 4096" in " ".join(text.split())
 
 
 def test_attach_while_moving_gives_a_bound(tmp_path: Path) -> None:

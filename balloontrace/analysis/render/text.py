@@ -125,7 +125,19 @@ def _losses(facts: dict[str, Any]) -> list[str]:
     if facts["lost_pages"]:
         held = ", ".join(f"{count(pages)} {kind}" for kind, pages in facts["lost_pages"].items())
         lines.append(f"pages in lost events: {held}")
+    if facts["ring_lost"] and facts["ring_bytes"]:
+        kib = facts["ring_bytes"] // 1024
+        lines.append(
+            f"the ring of {count(kib)} KiB was full{_gap(facts['recorder'])}; "
+            f"next time: record --ring-kib {4 * kib}"
+        )
     return lines
+
+
+def _gap(recorder: dict[str, Any] | None) -> str:
+    """For how long the reader was away at most, where the recorder said so."""
+    gap_s = (recorder or {}).get("longest_read_gap_s")
+    return "" if gap_s is None else f", the reader away for up to {seconds(gap_s)}"
 
 
 def _guest(guest: Result) -> list[tuple[str, str, str]]:

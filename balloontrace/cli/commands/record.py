@@ -60,7 +60,12 @@ def command(
         False, "--wait", help="Begin before the driver is loaded, and wait for it."
     ),
     strict: bool = typer.Option(False, "--strict", help="Exit with 4 if events were lost."),
-    ring_kib: int = typer.Option(1024, "--ring-kib", hidden=True),
+    ring_kib: int = typer.Option(
+        1024,
+        "--ring-kib",
+        metavar="N",
+        help="Room for events not yet read: a power of two, 4 or more.",
+    ),
     ready_file: Optional[str] = typer.Option(None, "--ready-file", hidden=True),
     rung: List[str] = typer.Option([], "--rung", metavar="SEAM=N", hidden=True),
 ) -> None:
