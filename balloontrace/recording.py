@@ -13,6 +13,7 @@ Standard library only: this file is used inside small guests and by the analyses
 
 from __future__ import annotations
 
+import errno
 import json
 import mmap
 import os
@@ -73,6 +74,14 @@ class Writer:
         """Write the last block: why the recording ended, counts, losses."""
         self._json(TRAILER, content)
 
+    def sync(self) -> None:
+        """Wait until all of it is on the disk. Nothing happens where there is none (a pipe)."""
+        try:
+            os.fdatasync(self._fd)
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise self._cannot(error) from None
+
     def _json(self, kind: int, content: dict[str, Any]) -> None:
         self._block(kind, json.dumps(content, separators=(",", ":")).encode())
 
@@ -90,11 +99,14 @@ class Writer:
             while view:
                 view = view[os.write(self._fd, view) :]
         except OSError as error:
-            raise UserError(
-                f"cannot go on writing {self._name}: {error.strerror}",
-                "what was recorded before is kept",
-            ) from None
+            raise self._cannot(error) from None
         self.bytes_written += len(data)
+
+    def _cannot(self, error: OSError) -> UserError:
+        return UserError(
+            f"cannot go on writing {self._name}: {error.strerror}",
+            "what was recorded before is kept",
+        )
 
 
 class Block(NamedTuple):

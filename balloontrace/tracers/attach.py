@@ -189,6 +189,9 @@ class _Rungs:
             )
         if rung.one_of and not any(probe.place in symbols for probe in rung.one_of):
             return f"this kernel has none of {', '.join(probe.place for probe in rung.one_of)}"
+        several = [probe.place for probe in (*rung.probes, *rung.one_of)]
+        if hidden := [f for f in several if not _told_apart(symbols.get(f, ()))]:
+            return f"addresses are hidden, and this kernel has several {', '.join(hidden)}"
         changed = [s.name for function in functions for s in symbols[function] if s.altered]
         if changed and not rung.altered:
             return f"the compiler changed the arguments: {', '.join(changed)}"
@@ -228,6 +231,11 @@ class _Rungs:
                 self.descriptors.append(
                     probes.attach_kprobe(descriptor, is_return, symbol.name, address)
                 )
+
+
+def _told_apart(places: Sequence[Symbol]) -> bool:
+    """Whether each of the functions of one name can be attached to: by name if it is the only."""
+    return len(places) <= 1 or all(symbol.address for symbol in places)
 
 
 def _untraced(reasons: Sequence[str]) -> dict[str, Any]:

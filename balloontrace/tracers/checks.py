@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from balloontrace.tracers import guest, kernel, packages
+from balloontrace.tracers import capabilities, guest, kernel, packages
 from balloontrace.tracers.btf import BTF_DIRECTORY
 from balloontrace.tracers.driver import DRIVER_MODULE, identity
 from balloontrace.tracers.samplers import delays
@@ -69,7 +69,7 @@ def required() -> list[Check]:
             required=True,
         )
         for name, found, option in (
-            ("root", "running as root", ""),
+            ("root", "running as root" if os.geteuid() == 0 else "CAP_BPF and CAP_PERFMON", ""),
             ("device", "a virtio balloon", ""),
             ("kprobes", "the kernel has kprobes for BPF", "CONFIG_KPROBE_EVENTS"),
             ("driver", "loaded", "CONFIG_VIRTIO_BALLOON"),
@@ -176,7 +176,8 @@ def _addresses() -> Check:
     if seen:
         return Check("kernel addresses", True, f"visible ({restrict})")
     if os.geteuid() != 0:
-        return Check("kernel addresses", False, f"hidden from this user ({restrict})")
+        found = f"hidden from this user ({restrict})"
+        return Check("kernel addresses", False, found, "needs CAP_SYSLOG")
     return Check("kernel addresses", False, f"hidden ({restrict})", "sysctl kernel.kptr_restrict=1")
 
 
@@ -204,8 +205,8 @@ def _task_delays() -> Check:
         remedy = packages.how_to_install("pyroute2")
         return Check(name, False, "not looked at, pyroute2 is missing", remedy, option)
     except OSError as error:
-        root = os.geteuid() == 0
-        remedy = "a kernel built with CONFIG_TASKSTATS" if root else "run it with sudo"
+        allowed = not capabilities.missing(capabilities.DELAYS)
+        remedy = "a kernel built with CONFIG_TASKSTATS" if allowed else "needs CAP_NET_ADMIN"
         return Check(name, False, f"no taskstats ({error.strerror})", remedy, "CONFIG_TASKSTATS")
     if own is None:
         return Check(name, False, "taskstats does not know this process", "", option)

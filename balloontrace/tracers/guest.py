@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
+from balloontrace.tracers import capabilities
 from balloontrace.tracers.driver import DRIVER_MODULE, identity
 from balloontrace.tracers.probes import KPROBE_EVENTS
 
@@ -53,10 +54,14 @@ def require_traceable(driver: bool = True) -> None:
 
 def obstacles() -> Iterator[tuple[str, UserError]]:
     """What is missing to trace a balloon here, in the order in which a user would mend it."""
-    if os.geteuid() != 0:
+    if lacking := capabilities.missing(capabilities.TRACE):
         yield (
             "root",
-            UserError("tracing the kernel needs root", "run it with sudo", EXIT_UNSUPPORTED),
+            UserError(
+                f"tracing the kernel needs root, or {' and '.join(lacking)}",
+                "run it with sudo",
+                EXIT_UNSUPPORTED,
+            ),
         )
     if balloon_device() is None:
         yield (

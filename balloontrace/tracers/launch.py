@@ -23,7 +23,8 @@ RING_BYTES = 1 << 20
 
 class Options(NamedTuple):
     """What `record` was asked for. path: '-' is stdout; duration_s: None is until it is ended;
-    rungs: seam -> number of the only rung to try, from 1; wait: begin without the driver."""
+    rungs: seam -> number of the only rung to try, from 1; wait: begin without the driver;
+    sync: what is recorded is on the disk a second later."""
 
     path: str
     overwrite: bool = False
@@ -35,12 +36,15 @@ class Options(NamedTuple):
     ring_bytes: int = RING_BYTES
     rungs: Mapping[str, int] = {}
     wait: bool = False
+    sync: bool = False
 
 
 def record(options: Options) -> NoReturn:
     """Become a recorder. Raises UserError if that cannot be; does not return otherwise."""
     require_traceable(driver=not options.wait)
     output = _stdout() if options.path == "-" else _open(options.path, options.overwrite)
+    if options.sync and options.path != "-":
+        _sync_directory(options.path)
     child, channel = loader.start(options.ring_bytes, options.rungs)
     for descriptor in {output, channel.fileno()} - {1}:
         os.set_inheritable(descriptor, True)
@@ -66,6 +70,17 @@ def _stdout() -> int:
             "a recording is not for a terminal", "redirect stdout, or use -o FILE", EXIT_USAGE
         )
     return 1
+
+
+def _sync_directory(path: str) -> None:
+    """A file whose name is not on the disk is lost with the power, whatever is in it."""
+    directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    except OSError:  # a file system that has no such thing
+        pass
+    finally:
+        os.close(directory)
 
 
 def _open(path: str, overwrite: bool) -> int:

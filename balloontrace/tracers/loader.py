@@ -12,6 +12,7 @@ import resource
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 
 from balloontrace import __version__, events
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
@@ -38,8 +39,9 @@ def _load(
     code, from_cache = _code(ring_bytes, keep)
     # What BPF holds counted as locked memory until commit d5299b67dd59 "bpf: Memcg-based memory
     # accounting for bpf maps" and those that follow it (in v5.11); BCC lifts the limit as well.
-    resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
-    made = [probes.create_map(definition) for definition in code.maps]
+    with suppress(ValueError, OSError):  # without CAP_SYS_RESOURCE
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
+    made = _maps(code)
     named = {definition.name: fd for definition, fd in zip(code.maps, made, strict=True)}
     programs = _load_programs(code.linked(made), named["stages"])
     maps = {name: named[name] for name in handover.MAPS}
@@ -74,6 +76,18 @@ def _code(ring_bytes: int, keep: bool) -> tuple[Compiled, bool]:
     if keep:
         cache.keep(name, code)
     return code, False
+
+
+def _maps(code: Compiled) -> list[int]:
+    """Make the maps of `code`, in their order. Raises UserError."""
+    try:
+        return [probes.create_map(definition) for definition in code.maps]
+    except OSError as error:
+        raise UserError(
+            f"kernel {os.uname().release} makes no map for the events: {error.strerror}",
+            "raise the limit of locked memory (ulimit -l), or record with a smaller --ring-kib",
+            EXIT_UNSUPPORTED,
+        ) from None
 
 
 def _load_programs(code: Mapping[str, bytes], stages: int) -> dict[str, int]:

@@ -22,8 +22,10 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+from balloontrace.tracers import capabilities
 from balloontrace.tracers.driver import DRIVER_MODULE
 from balloontrace.tracers.guest import VIRTIO_ID_BALLOON, balloon_device
 from balloontrace.tracers.samplers.delays import TaskDelays, accounting, prefer_bare_pyroute2
@@ -165,6 +167,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     prefer_bare_pyroute2()
+    with suppress(OSError):
+        capabilities.keep_only(*capabilities.DELAYS)
     watch = open_watch()
     threading.Thread(target=forward_uevents, daemon=True).start()
     with open(CHANNEL, "rb", closefd=False) as requests:

@@ -19,7 +19,7 @@ import time
 
 from balloontrace.errors import EXIT_EVENTS_LOST, UserError
 from balloontrace.recording import Writer
-from balloontrace.tracers import kernel, state
+from balloontrace.tracers import capabilities, kernel, state
 from balloontrace.tracers.command import Command
 from balloontrace.tracers.follow import Follower
 from balloontrace.tracers.handover import Handover, receive
@@ -73,6 +73,7 @@ class Recorder:
         self._counters = _map_array(handover.maps["counters"], counters_bytes)
         self._level = memoryview(_map_array(handover.maps["level"], LEVEL_BYTES)).cast("Q")
         self._writer = Writer(output, options["path"])
+        self._sync = options["sync"]
         self._samplers: list[Sampler] = []
         absent: list[str] = []
         if not options["minimal"]:
@@ -112,13 +113,15 @@ class Recorder:
         return moved
 
     def sample(self) -> None:
-        """Write what the slow sources say now."""
+        """Write what the slow sources say now; what was written is on the disk then, if asked."""
         if self._samplers:
             values = {sampler.name: sampler.read() for sampler in self._samplers}
             self._writer.sample({"t_ns": time.monotonic_ns(), **values})
             self._follower.counters = {
                 name: values["vmstat"][name] for name in self._follower.counters
             }
+        if self._sync:
+            self._writer.sync()
 
     def follow(self) -> None:
         """Write what the netlink process says, and see whether the driver went or came."""
@@ -168,6 +171,8 @@ class Recorder:
             "command": command,
         }
         self._writer.trailer(trailer)
+        if self._sync:
+            self._writer.sync()
         return trailer
 
 
@@ -271,6 +276,14 @@ def _protect() -> int:
     return before
 
 
+def _drop_privileges(kill: bool) -> None:
+    """Keep what recording needs. kill: a command is to be ended, whose user may be another."""
+    try:
+        capabilities.keep_only(*capabilities.RECORD, *(["kill"] if kill else []))
+    except OSError as error:
+        _say(f"warning: cannot give up privileges: {error.strerror}")
+
+
 def record(options: dict[str, Any]) -> int:
     """Record as `options` says (launch.Options); returns the exit code. Raises UserError."""
     wakeups = Wakeups()
@@ -288,6 +301,7 @@ def record(options: dict[str, Any]) -> int:
     end_s = time.monotonic() + options["duration_s"] if options["duration_s"] else None
     _announce(path, options["ready_file"])
     command = Command(options["command"], old_score, output) if options["command"] else None
+    _drop_privileges(kill=command is not None)
     try:
         reason = _loop(recorder, wakeups, command, end_s)
     finally:

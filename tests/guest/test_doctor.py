@@ -125,7 +125,9 @@ def test_a_driver_that_is_not_loaded(stock: Guest) -> None:
 
 def test_without_root_it_says_what_it_saw(stock: Guest) -> None:
     said = _doctor(stock, status=3, prefix=tuple(NOBODY))
-    assert said["why"] == "tracing the kernel needs root; run it with sudo"
+    assert said["why"] == (
+        "tracing the kernel needs root, or CAP_BPF and CAP_PERFMON; run it with sudo"
+    )
     assert said["balloon"]["driver"]["bound"] is True
     assert "deflate_on_oom" in said["balloon"]["features"]
     assert said["balloon"]["behaviour"] == "oom-notifier"

@@ -213,7 +213,7 @@ def test_existing_file_needs_f_and_a_symlink_is_never_followed(stock: Guest) -> 
         (
             "true",
             "setpriv --reuid=nobody --clear-groups balloontrace",
-            "needs root; run it with sudo",
+            "needs root, or CAP_BPF and CAP_PERFMON; run it with sudo",
         ),
         (
             "mkdir -p /tmp/lattice/bcc && touch /tmp/lattice/bcc/__init__.py",

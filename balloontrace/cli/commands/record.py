@@ -59,6 +59,9 @@ def command(
     wait: bool = typer.Option(
         False, "--wait", help="Begin before the driver is loaded, and wait for it."
     ),
+    sync: bool = typer.Option(
+        False, "--sync", help="Bring it to the disk every second: for a guest that may die."
+    ),
     strict: bool = typer.Option(False, "--strict", help="Exit with 4 if events were lost."),
     ring_kib: int = typer.Option(
         1024,
@@ -92,5 +95,6 @@ def command(
             ring_bytes=ring_kib * 1024,
             rungs=parse_rungs(rung),
             wait=wait,
+            sync=sync,
         )
     )
