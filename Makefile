@@ -6,7 +6,7 @@ VENV = .venv/bin
 # Where `make demo` leaves the recordings.
 DEMO = demo
 
-.PHONY: setup demo test test-vagrant lint bench-footprint bench-report bench-inflate check-perfetto docs support clean
+.PHONY: setup demo test test-vagrant lint bench bench-footprint bench-report bench-inflate check-perfetto docs support clean
 
 setup:
 	@tools/setup
@@ -27,6 +27,9 @@ test: lint
 test-vagrant:
 	@tools/setup vagrant
 	@$(VENV)/pytest tests/vagrant
+
+bench: setup
+	@$(VENV)/python -m bench.overhead
 
 bench-footprint: setup
 	@$(VENV)/python -m bench.footprint

@@ -1,6 +1,6 @@
 """Runs inside a guest: seconds from exec to attached, of three ways to trace the same functions.
 
-argv: rounds. Prints one JSON object per line: {"tool": ..., "seconds": ..., "rss_bytes": ...}.
+Prints one JSON object per line: {"tool": ..., "seconds": ..., "rss_bytes": ...}.
 """
 
 from __future__ import annotations
@@ -8,18 +8,21 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 
+from balloontrace.tracers.cache import DIRECTORY
 from balloontrace.tracers.compiler import source
 from balloontrace.tracers.seams import SEAMS, Probe
 
 PLAIN_BCC = "plain BCC, kernel headers"
 BPFTRACE = "bpftrace"
 OURS = "balloontrace record"
+FIRST = "balloontrace record, the first time"
 
 RECORDING = "/root/bench.btrace"
 
@@ -90,15 +93,23 @@ def _written_out(program: str, name: str, call: str) -> str:
 
 
 COMMANDS = {
+    FIRST: ["balloontrace", "record", "-f", "-o", RECORDING],
     OURS: ["balloontrace", "record", "-f", "-o", RECORDING],
     PLAIN_BCC: [sys.executable, "-c", plain_bcc_script()],
     BPFTRACE: ["bpftrace", "-e", bpftrace_program()],
 }
-MARKS = {OURS: b"tracing the balloon", PLAIN_BCC: b"attached", BPFTRACE: b"attached\n"}
+MARKS = {
+    FIRST: b"tracing the balloon",
+    OURS: b"tracing the balloon",
+    PLAIN_BCC: b"attached",
+    BPFTRACE: b"attached\n",
+}
 
 
 def measure(tool: str) -> dict[str, object]:
     """Start the tool, wait until it says it is attached, look at its memory, end it."""
+    if tool == FIRST:
+        shutil.rmtree(DIRECTORY, ignore_errors=True)
     started = time.monotonic()
     process = subprocess.Popen(
         COMMANDS[tool], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
@@ -115,13 +126,19 @@ def measure(tool: str) -> dict[str, object]:
     with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
         fields = dict(line.split(":", 1) for line in status)
     # bpftrace misses a SIGINT that comes just before it sleeps: nothing polite for the others.
-    os.kill(process.pid, signal.SIGINT if tool == OURS else signal.SIGKILL)
+    os.kill(process.pid, signal.SIGINT if tool in (OURS, FIRST) else signal.SIGKILL)
     process.communicate()
     return {"tool": tool, "seconds": seconds, "rss_bytes": int(fields["VmRSS"].split()[0]) * 1024}
 
 
 def main() -> None:
-    """Alternate the tools; the first round only warms the page cache."""
+    """Alternate the tools; the first round only warms the page cache.
+
+    argv: rounds; or --bpftrace, to print its program.
+    """
+    if sys.argv[1] == "--bpftrace":
+        print(bpftrace_program())
+        return
     for number in range(int(sys.argv[1]) + 1):
         for tool in COMMANDS:
             result = measure(tool)

@@ -43,10 +43,26 @@ class Guest(RemoteGuest):
 
     def _start(self) -> Address:
         require_tools(_TOOLS)
+        make_overlay(self.image, self._overlay, self.config.disk_bytes)
+        return self._boot()
+
+    def power_cycle(self) -> None:
+        """Cut the power, and boot again from the same disk. What ran in the guest is gone.
+
+        Raises UserError if it does not come up again.
+        """
+        self._close_ssh()
+        self._stop()
+        self._address = self._boot()
+        self._open_ssh()
+
+    @property
+    def _overlay(self) -> Path:
+        return self.directory / "root.qcow2"
+
+    def _boot(self) -> Address:
         self._console = Console(self._console_log or self.directory / "console.log")
-        overlay = self.directory / "root.qcow2"
-        make_overlay(self.image, overlay, self.config.disk_bytes)
-        self._qemu, connection = start_qemu(self.config, self.image, overlay, self._console)
+        self._qemu, connection = start_qemu(self.config, self.image, self._overlay, self._console)
         ready = self._console.wait_ready(BOOT_TIMEOUT_S)
         if not ready:
             connection.close()

@@ -246,12 +246,15 @@ class RemoteGuest(ABC):
     def _console_hint(self) -> str:
         return "last console lines: " + " | ".join(self._last_lines())
 
+    def _close_ssh(self) -> None:
+        subprocess.run(
+            [*self._ssh_argv(), "-O", "exit"], check=False,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
     def _end(self) -> None:
         if self._address is not None:
-            subprocess.run(
-                [*self._ssh_argv(), "-O", "exit"], check=False,
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            )  # fmt: skip
+            self._close_ssh()
         try:
             self._stop()
         finally:

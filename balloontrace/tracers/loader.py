@@ -105,12 +105,13 @@ def _load_programs(code: Mapping[str, bytes], stages: int) -> dict[str, int]:
             name = attach.program_name(program, probe.call)
             if name not in loaded:
                 ours = state.for_call(code[program], probe.call) if probe.call else code[program]
-                loaded[name] = _program(program, ours, probe.tracepoint)
+                shown = program.replace("any", probe.call) if probe.call else program
+                loaded[name] = _program(shown, ours, probe.tracepoint)
     return loaded
 
 
 def _program(name: str, code: bytes, raw_tracepoint: bool = False) -> int:
-    """Load one program. Raises UserError."""
+    """Load one program, as `name` for bpftool (15 characters of it). Raises UserError."""
     try:
         return probes.load_program(code, name, raw_tracepoint)
     except OSError as error:

@@ -1,0 +1,324 @@
+"""`make bench`: what recording costs a guest, beside bpftrace with the same probes and beside nothing.
+
+In one guest, round after round: inflate and deflate with no tracing, with `record`, with
+`record --minimal`, and with bpftrace, in an order that rotates. Each time is divided by that of the
+same round without tracing. Then the kernel's own statistics of what each program took, the
+recorder's costs per event, the ring's losses under a storm, and the smallest guest that can record.
+Prints budgets, and exits with 1 if one is missed.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from balloontrace.analysis.medians import Value, median_interval
+from balloontrace.analysis.trace import trace_of
+from balloontrace.errors import UserError
+from balloontrace.lab.guest import Guest
+from balloontrace.lab.image import ensure_image
+from balloontrace.lab.kernels import find_kernel
+from balloontrace.lab.loads import MIB_PAGES, migrate, move_balloon
+from balloontrace.lab.qemu import GuestConfig, choose_accel
+from balloontrace.lab.record import start_recorder
+from balloontrace.recording import Recording, read_recording
+from bench.footprint import budget, compare_attaching, progress
+
+ROUNDS = 9
+MEMORY_BYTES = 2 << 30
+MOVED_PAGES = 1280 * MIB_PAGES
+RATIO_BUDGET = 1.03
+MINIMAL_RSS_BUDGET, ALL_RSS_BUDGET = 12 << 20, 45 << 20
+RINGS_KIB = (16, 64, 256, 1024, 4096)
+SMALL_MEMORY_MIB = (128, 160, 192, 256)
+
+_POLL_S = 0.02
+_RECORDING = "/root/overhead.btrace"
+_IN_GUEST = "/root/in_guest.py"
+
+
+def moved_in(guest: Guest, pages: int) -> float:
+    """Seconds until QEMU reports a balloon of `pages`."""
+    started = time.monotonic()
+    guest.balloon.set_target_pages(pages)
+    while guest.balloon.actual_pages() != pages:
+        time.sleep(_POLL_S)
+    return time.monotonic() - started
+
+
+@contextmanager
+def recording(guest: Guest, *arguments: str) -> Iterator[None]:
+    """`balloontrace record` runs meanwhile."""
+    recorder, attached = start_recorder(guest, _RECORDING, *arguments)
+    if not attached:
+        raise UserError(f"no recording: {recorder.communicate()[2]}")
+    yield
+    recorder.send_signal(signal.SIGINT)
+    recorder.communicate()
+
+
+@contextmanager
+def bpftrace(guest: Guest) -> Iterator[None]:
+    """bpftrace with the same probes, counting and adding up in the kernel, runs meanwhile."""
+    command = f"PYTHONPATH=/opt/balloontrace python3 {_IN_GUEST} --bpftrace"
+    tracer = guest.popen(["bpftrace", "-e", guest.run(command).stdout])
+    while b"attached" not in (line := tracer.stdout.readline()):
+        if not line:
+            raise UserError(f"bpftrace did not attach: {tracer.communicate()[2]}")
+    yield
+    tracer.send_signal(signal.SIGKILL)  # 0.17 misses a SIGINT that comes just before it sleeps
+    tracer.communicate()
+
+
+@contextmanager
+def nothing(_: Guest) -> Iterator[None]:
+    """No tracing."""
+    yield
+
+
+Tracer = Callable[[Guest], AbstractContextManager[None]]
+NONE, RECORD, MINIMAL, BPFTRACE = "no tracing", "record", "record --minimal", "bpftrace"
+TRACERS: dict[str, Tracer] = {
+    NONE: nothing,
+    RECORD: recording,
+    MINIMAL: lambda guest: recording(guest, "--minimal"),
+    BPFTRACE: bpftrace,
+}
+WAYS = {"inflate": MOVED_PAGES, "deflate": 0}
+
+
+def rounds(guest: Guest) -> dict[str, dict[str, list[float]]]:
+    """Way -> tracer -> its seconds, one for each round."""
+    seconds: dict[str, dict[str, list[float]]] = {
+        way: {tracer: [] for tracer in TRACERS} for way in WAYS
+    }
+    names = list(TRACERS)
+    for number in range(ROUNDS + 1):
+        progress(f"round {number} of {ROUNDS}")
+        for name in (*names[number % len(names) :], *names[: number % len(names)]):
+            with TRACERS[name](guest):
+                for way, pages in WAYS.items():
+                    took = moved_in(guest, pages)
+                    if number:  # the first one only warms up
+                        seconds[way][name].append(took)
+    return seconds
+
+
+def ratios(times: Sequence[float], without: Sequence[float]) -> tuple[float, str]:
+    """The median of the paired ratios, and its confidence interval as text."""
+    paired = [Value(took / bare) for took, bare in zip(times, without, strict=True)]
+    interval = median_interval(paired)
+    median = statistics.median(value.value for value in paired)
+    if interval is None or interval.high is None:
+        return median, "-"
+    return median, f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+def overhead(guest: Guest) -> bool:
+    """The table of ratios."""
+    seconds = rounds(guest)
+    print(f"\nInflating and deflating {MOVED_PAGES // MIB_PAGES} MiB, {ROUNDS} rounds, paired\n")
+    print("| | seconds | ratio to no tracing | 95 % interval |\n|---|---:|---:|---:|")
+    holds = True
+    for way, by_tracer in seconds.items():
+        for name, times in by_tracer.items():
+            middle = statistics.median(times)
+            ratio, interval = ratios(times, by_tracer[NONE])
+            print(f"| {way}, {name} | {middle:.2f} | {ratio:.3f} | {interval} |")
+    print()
+    for way, by_tracer in seconds.items():
+        ratio, _ = ratios(by_tracer[RECORD], by_tracer[NONE])
+        holds &= budget(
+            f"{way}: record takes {ratio:.3f} of the time, at most {RATIO_BUDGET}",
+            ratio <= RATIO_BUDGET,
+        )
+    return holds
+
+
+def program_statistics(guest: Guest, tracer: Tracer) -> list[tuple[str, int, float]]:
+    """(program, runs, nanoseconds a run) of every program that ran during one inflation and one
+    deflation, by the kernel's own account (kernel.bpf_stats_enabled)."""
+    with tracer(guest):
+        guest.run("sysctl -qw kernel.bpf_stats_enabled=1")
+        moved_in(guest, MOVED_PAGES)
+        moved_in(guest, 0)
+        shown = json.loads(guest.run("bpftool prog show --json").stdout)
+        guest.run("sysctl -qw kernel.bpf_stats_enabled=0")
+    ran = [program for program in shown if program.get("run_cnt")]
+    rows = [(p["name"], p["run_cnt"], p["run_time_ns"] / p["run_cnt"]) for p in ran]
+    return sorted(rows, key=lambda row: -row[1] * row[2])
+
+
+def in_kernel(guest: Guest) -> None:
+    """What each program takes in the kernel."""
+    print(f"\nIn the kernel, {MOVED_PAGES // MIB_PAGES} MiB in and out\n")
+    print("| tracer | program | runs | ns a run | ms in all |\n|---|---|---:|---:|---:|")
+    for name in (RECORD, BPFTRACE):
+        rows = program_statistics(guest, TRACERS[name])
+        for program, runs, ns in rows:
+            print(f"| {name} | {program} | {runs:,} | {ns:,.0f} | {runs * ns / 1e6:.1f} |")
+        total = sum(runs * ns for _, runs, ns in rows) / 1e6
+        print(f"| {name} | all | {sum(runs for _, runs, _ in rows):,} | | {total:.1f} |")
+
+
+def fetched(guest: Guest) -> Recording:
+    """The last recording made in a guest."""
+    with TemporaryDirectory() as directory:
+        local = Path(directory) / "overhead.btrace"
+        guest.fetch(_RECORDING, local)
+        return read_recording(str(local))
+
+
+def storm(guest: Guest) -> None:
+    """Compaction moves a balloon that lies between the pages of a file: three events a page."""
+    migrate(guest)
+    move_balloon(guest, 0)
+
+
+def losses(guest: Guest) -> bool:
+    """Rings of several sizes under the same storm: what is lost, and that all of it is counted."""
+    print("\nA storm of page migrations, by size of the ring\n")
+    print(
+        "| ring | events | lost | events a second, at most | longest gap between reads |"
+        " pages migrated: events + lost = vmstat |"
+    )
+    print("|---:|---:|---:|---:|---:|---|")
+    holds = True
+    for kib in RINGS_KIB:
+        before = guest.vmstat()["balloon_migrate"]
+        with recording(guest, "--minimal", "--ring-kib", str(kib)):
+            storm(guest)
+        migrated = guest.vmstat()["balloon_migrate"] - before
+        made = fetched(guest)
+        assert made.trailer is not None
+        counts = made.trailer["counters"]["migrate"]
+        total = counts["written"] + counts["lost"]
+        gap = made.trailer["recorder"]["longest_read_gap_s"]
+        print(
+            f"| {kib} KiB | {made.trailer['events']:,} | {made.trailer['lost_events']:,} "
+            f"| {busiest_second(made):,} | {gap:.2f} s "
+            f"| {counts['written']:,} + {counts['lost']:,} = {migrated:,} |"
+        )
+        holds &= total == migrated
+    print()
+    return budget("every lost migration is counted", holds)
+
+
+def busiest_second(made: Recording) -> int:
+    """The most events that began within one second."""
+    starts = trace_of(made).all_events["start_ns"].sort_values().to_numpy()
+    if not len(starts):
+        return 0
+    ends = starts.searchsorted(starts + 1_000_000_000)
+    return int((ends - range(len(starts))).max())
+
+
+def recorder_costs(guest: Guest) -> bool:
+    """The recorder's memory and its CPU time per event, both ways."""
+    print("\nThe recorder under that storm\n")
+    print("| | events | CPU s | CPU s per million events | peak RSS | with its netlink process |")
+    print("|---|---:|---:|---:|---:|---:|")
+    peaks = {}
+    for name, arguments in ((RECORD, ()), (MINIMAL, ("--minimal",))):
+        with recording(guest, *arguments):
+            begun_s = idle_cpu_s(guest)
+            storm(guest)
+            helper = guest.run(
+                "pid=$(pgrep -f balloontrace.tracers.netlink) && grep VmHWM /proc/$pid/status",
+                check=False,
+            ).stdout.split()
+        made = fetched(guest)
+        assert made.trailer is not None
+        own, events = made.trailer["recorder"], made.trailer["events"]
+        used_s = own["cpu_s"] - begun_s
+        both = own["rss_peak_bytes"] + (int(helper[1]) * 1024 if helper else 0)
+        peaks[name] = (own["rss_peak_bytes"], both)
+        print(
+            f"| {name} | {events:,} | {used_s:.2f} | {used_s / events * 1e6:.1f} "
+            f"| {own['rss_peak_bytes'] / 2**20:.1f} MiB | {both / 2**20:.1f} MiB |"
+        )
+    print()
+    minimal, everything = peaks[MINIMAL][0], peaks[RECORD][1]
+    holds = budget(
+        f"{MINIMAL}: {minimal / 2**20:.1f} of {MINIMAL_RSS_BUDGET >> 20} MiB",
+        minimal <= MINIMAL_RSS_BUDGET,
+    )
+    of_all = f"{everything / 2**20:.1f} of {ALL_RSS_BUDGET >> 20} MiB"
+    return holds & budget(
+        f"{RECORD}, with its netlink process: {of_all}",
+        everything <= ALL_RSS_BUDGET,
+    )
+
+
+def idle_cpu_s(guest: Guest) -> float:
+    """CPU seconds the recorder has used by now: for beginning, not for events."""
+    stat = guest.run("cat /proc/$(pgrep -f balloontrace.tracers.recorder | head -n 1)/stat").stdout
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def smallest() -> bool:
+    """The smallest guest that compiles, records a full inflation, and lives."""
+    image = ensure_image(find_kernel("6.1"), progress)
+    for mib in SMALL_MEMORY_MIB:
+        progress(f"a guest of {mib} MiB")
+        try:
+            with Guest(image, GuestConfig(memory_bytes=mib << 20)) as guest:
+                guest.push_tree()
+                target = (mib - 8) * MIB_PAGES
+                with recording(guest, "--minimal"):
+                    guest.balloon.set_target_pages(target)
+                    time.sleep(10)  # it cannot be reached: no event to wait for
+                    moved_in(guest, 0)
+                made = fetched(guest)
+                kills = guest.vmstat()["oom_kill"]
+        except UserError as error:
+            print(f"  {mib} MiB: {error}")
+            continue
+        pages = sum_of_fills(made)
+        return budget(
+            f"a guest of {mib} MiB: {pages / MIB_PAGES:.0f} MiB inflated in all, "
+            f"complete: {made.complete}, {kills} killed",
+            made.complete and mib == SMALL_MEMORY_MIB[0],
+        )
+    return False
+
+
+def sum_of_fills(made: Recording) -> int:
+    """Pages taken into the balloon."""
+    return int(trace_of(made).events("fill")["done"].sum())
+
+
+def main() -> int:
+    """Print all tables; 1 if a budget is missed."""
+    config = GuestConfig(memory_bytes=MEMORY_BYTES)
+    image = ensure_image(find_kernel(config.kernel), progress)
+    try:
+        with Guest(image, config) as guest:
+            machine = f"{config.cpus} CPUs, {MEMORY_BYTES >> 30} GiB"
+            print(f"Linux {image.release}, {choose_accel()}, {machine}")
+            guest.push_tree()
+            guest.run(
+                f"cat > {_IN_GUEST}", input=Path(__file__).with_name("in_guest.py").read_text()
+            )
+            results = [overhead(guest)]
+            in_kernel(guest)
+        with Guest(image, GuestConfig(memory_bytes=1 << 30)) as guest:
+            guest.push_tree()
+            results += [recorder_costs(guest), losses(guest)]
+        results += [smallest(), compare_attaching()]
+    except UserError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0 if all(results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
