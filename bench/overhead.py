@@ -1,4 +1,4 @@
-"""`make bench`: what recording costs a guest, beside bpftrace with the same probes and beside nothing.
+"""`make bench`: what recording costs a guest, beside bpftrace with the same probes, and nothing.
 
 In one guest, round after round: inflate and deflate with no tracing, with `record`, with
 `record --minimal`, and with bpftrace, in an order that rotates. Each time is divided by that of the

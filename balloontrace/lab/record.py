@@ -26,4 +26,6 @@ def start_recorder(
     recorder = guest.popen(command, stderr=stderr)
     wait = f"until [ -e {ready} ]; do kill -0 {recorder.pid} || exit 1; sleep 0.1; done"
     attached = guest.run(wait, check=False, timeout_s=timeout_s).returncode == 0
+    if attached:
+        guest.keep_compiled()
     return recorder, attached

@@ -193,9 +193,16 @@ class RemoteGuest(ABC):
         Raises UserError if that fails.
         """
         unpack = f"mkdir -p {_TREE} && tar -x -C {_TREE} && python3 -m compileall -q {_TREE}"
-        done = self._ssh(unpack, COMMAND_TIMEOUT_S, _packed_tree(), None)
+        self.push(_packed_tree(), unpack)
+
+    def push(self, data: bytes, unpack: str) -> None:
+        """Give `data` to a shell command in the guest. Raises UserError if that fails."""
+        done = self._ssh(unpack, COMMAND_TIMEOUT_S, data, None)
         if done.returncode != 0:
-            raise _failure("unpacking", done.returncode, done.stderr.decode(errors="replace"))
+            raise _failure(unpack, done.returncode, done.stderr.decode(errors="replace"))
+
+    def keep_compiled(self) -> None:  # noqa: B027 - most have nothing to do
+        """Called when `record` has attached: what it compiled can be kept for other guests."""
 
     def vmstat(self) -> dict[str, int]:
         """Return the counters of /proc/vmstat."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,12 +34,12 @@ from balloontrace.tracers.symbols import Symbol, find_functions
 class Attachment(NamedTuple):
     """What is attached: for the recording, and the descriptors that hold it.
 
-    described: `seams`, `vmstat_attach`, `balloon`, `driver_identity`; probes: in order of
-    attachment, closing one detaches it.
+    described: `seams`, `vmstat_attach`, `balloon`, `driver_identity`; probes: see
+    handover.Handover.
     """
 
     described: dict[str, Any]
-    probes: list[int]
+    probes: list[list[int]]
 
 
 class Kernel:
@@ -104,7 +104,7 @@ def attach(
     try:
         seams = {seam.name: rungs.seam(seam) for seam in SEAMS}
     except UserError:
-        _close(rungs.descriptors)
+        rungs.close()
         raise
     after = balloon_counters()
     balloon = guest.describe_balloon()
@@ -115,7 +115,7 @@ def attach(
         "balloon": balloon,
         "driver_identity": driver,
     }
-    return Attachment(described, rungs.descriptors)
+    return Attachment(described, rungs.groups())
 
 
 def nothing() -> Attachment:
@@ -135,6 +135,14 @@ def program_name(program: str, call: str) -> str:
     return f"{program}:{call}" if call else program
 
 
+class _Held(NamedTuple):
+    """A descriptor that holds an attached program, and what says when it is to go."""
+
+    descriptor: int
+    is_return: bool
+    frames_others: bool
+
+
 class _Rungs:
     """Attaches seams one by one and keeps the descriptors."""
 
@@ -145,7 +153,7 @@ class _Rungs:
         kernel: Kernel,
         forced: Mapping[str, int],
     ) -> None:
-        self.descriptors: list[int] = []
+        self._held: list[_Held] = []
         self._programs, self._layout_map, self._forced = programs, layout_map, forced
         self._kernel = kernel
         self._features = guest.features()
@@ -163,7 +171,7 @@ class _Rungs:
             if self._forced.get(seam.name, number) != number:
                 reason = "another rung was asked for"
             else:
-                reason = self._why_not(rung) or self._attach(rung)
+                reason = self._why_not(rung) or self._attach(rung, seam.frames_others)
             if not reason:
                 return {"rung": rung.name, "number": number, "loses": rung.loses, "not": reasons}
             reasons.append(f"{rung.name}: {reason}")
@@ -173,6 +181,22 @@ class _Rungs:
                 exit_code=EXIT_UNSUPPORTED,
             )
         return _untraced(reasons)
+
+    def groups(self) -> list[list[int]]:
+        """The descriptors in the order in which they are to be detached: entries, then returns, for
+        an entry alone would leave calls open; last, one by one and backwards, those of the seams
+        whose calls stand in for others or tell them apart."""
+        free = [held for held in self._held if not held.frames_others]
+        framing = [held for held in reversed(self._held) if held.frames_others]
+        entries = [held.descriptor for held in free if not held.is_return]
+        returns = [held.descriptor for held in free if held.is_return]
+        return [entries, returns, *([held.descriptor] for held in framing)]
+
+    def close(self, first: int = 0) -> None:
+        """Detach what was attached, from the `first` on."""
+        for held in self._held[first:]:
+            os.close(held.descriptor)
+        del self._held[first:]
 
     def _why_not(self, rung: Rung) -> str:
         """Why `rung` cannot be used on this kernel; '' if it can be tried."""
@@ -197,19 +221,18 @@ class _Rungs:
             return f"the compiler changed the arguments: {', '.join(changed)}"
         return ""
 
-    def _attach(self, rung: Rung) -> str:
+    def _attach(self, rung: Rung, frames_others: bool) -> str:
         """Attach all of a rung's probes or none; returns why not, or ''."""
-        mark = len(self.descriptors)
+        mark = len(self._held)
         layout = dict(self._layout)
         self._layout.update({key: self._kernel.layout()[key] for key in rung.offsets})
         self._layout.update(rung.settings)
         self._tell()
         try:
             for probe in (*rung.probes, *rung.one_of):
-                self._probe(probe)
+                self._probe(probe, frames_others)
         except OSError as error:
-            _close(self.descriptors[mark:])
-            del self.descriptors[mark:]
+            self.close(mark)
             self._layout = layout
             self._tell()
             return f"the kernel refuses a probe ({error.strerror})"
@@ -218,19 +241,19 @@ class _Rungs:
     def _tell(self) -> None:
         probes.update_element(self._layout_map, 0, state.pack_layout(self._layout))
 
-    def _probe(self, probe: Probe) -> None:
+    def _probe(self, probe: Probe, frames_others: bool) -> None:
         """Attach one probe wherever the kernel has its function. Raises OSError."""
         for program, is_return in probe.programs():
             descriptor = self._programs[program_name(program, probe.call)]
             if probe.tracepoint:
-                self.descriptors.append(probes.attach_raw_tracepoint(descriptor, probe.place))
+                attached = probes.attach_raw_tracepoint(descriptor, probe.place)
+                self._held.append(_Held(attached, is_return, frames_others))
                 continue
             places = self._kernel.symbols().get(probe.place, ())
             for symbol in places:
                 address = symbol.address if len(places) > 1 else 0
-                self.descriptors.append(
-                    probes.attach_kprobe(descriptor, is_return, symbol.name, address)
-                )
+                attached = probes.attach_kprobe(descriptor, is_return, symbol.name, address)
+                self._held.append(_Held(attached, is_return, frames_others))
 
 
 def _told_apart(places: Sequence[Symbol]) -> bool:
@@ -240,8 +263,3 @@ def _told_apart(places: Sequence[Symbol]) -> bool:
 
 def _untraced(reasons: Sequence[str]) -> dict[str, Any]:
     return {"rung": None, "number": 0, "loses": "", "not": list(reasons)}
-
-
-def _close(descriptors: Iterable[int]) -> None:
-    for descriptor in descriptors:
-        os.close(descriptor)

@@ -94,8 +94,8 @@ def _try() -> Trial:
     finally:
         channel.close()
         os.waitpid(child, 0)
-    held = (*reversed(given.probes), *given.maps.values(), *given.programs.values())
-    for descriptor in held:
+    handover.detach(given.probes)
+    for descriptor in (*given.maps.values(), *given.programs.values()):
         os.close(descriptor)
     return Trial(given.content["seams"], took_s)
 

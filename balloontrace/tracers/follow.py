@@ -60,8 +60,7 @@ class Follower:
         if self._attaching:
             self._attaching[1].close()
             os.waitpid(self._attaching[0], 0)
-        for probe in reversed(self._probes):
-            os.close(probe)
+        handover.detach(self._probes)
         self._probes = []
 
     def _driver_gone(self, now: int) -> None:

@@ -79,13 +79,15 @@ class Seam(NamedTuple):
     """One thing to observe and the ways to do it.
 
     feature: without this feature of the device (guest.FEATURES) it never happens; required: a
-    recording without it is worth nothing.
+    recording without it is worth nothing; frames_others: its calls stand in for those of other
+    seams, or tell what they are for: it is detached after those.
     """
 
     name: str
     rungs: Sequence[Rung]
     feature: str = ""
     required: bool = False
+    frames_others: bool = False
 
 
 def _call(function: str, call: str, entry: str = "any_entry") -> Probe:
@@ -120,7 +122,7 @@ _EVERY_RECEIVE = "a probe hit for every buffer any virtio device receives into"
 SEAMS: tuple[Seam, ...] = (
     # Order of attachment. Migration goes first, because an ack inside of it moves no balloon pages;
     # then the ack, which stands in for a fill or leak that was entered before its own probe.
-    Seam("migrate", [_plain("virtballoon_migratepage", "migrate")]),
+    Seam("migrate", [_plain("virtballoon_migratepage", "migrate")], frames_others=True),
     Seam(
         "ack",
         [
@@ -143,6 +145,7 @@ SEAMS: tuple[Seam, ...] = (
                 loses="pages and queue of an ack",
             ),
         ],
+        frames_others=True,
     ),
     Seam(
         "target",
