@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import struct
 
-from balloontrace.tracers.kernel import libc, os_error
+from balloontrace.tracers.kernel import libc, os_error, perf_event_open
 
 _NUMBERS = {
     "kill": 5,
@@ -30,6 +32,9 @@ addresses of functions, and it goes on locking what it will touch."""
 DELAYS = ("net_admin",)
 """What taskstats asks of the process that reads delays (kernel/taskstats.c)."""
 
+_DUMMY_EVENT = struct.pack("@IIQQQQQIIQQ", 1, 72, 9, 0, 0, 0, 0, 0, 0, 0, 0)
+"""struct perf_event_attr: PERF_TYPE_SOFTWARE, PERF_ATTR_SIZE_VER1, PERF_COUNT_SW_DUMMY."""
+
 _VERSION_3 = 0x20080522
 _CLEAR_AMBIENT = (47, 4, 0, 0, 0)  # prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
 _NO_NEW_PRIVILEGES = (38, 1, 0, 0, 0)  # prctl(PR_SET_NO_NEW_PRIVS): exec gives root nothing back
@@ -48,6 +53,32 @@ def missing(names: tuple[str, ...]) -> list[str]:
     if names == TRACE and held >> _NUMBERS["sys_admin"] & 1:
         return []
     return [f"CAP_{name.upper()}" for name in names if not held >> _NUMBERS[name] & 1]
+
+
+def may_attach() -> bool:
+    """Whether this process may open a perf event, which holds a probe.
+
+    CAP_PERFMON is enough in the kernel as it is published. Debian's and Ubuntu's have a patch by
+    which kernel.perf_event_paranoid can be 3, their default: CAP_SYS_ADMIN is needed then.
+    """
+    try:
+        os.close(perf_event_open(_DUMMY_EVENT))
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EPERM)
+    return True
+
+
+def needed() -> tuple[str, ...]:
+    """RECORD, and sys_admin where attaching needs it: found by trying, in a child."""
+    pid = os.fork()
+    if not pid:
+        try:
+            keep_only(*RECORD)
+            os._exit(not may_attach())
+        finally:
+            os._exit(1)
+    refused = os.waitpid(pid, 0)[1]
+    return (*RECORD, "sys_admin") if refused else RECORD
 
 
 def keep_only(*names: str) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
+
+from balloontrace.tracers import kernel
 
 GRACE_S = 2.0
 """What a command has to end itself after SIGTERM, before SIGKILL: the recording waits for it."""
@@ -32,8 +35,8 @@ class Command:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            with open("/proc/self/oom_score_adj", "w", encoding="ascii") as adj:
-                adj.write(str(oom_score_adj))
+            with contextlib.suppress(OSError):  # the recorder could not change it either
+                kernel.set_oom_score_adj(oom_score_adj)
             if recording == 1:  # the recording has stdout for itself
                 os.dup2(2, 1)
             else:

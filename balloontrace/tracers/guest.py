@@ -63,6 +63,16 @@ def obstacles() -> Iterator[tuple[str, UserError]]:
                 EXIT_UNSUPPORTED,
             ),
         )
+    elif not capabilities.may_attach():
+        paranoid = text(Path("/proc/sys/kernel/perf_event_paranoid"))
+        yield (
+            "root",
+            UserError(
+                f"kernel.perf_event_paranoid is {paranoid}: only CAP_SYS_ADMIN may attach probes",
+                "run it with sudo, or: sysctl kernel.perf_event_paranoid=2",
+                EXIT_UNSUPPORTED,
+            ),
+        )
     if balloon_device() is None:
         yield (
             "device",

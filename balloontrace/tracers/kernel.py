@@ -9,6 +9,8 @@ from collections.abc import Iterator
 
 libc = ctypes.CDLL(None, use_errno=True)
 
+_SYS_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+_PERF_FLAG_FD_CLOEXEC = 8
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}
 _MAP_LOOKUP_ELEM, _MAP_GET_NEXT_KEY = 1, 4
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
@@ -21,6 +23,12 @@ def lock_memory() -> bool:
     """
     flags = _MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT
     return bool(libc.mlockall(flags) == 0)
+
+
+def set_oom_score_adj(score: int) -> None:
+    """What the OOM killer adds to this process's badness. Raises OSError."""
+    with open("/proc/self/oom_score_adj", "w", encoding="ascii") as adj:
+        adj.write(str(score))
 
 
 def map_entries(fd: int, value_bytes: int) -> Iterator[tuple[int, bytes]]:
@@ -54,6 +62,21 @@ def bpf(command: int, attr: bytes) -> int:
     if result < 0:
         raise os_error()
     return result
+
+
+def perf_event_open(attr: bytes) -> int:
+    """A perf event of every task, on CPU 0 if that matters; returns its descriptor. Raises OSError.
+
+    attr: struct perf_event_attr.
+    """
+    every_task, cpu, no_group = -1, 0, -1
+    event: int = libc.syscall(
+        *(_SYS_PERF_EVENT_OPEN[os.uname().machine], attr),
+        *(every_task, cpu, no_group, _PERF_FLAG_FD_CLOEXEC),
+    )
+    if event < 0:
+        raise os_error()
+    return event
 
 
 def os_error() -> OSError:

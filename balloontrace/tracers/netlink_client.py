@@ -6,6 +6,7 @@ the recording goes on without it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -13,6 +14,8 @@ import signal
 import socket
 import sys
 import time
+
+from balloontrace.tracers import kernel
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -155,8 +158,8 @@ def _become(channel: int, oom_score_adj: int) -> NoReturn:
             signal.signal(number, signal.SIG_DFL)
         for number in (signal.SIGINT, signal.SIGHUP):  # already while it starts
             signal.signal(number, signal.SIG_IGN)
-        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as adj:
-            adj.write(str(oom_score_adj))
+        with contextlib.suppress(OSError):  # the recorder could not change it either
+            kernel.set_oom_score_adj(oom_score_adj)
         os.dup2(channel, 0)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)  # stdout may be the recording

@@ -11,16 +11,14 @@ import struct
 from pathlib import Path
 from typing import NamedTuple
 
-from balloontrace.tracers.kernel import bpf, libc, os_error
+from balloontrace.tracers.kernel import bpf, perf_event_open
 
-_SYS_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 _MAP_CREATE, _MAP_UPDATE_ELEM, _PROG_LOAD = 0, 2, 5
 _OBJ_GET_INFO_BY_FD, _RAW_TRACEPOINT_OPEN = 15, 17
 _PROG_TYPE_KPROBE, _PROG_TYPE_RAW_TRACEPOINT = 2, 17
 _INSTRUCTION_BYTES = 8
 _LOG_BYTES = 1 << 20
 _PERF_ATTR_BYTES = 72  # PERF_ATTR_SIZE_VER1
-_PERF_FLAG_FD_CLOEXEC = 8
 _PERF_EVENT_IOC_ENABLE, _PERF_EVENT_IOC_SET_BPF = 0x2400, 0x40042408
 KPROBE_EVENTS = Path("/sys/bus/event_source/devices/kprobe")
 """There where the kernel has kprobes for perf, and hence for BPF."""
@@ -119,13 +117,7 @@ def attach_kprobe(program: int, is_return: bool, function: str, address: int = 0
         0 if address else ctypes.addressof(name),
         address,
     )
-    every_task, cpu, no_group = -1, 0, -1
-    event: int = libc.syscall(
-        *(_SYS_PERF_EVENT_OPEN[os.uname().machine], attr),
-        *(every_task, cpu, no_group, _PERF_FLAG_FD_CLOEXEC),
-    )
-    if event < 0:
-        raise os_error()
+    event = perf_event_open(attr)
     try:
         fcntl.ioctl(event, _PERF_EVENT_IOC_SET_BPF, program)
         fcntl.ioctl(event, _PERF_EVENT_IOC_ENABLE, 0)

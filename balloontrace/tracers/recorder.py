@@ -264,13 +264,12 @@ def _await_handover(wakeups: Wakeups, channel: socket.socket, child: int) -> Han
 
 def _protect() -> int:
     """Stay in memory and be the OOM killer's last choice; returns the old oom_score_adj."""
-    with open("/proc/self/oom_score_adj", "r+", encoding="ascii") as adj:
+    with open("/proc/self/oom_score_adj", encoding="ascii") as adj:
         before = int(adj.read())
-        try:
-            adj.write(str(LAST_VICTIM))
-            adj.flush()
-        except OSError as error:
-            _say(f"warning: cannot become the last OOM victim: {error.strerror}")
+    try:
+        kernel.set_oom_score_adj(LAST_VICTIM)
+    except OSError as error:
+        _say(f"warning: cannot become the last OOM victim: {error.strerror}")
     if not kernel.lock_memory():
         _say("warning: cannot lock the recorder's memory (ulimit -l?)")
     return before
@@ -279,7 +278,7 @@ def _protect() -> int:
 def _drop_privileges(kill: bool) -> None:
     """Keep what recording needs. kill: a command is to be ended, whose user may be another."""
     try:
-        capabilities.keep_only(*capabilities.RECORD, *(["kill"] if kill else []))
+        capabilities.keep_only(*capabilities.needed(), *(["kill"] if kill else []))
     except OSError as error:
         _say(f"warning: cannot give up privileges: {error.strerror}")
 
