@@ -73,7 +73,7 @@ class VagrantGuest(RemoteGuest):
         self._domain = Domain(self._domain_id())
         self._check_size(self._domain)
         self._console = self._domain.console()
-        self._console_start = self._console.stat().st_size
+        self._console_start = self._console.stat().st_size if state == "running" else 0
         self.balloon.set_target_pages(0)  # whatever it was left at
         self._vagrant("ssh", "-c", f"balloon-driver {self.config.driver}")
         return parse_ssh_config(self._vagrant("ssh-config"))

@@ -110,15 +110,15 @@ def test_a_scenario_on_the_stock_driver(cycle: Path) -> None:
     assert report["findings"] == []
     run = host_events(cycle / "page-cache-short-stock.host.jsonl")[0]
     assert run["provider"] == "vagrant"
+    # The machine was up before the run: it stays.
+    assert ",state,running" in (cycle / "status").read_text()
+    assert (cycle / "driver").read_text().strip() == "shrinker"
 
 
 def test_a_scenario_on_the_shrinker_driver(cycle: Path) -> None:
     report = whole_report(cycle / "page-cache-short-shrinker.btrace")
     assert report["guest"]["driver_behaviour"] == "shrinker"
     assert report["episodes"][0]["amplification"] > 1.05
-    # The machine was up before the run: it stays, with the driver of the run.
-    assert (cycle / "driver").read_text().strip() == "shrinker"
-    assert ",state,running" in (cycle / "status").read_text()
 
 
 def test_a_machine_of_another_size_is_left_alone(cycle: Path) -> None:
@@ -127,7 +127,9 @@ def test_a_machine_of_another_size_is_left_alone(cycle: Path) -> None:
     assert "exit status 1" in said
 
 
-def test_nothing_is_left_after_the_machine_is_destroyed(cycle: Path) -> None:
+def test_a_machine_that_was_made_for_a_run_goes_with_it(cycle: Path) -> None:
+    assert (cycle / "page-cache-short-shrinker.console.log").read_text()
+    assert "exit status" in (cycle / "interrupted").read_text()
     assert (cycle / "domains").read_text().split() == []
 
 
