@@ -6,7 +6,7 @@ VENV = .venv/bin
 # Where `make demo` leaves the recordings.
 DEMO = demo
 
-.PHONY: setup demo test test-vagrant lint bench bench-footprint bench-report bench-inflate check-perfetto docs support clean
+.PHONY: setup demo test test-vagrant lint bench torture soak bench-footprint bench-report bench-inflate check-perfetto docs support clean
 
 setup:
 	@tools/setup
@@ -30,6 +30,12 @@ test-vagrant:
 
 bench: setup
 	@$(VENV)/python -m bench.overhead
+
+torture: setup
+	@$(VENV)/python -m bench.torture
+
+soak: setup
+	@$(VENV)/python -m bench.soak
 
 bench-footprint: setup
 	@$(VENV)/python -m bench.footprint
