@@ -6,7 +6,7 @@ VENV = .venv/bin
 # Where `make demo` leaves the recordings.
 DEMO = demo
 
-.PHONY: setup demo test test-vagrant lint bench torture soak bench-footprint bench-report bench-inflate check-perfetto docs support clean
+.PHONY: setup demo test test-vagrant lint bench torture soak bench-footprint bench-report bench-inflate check-perfetto docs support lock audit clean
 
 setup:
 	@tools/setup
@@ -49,6 +49,15 @@ bench-report: setup
 # Loads Perfetto exports into Perfetto's own trace processor. Needs node and npm.
 check-perfetto: setup
 	@$(VENV)/python -m bench.trace_processor
+
+# The versions that were tested together, for development.
+lock: setup
+	@$(VENV)/pip freeze --exclude-editable > tools/dev.lock
+
+# Asks PyPI for known vulnerabilities of them.
+audit: setup
+	@$(VENV)/pip install --quiet pip-audit
+	@$(VENV)/pip-audit --requirement tools/dev.lock --no-deps --disable-pip
 
 docs: setup
 	@$(VENV)/python -c 'from balloontrace import events; print(events.markdown(), end="")' \
