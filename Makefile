@@ -6,7 +6,7 @@ VENV = .venv/bin
 # Where `make demo` leaves the recordings.
 DEMO = demo
 
-.PHONY: setup demo test test-vagrant lint bench torture soak bench-footprint bench-report bench-inflate check-perfetto docs support lock audit clean
+.PHONY: setup demo test test-vagrant lint bench torture soak bench-footprint bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
 
 setup:
 	@tools/setup
@@ -58,6 +58,11 @@ lock: setup
 audit: setup
 	@$(VENV)/pip install --quiet pip-audit
 	@$(VENV)/pip-audit --requirement tools/dev.lock --no-deps --disable-pip
+
+# Ten minutes of hostile recordings. Not in CI: what it finds depends on chance.
+fuzz: setup
+	@$(VENV)/pip install --quiet atheris
+	@$(VENV)/python -m bench.fuzz -max_total_time=600 -timeout=20 -rss_limit_mb=2048
 
 docs: setup
 	@$(VENV)/python -c 'from balloontrace import events; print(events.markdown(), end="")' \
