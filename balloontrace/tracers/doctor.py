@@ -39,11 +39,13 @@ class Trial(NamedTuple):
     """One attaching and detaching.
 
     seams: as in the header of a recording, empty if there was no trial or no driver; took_s: from
-    the fork of the loader to everything attached; error: why recording cannot be.
+    the fork of the loader to everything attached; from_cache: what had been compiled before was
+    used (tracers/cache.py); error: why recording cannot be.
     """
 
     seams: Mapping[str, Any] = {}
     took_s: float | None = None
+    from_cache: bool = False
     error: UserError | None = None
 
 
@@ -97,7 +99,7 @@ def _try() -> Trial:
     handover.detach(given.probes)
     for descriptor in (*given.maps.values(), *given.programs.values()):
         os.close(descriptor)
-    return Trial(given.content["seams"], took_s)
+    return Trial(given.content["seams"], took_s, given.content["from_cache"])
 
 
 def _kernel() -> dict[str, Any]:
@@ -215,4 +217,5 @@ def _bcc_seen(trial: Trial) -> dict[str, Any]:
     if trial.took_s is None:
         return {"found": "not tried"}
     done = "attached" if trial.seams else "loaded"
-    return {"found": f"compiled and {done} in {trial.took_s:.1f} s"}
+    compiled = "had compiled before," if trial.from_cache else "compiled and"
+    return {"found": f"{compiled} {done} in {trial.took_s:.1f} s"}
