@@ -25,7 +25,12 @@ _ACCEL_OPTIONS = {
     "kvm": ("-accel", "kvm", "-cpu", "host"),
     # QEMU 7.2's cmpxchg16b makes 6.12 guests panic; a small translation cache is enough.
     "tcg": ("-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-cx16"),
+    # One host thread for all vCPUs: slower, but none runs code that another is just patching.
+    # Threads of QEMU 7.2 now and then run the breakpoint of a kernel's text_poke after it is
+    # gone, and a guest that attaches or detaches probes in a storm dies of that.
+    "tcg-single": ("-accel", "tcg,thread=single,tb-size=256", "-cpu", "max,-cx16"),
 }
+_ACCEL_HINT = "set it to kvm, tcg or tcg-single"
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,13 @@ class GuestConfig:
 def choose_accel() -> str:
     """Return ``kvm`` where it truly works, else ``tcg``; BALLOONTRACE_ACCEL overrides.
 
-    A nested host without vmx or svm may offer /dev/kvm and boot no kernel on it. Raises
-    UserError if the variable has another value.
+    The variable also takes ``tcg-single``. A nested host without vmx or svm may offer /dev/kvm and
+    boot no kernel on it. Raises UserError if the variable has another value.
     """
     wanted = os.environ.get("BALLOONTRACE_ACCEL", "")
     if wanted:
         if wanted not in _ACCEL_OPTIONS:
-            raise UserError(f"BALLOONTRACE_ACCEL is {wanted!r}", "set it to kvm or tcg", EXIT_USAGE)
+            raise UserError(f"BALLOONTRACE_ACCEL is {wanted!r}", _ACCEL_HINT, EXIT_USAGE)
         return wanted
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     virtualises = re.search(r"^flags\s*:.*\b(vmx|svm)\b", cpuinfo, re.MULTILINE)

@@ -85,5 +85,5 @@ def test_the_environment_overrides_the_accelerator(
 
 def test_an_unknown_accelerator_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BALLOONTRACE_ACCEL", "magic")
-    with pytest.raises(UserError, match="set it to kvm or tcg"):
+    with pytest.raises(UserError, match="set it to kvm, tcg or tcg-single"):
         choose_accel()
