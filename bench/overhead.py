@@ -14,6 +14,7 @@ import signal
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -261,6 +262,38 @@ def recorder_costs(guest: Guest) -> bool:
     )
 
 
+def where_memory_is(guest: Guest) -> None:
+    """The recorder's resident memory by what is mapped, beside a Python that does nothing."""
+    print("\nResident memory of record --minimal, by what is mapped (smaps)\n")
+    print("| | KiB |\n|---|---:|")
+    with recording(guest, "--minimal"):
+        smaps = guest.run(
+            "cat /proc/$(pgrep -f balloontrace.tracers.recorder | head -n 1)/smaps"
+        ).stdout
+    for what, kib in resident_kib(smaps).most_common():
+        print(f"| {what} | {kib:,} |")
+    idle = ["python3", "-S", "-c", "print(open('/proc/self/status').read())"]
+    status = dict(line.split(":", 1) for line in guest.run(idle).stdout.split("\n") if line)
+    print(f"| for comparison: python3 -S that does nothing, in all |{status['VmRSS'][:-3]} |")
+
+
+def resident_kib(smaps: str) -> Counter[str]:
+    """What is mapped -> its resident KiB."""
+    kinds = {"python3": "Python's own code and data", "anon_inode:bpf-map": "the ring"}
+    found: Counter[str] = Counter()
+    what = ""
+    for line in smaps.splitlines():
+        first, *rest = line.split()
+        if not first.endswith(":"):
+            path = rest[4] if len(rest) > 4 else "[heap]"
+            other = "shared libraries" if path.startswith("/") else "Python's objects, and stacks"
+            what = next((kind for key, kind in kinds.items() if key in path), other)
+            what = "shared libraries" if ".so" in path else what
+        elif first == "Rss:":
+            found[what] += int(rest[0])
+    return found
+
+
 def idle_cpu_s(guest: Guest) -> float:
     """CPU seconds the recorder has used by now: for beginning, not for events."""
     stat = guest.run("cat /proc/$(pgrep -f balloontrace.tracers.recorder | head -n 1)/stat").stdout
@@ -316,7 +349,9 @@ def main() -> int:
             in_kernel(guest)
         with Guest(image, GuestConfig(memory_bytes=1 << 30)) as guest:
             guest.push_tree()
-            results += [recorder_costs(guest), losses(guest)]
+            results += [recorder_costs(guest)]
+            where_memory_is(guest)
+            results += [losses(guest)]
         results += [smallest(), compare_attaching()]
     except UserError as error:
         print(f"bench: {error}", file=sys.stderr)
