@@ -45,6 +45,9 @@ SQUEEZED_S = 10.0
 """Longer than the inflation takes. Its target cannot be reached, so there is nothing to await."""
 
 _POLL_S = 0.02
+_BUSY = "awk '/^cpu / { print $2 + $3 + $4 }' /proc/stat"
+_UNTIL_IDLE = f"while a=$({_BUSY}); sleep 1; [ $(($({_BUSY}) - a)) -gt 15 ]; do :; done"
+"""15 of 200 hundredths of a second: this loop takes some itself."""
 _RECORDING = "/root/overhead.btrace"
 _IN_GUEST = "/root/in_guest.py"
 
@@ -109,6 +112,7 @@ def rounds(guest: Guest) -> dict[str, dict[str, list[float]]]:
         progress(f"round {number} of {ROUNDS}")
         for name in (*names[number % len(names) :], *names[: number % len(names)]):
             with TRACERS[name](guest):
+                guest.run(_UNTIL_IDLE)  # tracers and their children have begun
                 for way, pages in WAYS.items():
                     took = moved_in(guest, pages)
                     if number:  # the first one only warms up
@@ -238,10 +242,11 @@ def recorder_costs(guest: Guest) -> bool:
     peaks = {}
     for name, arguments in ((RECORD, ()), (MINIMAL, ("--minimal",))):
         with recording(guest, *arguments):
+            guest.run(_UNTIL_IDLE)
             begun_s = idle_cpu_s(guest)
             storm(guest)
             helper = guest.run(
-                "pid=$(pgrep -f balloontrace.tracers.netlink) && grep VmHWM /proc/$pid/status",
+                "pid=$(pgrep -f '[b]alloontrace.tracers.netlink') && grep VmHWM /proc/$pid/status",
                 check=False,
             ).stdout.split()
         made = fetched(guest)
@@ -275,7 +280,7 @@ def where_memory_is(guest: Guest) -> None:
     print("| | KiB |\n|---|---:|")
     with recording(guest, "--minimal"):
         smaps = guest.run(
-            "cat /proc/$(pgrep -f balloontrace.tracers.recorder | head -n 1)/smaps"
+            "cat /proc/$(pgrep -f '[b]alloontrace.tracers.recorder' | head -n 1)/smaps"
         ).stdout
     for what, kib in resident_kib(smaps).most_common():
         print(f"| {what} | {kib:,} |")
@@ -303,7 +308,8 @@ def resident_kib(smaps: str) -> Counter[str]:
 
 def idle_cpu_s(guest: Guest) -> float:
     """CPU seconds the recorder has used by now: for beginning, not for events."""
-    stat = guest.run("cat /proc/$(pgrep -f balloontrace.tracers.recorder | head -n 1)/stat").stdout
+    pid = "$(pgrep -f '[b]alloontrace.tracers.recorder' | head -n 1)"
+    stat = guest.run(f"cat /proc/{pid}/stat").stdout
     fields = stat.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
 
