@@ -105,6 +105,7 @@ SAMPLE: Shape = {
 TRAILER: Shape = {
     "reason": text,
     "ended_ns": whole,
+    "suspended_ns": whole,
     "vmstat_detach": _COUNTERS,
     "counters": {...: {...: whole}},
     "lost_events": whole,

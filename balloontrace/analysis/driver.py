@@ -22,14 +22,23 @@ class Driver(Analysis):
 
     def run(self, trace: Trace) -> Result:
         """Tables `calls` and `gaps` in order of time; seconds since attach, balloon pages, None:
-        not known. Scalar `end_s`: the recording's end."""
+        not known. Scalars `end_s`: the recording's end; `suspended_s`: how long the guest was
+        suspended meanwhile, which no other time includes."""
         gaps = _gaps(trace)
         if not gaps and not any(trace.recorded(kind) for kind in KINDS):
             return Result(self.name, missing=not_recorded(trace, KINDS))
         calls = [row for kind in KINDS for row in _calls(trace, kind)]
         calls.sort(key=lambda row: float(row["start_s"]))
-        scalars = {"end_s": trace.seconds(trace.end_ns)}
+        scalars = {"end_s": trace.seconds(trace.end_ns), "suspended_s": _suspended_s(trace)}
         return Result(self.name, scalars, {"calls": calls, "gaps": gaps})
+
+
+def _suspended_s(trace: Trace) -> float | None:
+    """Seconds, to 10 ms: two clocks are read in turn. None if the recording does not say."""
+    suspended_ns = (trace.recording.trailer or {}).get("suspended_ns")
+    if suspended_ns is None:
+        return None
+    return round(int(suspended_ns) / 1e9, 2)
 
 
 def _calls(trace: Trace, kind: str) -> list[dict[str, Any]]:

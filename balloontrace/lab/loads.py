@@ -152,8 +152,8 @@ def report(guest: Guest) -> None:
     _until(lambda: guest.resident_bytes() < held - (16 << 20), "no free memory is reported")
 
 
-def suspend(guest: Guest) -> None:
-    """The guest is suspended to RAM with a filled balloon, and woken."""
+def suspend(guest: Guest, asleep_s: float = 0.0) -> None:
+    """The guest is suspended to RAM with a filled balloon, and woken after so long."""
     move_balloon(guest, 10 * MIB_PAGES)
     sleeper = guest.popen(["sh", "-c", "echo mem > /sys/power/state"])
 
@@ -163,6 +163,7 @@ def suspend(guest: Guest) -> None:
     # QEMU's firmware wakes a guest at once that has been woken before.
     _until(lambda: suspended() or sleeper.poll() is not None, "no suspend")
     if suspended():
+        time.sleep(asleep_s)
         guest.monitor.execute("system_wakeup")
     sleeper.communicate()
     _until(lambda: guest.balloon.actual_pages() == 10 * MIB_PAGES, "the balloon is not refilled")

@@ -90,6 +90,7 @@ class Recorder:
             tasks["netlink"] = netlink.pid
             netlink.request(tasks["kswapd"])
         self._next_request_s = time.monotonic() + REQUEST_INTERVAL_S
+        self._slept_before_ns = _suspended_ns()
         attached = {"attached_ns": time.monotonic_ns(), "absent_samplers": absent}
         self._writer.header({**handover.content, **attached})
         self._follower = Follower(handover, options["rungs"], self._writer)
@@ -161,6 +162,7 @@ class Recorder:
         trailer = {
             "reason": reason,
             "ended_ns": time.monotonic_ns(),
+            "suspended_ns": max(0, _suspended_ns() - self._slept_before_ns),
             "vmstat_detach": {"before": before, "after": after},
             "counters": counters,
             "events": self._events,
@@ -182,6 +184,12 @@ class Recorder:
 def _map_array(fd: int, size: int) -> mmap.mmap:
     """The memory of an mmapable array map of `size` bytes. Raises OSError."""
     return mmap.mmap(fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+
+
+def _suspended_ns() -> int:
+    """How long this machine has been suspended since it booted, give or take the two readings."""
+    since_boot, awake = time.CLOCK_BOOTTIME, time.CLOCK_MONOTONIC
+    return time.clock_gettime_ns(since_boot) - time.clock_gettime_ns(awake)
 
 
 def _own_costs() -> dict[str, Any]:

@@ -24,6 +24,8 @@ from tests.guest.conftest import Recorder, report_of
 
 Fetch = Callable[..., Recording]
 
+ASLEEP_S = 3.0
+
 
 def _states(recording: Recording) -> list[str]:
     return [sample["driver"]["state"] for sample in recording.samples if "driver" in sample]
@@ -83,10 +85,12 @@ def test_a_suspended_guest_empties_and_refills_its_balloon(
     with Guest(ensure_image(find_kernel(kernel), print), config, tmp_path / "console.log") as guest:
         guest.push_tree()
         recorder = Recorder(guest)
-        suspend(guest)
+        suspend(guest, ASLEEP_S)
         _, report = _ended(recorder, fetch)
     events = {seam["seam"]: seam["events"] for seam in report["seams"]}
     assert [events[seam] for seam in SUSPEND_SEAMS] == [1, 1]
+    # By the guest's real-time clock, which counts seconds.
+    assert ASLEEP_S - 1.5 <= report["driver"]["suspended_s"] < ASLEEP_S + 30
     assert {cause["cause"]: cause["pages"] for cause in report["causes"]} == {
         "freeze": 10 * MIB_PAGES
     }

@@ -303,3 +303,13 @@ def test_nothing_happened_to_the_driver(tmp_path: Path, verbose: bool) -> None:
     report = report_of(Built().ends(3), tmp_path)
     assert ("\nDriver\n" in report_text(report, verbose=verbose)) is verbose
     assert report.results["driver"].tables == {"calls": [], "gaps": []}
+
+
+@pytest.mark.parametrize(("slept_ns", "said"), [(2_500_000_000, True), (3_000_000, False)])
+def test_a_suspended_guest_is_said_so(tmp_path: Path, slept_ns: int, said: bool) -> None:
+    built = Built().fill(1, 0.5, 256)
+    assert scalars(built, tmp_path, "driver")["suspended_s"] is None
+    assert built.trailer is not None
+    built.trailer["suspended_ns"] = slept_ns
+    report = report_of(built, tmp_path)
+    assert ("the guest was suspended for 2.5 s in all" in words(report)) is said

@@ -10,8 +10,8 @@ from balloontrace.analysis.render.page import DIM, WARN, Page, count, number, se
 
 
 def happened(result: Result) -> bool:
-    """Whether the driver came or went at all."""
-    return any(result.tables.values())
+    """Whether the driver came or went at all, or the guest slept."""
+    return any(result.tables.values()) or bool(result.scalars.get("suspended_s"))
 
 
 def driver(page: Page, result: Result, verbose: bool) -> None:
@@ -22,7 +22,12 @@ def driver(page: Page, result: Result, verbose: bool) -> None:
     rows = [(row["start_s"], _call(row)) for row in result.tables["calls"]]
     rows += [(row["start_s"], _gap(row)) for row in result.tables["gaps"]]
     rows.sort(key=lambda row: float(row[0]))
-    page.table(["at s", "took", "<what", "<by", "pages out", "<remarks"], [row for _, row in rows])
+    if rows:
+        head = ["at s", "took", "<what", "<by", "pages out", "<remarks"]
+        page.table(head, [row for _, row in rows])
+    if slept_s := result.scalars["suspended_s"]:
+        slept = seconds(slept_s)
+        page.line(f"the guest was suspended for {slept} in all, which no time here includes")
 
 
 def untraceable(result: Result) -> list[str]:
