@@ -345,6 +345,7 @@ def survives(mib: int, *, compiled: bool) -> bool:
             killed = guest.vmstat()["oom_kill"]
     except UserError as error:
         return budget(f"a guest of {mib} MiB, {how}: {error.message[:100]}", False)
+    assert made.header["from_cache"] is compiled
     return budget(
         f"a guest of {mib} MiB, {how}: target {target / MIB_PAGES:.0f} MiB, "
         f"{sum_of_fills(made) / MIB_PAGES:.0f} MiB taken in within {SQUEEZED_S:.0f} s, "
