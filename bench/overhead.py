@@ -63,12 +63,12 @@ def moved_in(guest: Guest, pages: int) -> float:
 
 
 @contextmanager
-def recording(guest: Guest, *arguments: str) -> Iterator[None]:
-    """`balloontrace record` runs meanwhile."""
+def recording(guest: Guest, *arguments: str) -> Iterator[int]:
+    """`balloontrace record` runs meanwhile, with the process id that is given."""
     recorder, attached = start_recorder(guest, _RECORDING, *arguments)
     if not attached:
         raise UserError(f"no recording: {recorder.communicate()[2]}")
-    yield
+    yield recorder.pid
     recorder.send_signal(signal.SIGINT)
     recorder.communicate()
 
@@ -92,7 +92,7 @@ def nothing(_: Guest) -> Iterator[None]:
     yield
 
 
-Tracer = Callable[[Guest], AbstractContextManager[None]]
+Tracer = Callable[[Guest], AbstractContextManager[object]]
 NONE, RECORD, MINIMAL, BPFTRACE = "no tracing", "record", "record --minimal", "bpftrace"
 TRACERS: dict[str, Tracer] = {
     NONE: nothing,
@@ -242,9 +242,9 @@ def recorder_costs(guest: Guest) -> bool:
     print("|---|---:|---:|---:|---:|---:|---:|")
     peaks = {}
     for name, arguments in ((RECORD, ()), (MINIMAL, ("--minimal",))):
-        with recording(guest, *arguments):
+        with recording(guest, *arguments) as pid:
             guest.run(_UNTIL_IDLE)
-            begun_s = idle_cpu_s(guest)
+            begun_s = cpu_s(guest, pid)
             for _ in range(STORMS):
                 storm(guest)
             helper = guest.run(
@@ -280,10 +280,8 @@ def where_memory_is(guest: Guest) -> None:
     """The recorder's resident memory by what is mapped, beside a Python that does nothing."""
     print("\nResident memory of record --minimal, by what is mapped (smaps)\n")
     print("| | KiB |\n|---|---:|")
-    with recording(guest, "--minimal"):
-        smaps = guest.run(
-            "cat /proc/$(pgrep -f '[b]alloontrace.tracers.recorder' | head -n 1)/smaps"
-        ).stdout
+    with recording(guest, "--minimal") as pid:
+        smaps = guest.run(["cat", f"/proc/{pid}/smaps"]).stdout
     for what, kib in resident_kib(smaps).most_common():
         print(f"| {what} | {kib:,} |")
     idle = ["python3", "-S", "-c", "print(open('/proc/self/status').read())"]
@@ -294,7 +292,11 @@ def where_memory_is(guest: Guest) -> None:
 
 def resident_kib(smaps: str) -> Counter[str]:
     """What is mapped -> its resident KiB."""
-    kinds = {"python3": "Python's own code and data", "anon_inode:bpf-map": "the ring"}
+    kinds = {
+        ".so": "shared libraries",  # Python's own among them
+        "python3": "Python's own code and data",
+        "anon_inode:bpf-map": "the ring",
+    }
     found: Counter[str] = Counter()
     what = ""
     for line in smaps.splitlines():
@@ -303,16 +305,14 @@ def resident_kib(smaps: str) -> Counter[str]:
             path = rest[4] if len(rest) > 4 else "[heap]"
             other = "shared libraries" if path.startswith("/") else "Python's objects, and stacks"
             what = next((kind for key, kind in kinds.items() if key in path), other)
-            what = "shared libraries" if ".so" in path else what
         elif first == "Rss:":
             found[what] += int(rest[0])
     return found
 
 
-def idle_cpu_s(guest: Guest) -> float:
-    """CPU seconds the recorder has used by now: for beginning, not for events."""
-    pid = "$(pgrep -f '[b]alloontrace.tracers.recorder' | head -n 1)"
-    stat = guest.run(f"cat /proc/{pid}/stat").stdout
+def cpu_s(guest: Guest, pid: int) -> float:
+    """CPU seconds a process in the guest has used by now."""
+    stat = guest.run(["cat", f"/proc/{pid}/stat"]).stdout
     fields = stat.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / 100
 

@@ -35,7 +35,7 @@ class Driver(Analysis):
 
 def _suspended_s(trace: Trace) -> float | None:
     """Seconds, to 10 ms: two clocks are read in turn. None if the recording does not say."""
-    suspended_ns = (trace.recording.trailer or {}).get("suspended_ns")
+    suspended_ns = trace.trailer.get("suspended_ns")
     if suspended_ns is None:
         return None
     return round(int(suspended_ns) / 1e9, 2)

@@ -30,7 +30,6 @@ _ACCEL_OPTIONS = {
     # gone, and a guest that attaches or detaches probes in a storm dies of that.
     "tcg-single": ("-accel", "tcg,thread=single,tb-size=256", "-cpu", "max,-cx16"),
 }
-_ACCEL_HINT = "set it to kvm, tcg or tcg-single"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,9 @@ def choose_accel() -> str:
     wanted = os.environ.get("BALLOONTRACE_ACCEL", "")
     if wanted:
         if wanted not in _ACCEL_OPTIONS:
-            raise UserError(f"BALLOONTRACE_ACCEL is {wanted!r}", _ACCEL_HINT, EXIT_USAGE)
+            *others, last = _ACCEL_OPTIONS
+            hint = f"set it to {', '.join(others)} or {last}"
+            raise UserError(f"BALLOONTRACE_ACCEL is {wanted!r}", hint, EXIT_USAGE)
         return wanted
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     virtualises = re.search(r"^flags\s*:.*\b(vmx|svm)\b", cpuinfo, re.MULTILINE)

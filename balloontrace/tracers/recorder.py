@@ -34,8 +34,8 @@ if TYPE_CHECKING:  # typing itself would cost the recorder a megabyte
     from typing import Any
 
 READ_INTERVAL_S = 1.0
-"""Between two looks at the ring; BPF wakes the reader when it is half full. Each look costs a slow
-guest some 7 ms, as much as a hundred events do in the kernel."""
+"""Between two looks at the ring; BPF wakes the reader when it is half full. In a slow guest a look
+costs milliseconds, as much as many events do in the kernel."""
 
 STORM_INTERVAL_S = 0.2
 STORM_SHARE = 16
