@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,22 +17,12 @@ from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.run import run_scenario
 from balloontrace.lab.scenario import find_scenario
 from balloontrace.recording import read_recording
+from bench.command import budget, progress, run
 from bench.in_guest import BPFTRACE, FIRST, OURS, PLAIN_BCC
 
 RSS_BUDGET = 16 << 20
 ROUNDS = 5
 _SCRIPT = "/root/in_guest.py"
-
-
-def progress(text: str) -> None:
-    """Say what takes long."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def budget(what: str, holds: bool) -> bool:
-    """Print one budget line."""
-    print(f"  {'holds ' if holds else 'MISSED'}  {what}")
-    return holds
 
 
 def attach_times(guest: Guest) -> dict[str, list[dict[str, float]]]:
@@ -53,7 +42,7 @@ def compare_attaching() -> bool:
     config = GuestConfig(headers=True)
     image = ensure_image(find_kernel(config.kernel), progress)
     progress("exec to attached: booting a guest")
-    with Guest(image, config) as guest:
+    with Guest(image, config, progress) as guest:
         print(f"kernel {image.release}, {choose_accel()}, {ROUNDS} alternating rounds, medians\n")
         times = attach_times(guest)
     median = {tool: statistics.median(r["seconds"] for r in runs) for tool, runs in times.items()}
@@ -94,7 +83,7 @@ def record_scenarios() -> bool:
 
 def no_headers() -> bool:
     """The image has none."""
-    with Guest(ensure_image(find_kernel("6.1"), progress), GuestConfig()) as guest:
+    with Guest(ensure_image(find_kernel("6.1"), progress), GuestConfig(), progress) as guest:
         found = guest.run("ls -d /lib/modules/*/build /usr/src/linux-headers-* 2>/dev/null | wc -l")
     return budget("no kernel headers in the guest", found.stdout.strip() == "0")
 
@@ -106,4 +95,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run("bench-footprint", main)

@@ -7,7 +7,6 @@ all runs but the first; then the published figures beside them, which are of oth
 from __future__ import annotations
 
 import statistics
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,6 +16,7 @@ from balloontrace.errors import UserError
 from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.run import run_scenario
 from balloontrace.lab.scenario import find_scenario
+from bench.command import progress, run
 
 STEPS = ("inflate, touched", "deflate", "inflate, untouched", "deflate again")
 """What each step of a run is."""
@@ -34,22 +34,14 @@ def rates(report: Report) -> dict[str, list[float]]:
     }
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main() -> int:
     """Run it and print the table."""
     scenario = find_scenario("inflate-bench")
     config = GuestConfig(memory_bytes=scenario.memory_bytes, cpus=scenario.cpus)
-    try:
-        with TemporaryDirectory() as out:
-            run = run_scenario(scenario, config, Path(out), _say)
-            report = build(str(run.recording))
-        measured = rates(report)
-    except UserError as error:
-        print(f"bench-inflate: {error}", file=sys.stderr)
-        return error.exit_code
+    with TemporaryDirectory() as out:
+        done = run_scenario(scenario, config, Path(out), progress)
+        report = build(str(done.recording))
+    measured = rates(report)
     kernel = report.results["guest"].scalars["kernel"]
     checked = report.results["reconciliation"].scalars["summary"]
     print(f"Linux {kernel}, {choose_accel()}; {checked}")
@@ -66,4 +58,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run("bench-inflate", main)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import signal
 import statistics
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +31,8 @@ from balloontrace.lab.loads import MIB_PAGES, migrate, move_balloon
 from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.record import start_recorder
 from balloontrace.recording import Recording, read_recording
-from bench.footprint import budget, compare_attaching, progress
+from bench.command import budget, progress, run
+from bench.footprint import compare_attaching
 
 ROUNDS = 9
 MEMORY_BYTES = 2 << 30
@@ -331,9 +331,8 @@ def survives(mib: int, *, compiled: bool) -> bool:
     progress(f"a guest of {mib} MiB, {how}")
     target = (mib - 8) * MIB_PAGES
     try:
-        with Guest(
-            ensure_image(find_kernel("6.1"), progress), GuestConfig(memory_bytes=mib << 20)
-        ) as guest:
+        config = GuestConfig(memory_bytes=mib << 20)
+        with Guest(ensure_image(find_kernel(config.kernel), progress), config, progress) as guest:
             guest.push_tree()
             if not compiled:
                 guest.run("rm -rf /var/cache/balloontrace")
@@ -363,27 +362,21 @@ def main() -> int:
     """Print all tables; 1 if a budget is missed."""
     config = GuestConfig(memory_bytes=MEMORY_BYTES)
     image = ensure_image(find_kernel(config.kernel), progress)
-    try:
-        with Guest(image, config) as guest:
-            machine = f"{config.cpus} CPUs, {MEMORY_BYTES >> 30} GiB"
-            print(f"Linux {image.release}, {choose_accel()}, {machine}")
-            guest.push_tree()
-            guest.run(
-                f"cat > {_IN_GUEST}", input=Path(__file__).with_name("in_guest.py").read_text()
-            )
-            results = [overhead(guest)]
-            in_kernel(guest)
-        with Guest(image, GuestConfig(memory_bytes=1 << 30)) as guest:
-            guest.push_tree()
-            results += [recorder_costs(guest)]
-            where_memory_is(guest)
-            results += [losses(guest)]
-        results += [smallest(), compare_attaching()]
-    except UserError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return error.exit_code
+    with Guest(image, config, progress) as guest:
+        machine = f"{config.cpus} CPUs, {MEMORY_BYTES >> 30} GiB"
+        print(f"Linux {image.release}, {choose_accel()}, {machine}")
+        guest.push_tree()
+        guest.run(f"cat > {_IN_GUEST}", input=Path(__file__).with_name("in_guest.py").read_text())
+        results = [overhead(guest)]
+        in_kernel(guest)
+    with Guest(image, GuestConfig(memory_bytes=1 << 30), progress) as guest:
+        guest.push_tree()
+        results += [recorder_costs(guest)]
+        where_memory_is(guest)
+        results += [losses(guest)]
+    results += [smallest(), compare_attaching()]
     return 0 if all(results) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run("bench", main)

@@ -8,13 +8,12 @@ import signal
 import sys
 import time
 
-from balloontrace.errors import UserError
 from balloontrace.lab.guest import Guest
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.loads import MEMORY_BYTES, migrate, move_balloon
 from balloontrace.lab.qemu import GuestConfig, choose_accel
-from bench.footprint import budget, progress
+from bench.command import budget, progress, run
 from bench.torture import Torture, exact
 
 ROWS = 12
@@ -75,15 +74,11 @@ def main() -> int:
     minutes = float(sys.argv[1]) if sys.argv[1:] else 60.0
     config = GuestConfig(memory_bytes=MEMORY_BYTES)
     image = ensure_image(find_kernel(config.kernel), progress)
-    try:
-        with Guest(image, config) as guest:
-            guest.push_tree()
-            print(f"Linux {image.release}, {choose_accel()}, {config.cpus} CPUs, 1 GiB\n")
-            return 0 if soak(Torture(guest), minutes) else 1
-    except UserError as error:
-        print(f"soak: {error}", file=sys.stderr)
-        return error.exit_code
+    with Guest(image, config, progress) as guest:
+        guest.push_tree()
+        print(f"Linux {image.release}, {choose_accel()}, {config.cpus} CPUs, 1 GiB\n")
+        return 0 if soak(Torture(guest), minutes) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run("soak", main)

@@ -23,6 +23,7 @@ from balloontrace.lab.loads import MEMORY_BYTES, move_balloon, suspend, tour
 from balloontrace.lab.qemu import GuestConfig
 from balloontrace.lab.record import start_recorder
 from balloontrace.tracers.seams import SEAMS
+from bench.command import progress, run
 
 _ROOT = Path(__file__).parents[1]
 _DATA = _ROOT / "tests" / "data"
@@ -55,7 +56,7 @@ def recording_of(kernel: str) -> Path:
 def visit(kernel: str) -> None:
     """Run doctor and the tour on one kernel. Raises UserError if either fails."""
     config = GuestConfig(kernel, memory_bytes=MEMORY_BYTES, hinting=True, reporting=True)
-    with Guest(ensure_image(find_kernel(kernel), _say), config) as guest:
+    with Guest(ensure_image(find_kernel(kernel), progress), config, progress) as guest:
         guest.push_tree()
         diagnosis = guest.run(["balloontrace", "doctor"]).stdout
         (_DOCS / "doctor").mkdir(exist_ok=True)
@@ -121,24 +122,16 @@ def _row(report: Report, seam: str) -> dict[str, Any]:
     return next((row for row in report.recording.tables["seams"] if row["seam"] == seam), {})
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main() -> int:
     """Visit the kernels named, then write the table of all."""
-    try:
-        for kernel in sys.argv[1:] or load_kernels():
-            _say(f"kernel {kernel}: doctor, then the tour")
-            visit(kernel)
-        reports = {kernel: build(str(recording_of(kernel))) for kernel in load_kernels()}
-    except UserError as error:
-        _say(f"support: {error}")
-        return error.exit_code
+    for kernel in sys.argv[1:] or load_kernels():
+        progress(f"kernel {kernel}: doctor, then the tour")
+        visit(kernel)
+    reports = {kernel: build(str(recording_of(kernel))) for kernel in load_kernels()}
     (_DOCS / "support.md").write_text(matrix(reports), encoding="utf-8")
     print(json.dumps({kernel: str(recording_of(kernel)) for kernel in reports}))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run("support", main)

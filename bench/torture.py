@@ -31,7 +31,7 @@ from balloontrace.lab.record import start_recorder
 from balloontrace.lab.remote import RemoteProcess
 from balloontrace.lab.repeat import Repeat
 from balloontrace.recording import read_recording
-from bench.footprint import budget, progress
+from bench.command import budget, progress, run
 
 STORM_PAGES = MEMORY_BYTES // 4096 * 3 // 4
 RESEND_S = 0.2
@@ -262,18 +262,14 @@ def main() -> int:
         os.environ["BALLOONTRACE_ACCEL"] = "tcg-single"  # see lab/qemu.py
     config = GuestConfig(memory_bytes=MEMORY_BYTES)
     image = ensure_image(find_kernel(config.kernel), progress)
-    try:
-        with Guest(image, config) as guest:
-            guest.push_tree()
-            print(f"Linux {image.release}, {choose_accel()}, {config.cpus} CPUs, 1 GiB\n")
-            torture = Torture(guest)
-            results = [disturbed(torture), endings(torture), storm(torture, minutes)]
-            results += [kills(torture, number), power_loss(torture)]
-    except UserError as error:
-        print(f"torture: {error}", file=sys.stderr)
-        return error.exit_code
+    with Guest(image, config, progress) as guest:
+        guest.push_tree()
+        print(f"Linux {image.release}, {choose_accel()}, {config.cpus} CPUs, 1 GiB\n")
+        torture = Torture(guest)
+        results = [disturbed(torture), endings(torture), storm(torture, minutes)]
+        results += [kills(torture, number), power_loss(torture)]
     return 0 if all(results) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run("torture", main)

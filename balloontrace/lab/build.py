@@ -47,6 +47,8 @@ _BUILDER_PACKAGES = (
 _TOOLS = ("apt-get", "dpkg-deb", "mke2fs", "mmdebstrap", "ssh-keygen", "unshare", "xz")
 # What a killed mmdebstrap leaves mounted goes with its processes.
 _PRIVATE_MOUNTS = ("unshare", "--mount", "--")
+# A mirror that fails for a moment is asked again.
+_RETRIES = '--aptopt=Acquire::Retries "5"'
 _UNWANTED_FILES = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 
 
@@ -93,7 +95,7 @@ def _rootfs_command(kernel: Kernel, work: Path) -> list[str]:
     return as_root([
         *_PRIVATE_MOUNTS,
         # Debian's own initrd would take ten seconds to make; the hook makes a smaller one.
-        "env", "INITRD=No", tool("mmdebstrap"), "--variant=minbase", "--format=directory",
+        "env", "INITRD=No", tool("mmdebstrap"), "--variant=minbase", "--format=directory", _RETRIES,
         _include(kernel, kernel.image, *_GUEST_PACKAGES),
         "--dpkgopt=force-unsafe-io",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _UNWANTED_FILES),
@@ -109,6 +111,7 @@ def _builder_command(kernel: Kernel, work: Path) -> list[str]:
         *_PRIVATE_MOUNTS,
         # Unpacked, not configured: a compiler needs no maintainer scripts, and it is faster.
         tool("mmdebstrap"), "--variant=extract", "--format=directory", "--include=?essential",
+        _RETRIES,
         _include(kernel, kernel.headers, *_BUILDER_PACKAGES),
         *_pins(kernel),
         f'--extract-hook={shlex.join(hook)} "$1" {kernel.source}',

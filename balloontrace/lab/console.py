@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import deque
@@ -12,6 +13,9 @@ READY = "balloontrace-lab: ready"
 PANIC = "Kernel panic - not syncing"
 _FAILED = "balloontrace-lab: failed"
 _TAIL_LINES = 12
+# The kernel ran a breakpoint that nobody has set: QEMU's threads can be left with a translation of
+# one that text_poke has taken away. No other death is the emulator's for certain.
+_EMULATOR_OOPS = re.compile(r"\bint3: [0-9a-f]{4} \[#\d+\]")
 
 
 class Console:
@@ -23,6 +27,7 @@ class Console:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._ready = False
         self._trouble = ""
+        self._oops = ""
         self._ended = False
 
     def follow(self, stream: Iterable[str]) -> None:
@@ -52,6 +57,12 @@ class Console:
         with self._changed:
             return self._trouble or ("QEMU ended" if self._ended else "")
 
+    @property
+    def emulator_oops(self) -> str:
+        """The line by which the emulator is known to have killed the guest, or empty."""
+        with self._changed:
+            return self._oops
+
     def tail(self) -> list[str]:
         """Return the last lines."""
         with self._changed:
@@ -63,6 +74,8 @@ class Console:
         with self._changed:
             self._tail.append(line)
             self._ready = self._ready or READY in line
-            if not self._trouble and (PANIC in line or _FAILED in line):
+            if not self._oops and _EMULATOR_OOPS.search(line):
+                self._oops = line
+            if not self._trouble and (PANIC in line or _FAILED in line or self._oops):
                 self._trouble = line
             self._changed.notify_all()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from balloontrace.lab import boots
 from balloontrace.lab.console import Console
 from balloontrace.lab.host import require_tools
-from balloontrace.lab.image import Image
-from balloontrace.lab.qemu import GuestConfig, Qemu, make_overlay, start_qemu
+from balloontrace.lab.image import Image, Progress
+from balloontrace.lab.qemu import GuestConfig, Qemu, choose_accel, make_overlay, start_qemu
 from balloontrace.lab.qmp import Monitor
-from balloontrace.lab.remote import Address, RemoteGuest
+from balloontrace.lab.remote import Address, GuestDied, RemoteGuest
 
 BOOT_TIMEOUT_S = 240.0
+
+BOOTS = 3
+"""So often a guest is booted that its emulator kills before anything of ours runs in it."""
 
 _COMPILED = Path("/var/cache/balloontrace")
 """tracers/cache.py"""
@@ -21,11 +26,22 @@ _TOOLS = ("qemu-img", "qemu-system-x86_64", "setpriv")
 
 
 class Guest(RemoteGuest):
-    """A disposable guest: whatever it writes is lost at the end. console_log keeps its console."""
+    """A disposable guest: whatever it writes is lost at the end.
 
-    def __init__(self, image: Image, config: GuestConfig, console_log: Path | None = None) -> None:
+    progress is told when the emulator killed the guest while it booted, and it is booted again.
+    console_log keeps its console.
+    """
+
+    def __init__(
+        self,
+        image: Image,
+        config: GuestConfig,
+        progress: Progress,
+        console_log: Path | None = None,
+    ) -> None:
         super().__init__(config)
         self.image = image
+        self._progress = progress
         self._console_log = console_log
         self._qemu: Qemu | None = None
         self._monitor: Monitor | None = None
@@ -45,6 +61,27 @@ class Guest(RemoteGuest):
     def host_pid(self) -> int:
         """Return QEMU's process on the host, 0 if the guest is not running."""
         return self._qemu.pid if self._qemu else 0
+
+    def _come_up(self) -> None:
+        """See RemoteGuest. What the emulator killed before we were in it is booted again."""
+        for again in range(BOOTS - 1, -1, -1):
+            started = time.monotonic()
+            try:
+                super()._come_up()
+            except GuestDied:
+                oops = self._console.emulator_oops
+                self._note_boot(started, oops)
+                if not (oops and again):
+                    raise
+                self._progress(f"the emulator killed the guest ({oops}), booting it again")
+                self._stop()
+            else:
+                self._note_boot(started)
+                return
+
+    def _note_boot(self, started: float, oops: str = "") -> None:
+        seconds = round(time.monotonic() - started, 3)
+        boots.note(boots.Boot(self.config.kernel, choose_accel(), seconds, oops))
 
     def _start(self) -> Address:
         require_tools(_TOOLS)
@@ -107,5 +144,6 @@ class Guest(RemoteGuest):
     def _trouble(self) -> str:
         return self._console.trouble
 
-    def _last_lines(self) -> list[str]:
+    def last_lines(self) -> list[str]:
+        """See RemoteGuest."""
         return self._console.tail()

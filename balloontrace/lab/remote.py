@@ -64,8 +64,7 @@ class RemoteGuest(ABC):
         self._address: Address | None = None
         started = time.monotonic()
         try:
-            self._address = self._start()
-            self._open_ssh()
+            self._come_up()
         except BaseException:
             self._end()
             raise
@@ -74,6 +73,11 @@ class RemoteGuest(ABC):
 
     def __exit__(self, *_: object) -> None:
         self._end()
+
+    def _come_up(self) -> None:
+        """Start the guest and log in. Raises UserError."""
+        self._address = self._start()
+        self._open_ssh()
 
     @property
     @abstractmethod
@@ -97,7 +101,7 @@ class RemoteGuest(ABC):
         """Say why the guest is lost (panic, failed boot, QEMU ended), or nothing."""
 
     @abstractmethod
-    def _last_lines(self) -> list[str]:
+    def last_lines(self) -> list[str]:
         """Return the last lines of its console."""
 
     @property
@@ -251,7 +255,7 @@ class RemoteGuest(ABC):
         return done
 
     def _console_hint(self) -> str:
-        return "last console lines: " + " | ".join(self._last_lines())
+        return "last console lines: " + " | ".join(self.last_lines())
 
     def _close_ssh(self) -> None:
         subprocess.run(

@@ -120,7 +120,7 @@ def _make_guest(
         return VagrantGuest(config, console_log, say)
     image = ensure_image(find_kernel(config.kernel), progress)
     say(f"booting a guest, {what}, {choose_accel()}")
-    return Guest(image, config, console_log)
+    return Guest(image, config, say, console_log)
 
 
 class _Run:

@@ -92,7 +92,8 @@ class VagrantGuest(RemoteGuest):
         state = self._domain.state() if self._domain else "not there"
         return "" if state == "running" else f"its domain is {state}"
 
-    def _last_lines(self) -> list[str]:
+    def last_lines(self) -> list[str]:
+        """See RemoteGuest."""
         return self._said().splitlines()[-_TAIL_LINES:]
 
     def _said(self) -> str:

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from balloontrace.analysis.render.json import report_json
+from balloontrace.analysis.report import build
+from balloontrace.lab import boots
 from balloontrace.lab.guest import Guest
-from balloontrace.lab.image import ensure_image
-from balloontrace.lab.kernels import find_kernel, load_kernels
+from balloontrace.lab.kernels import load_kernels
 from balloontrace.lab.loads import MEMORY_BYTES
 from balloontrace.lab.qemu import GuestConfig
 from balloontrace.lab.record import start_recorder
 from balloontrace.recording import Recording, read_recording
+from tests.guest.guests import Guests
 
 REMOTE = "/root/test.btrace"
+
+ONE_KERNEL = "6.1"
+"""Where tests run that do not depend on the kernel, unless --kernel names others."""
+
+_DIED = "guest died"
+_BOOTS = pytest.StashKey[Path]()
+"""The file of all boots, in the process that sums up."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,10 +38,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--kernel", action="append", choices=list(load_kernels()))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Count boots in one file, whichever process boots: workers, and what they run."""
+    config.addinivalue_line("markers", "one_kernel: does not depend on the kernel")
+    if not hasattr(config, "workerinput"):
+        descriptor, path = tempfile.mkstemp(prefix="balloontrace-boots-")
+        os.close(descriptor)
+        config.stash[_BOOTS] = Path(path)
+        os.environ[boots.FILE_VARIABLE] = path
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The file of boots goes."""
+    if path := config.stash.get(_BOOTS, None):
+        path.unlink(missing_ok=True)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Every test in a guest runs on every kernel; one kernel after the other."""
     if "kernel" in metafunc.fixturenames:
         kernels = metafunc.config.getoption("--kernel") or list(load_kernels())
+        if metafunc.definition.get_closest_marker("one_kernel"):
+            kernels = [ONE_KERNEL if ONE_KERNEL in kernels else kernels[0]]
         metafunc.parametrize("kernel", kernels, scope="session")
 
 
@@ -44,26 +72,61 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(parameters.get("kernel", item.path.stem)))
 
 
-def _boot(config: GuestConfig, console: Path) -> Guest:
-    return Guest(ensure_image(find_kernel(config.kernel), print), config, console)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A failure is reported with the last words of the test's guests, which nobody gets again."""
+    report = yield
+    guests = getattr(item, "funcargs", {}).get("guests")
+    if report.failed and guests:
+        for kernel, said in guests.spoil():
+            report.sections.append((f"console of the {kernel} guest", said))
+        report.user_properties += [(_DIED, said) for said in guests.died()]
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many guests were booted, which the emulator killed, and in which test one died."""
+    booted = boots.read(terminalreporter.config.stash[_BOOTS])
+    if not booted:
+        return
+    terminalreporter.section("guests")
+    for line in boots.summary(booted):
+        terminalreporter.line(line)
+    for report in (r for kind in ("failed", "error") for r in terminalreporter.getreports(kind)):
+        for what, said in report.user_properties:
+            if what == _DIED:
+                terminalreporter.line(f"  died in {report.nodeid}: {said}")
 
 
 @pytest.fixture(scope="session")
-def stock(kernel: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+def all_guests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guests]:
+    """All guests of this process, running until its end."""
+    shared = Guests(tmp_path_factory.mktemp("guests"))
+    yield shared
+    shared.end()
+
+
+@pytest.fixture
+def guests(all_guests: Guests) -> Iterator[Guests]:
+    """What lends guests to one test. A guest that died without anybody's notice is an error."""
+    all_guests.begin_test()
+    yield all_guests
+    assert all_guests.died() == []
+
+
+@pytest.fixture
+def stock(kernel: str, guests: Guests) -> Guest:
     """A guest with the kernel's own driver and all it offers, for tests that do not harm it."""
     config = GuestConfig(kernel, memory_bytes=MEMORY_BYTES, hinting=True, reporting=True)
-    with _boot(config, tmp_path_factory.mktemp("stock") / "console.log") as guest:
-        guest.push_tree()
-        yield guest
+    return guests.get(config)
 
 
-@pytest.fixture(scope="session")
-def shrinker(kernel: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+@pytest.fixture
+def shrinker(kernel: str, guests: Guests) -> Guest:
     """A guest whose driver deflates from a shrinker, as in 4.19 to 5.6."""
-    config = GuestConfig(kernel, driver="shrinker", memory_bytes=MEMORY_BYTES)
-    with _boot(config, tmp_path_factory.mktemp("shrinker") / "console.log") as guest:
-        guest.push_tree()
-        yield guest
+    return guests.get(GuestConfig(kernel, driver="shrinker", memory_bytes=MEMORY_BYTES))
 
 
 class Recorder:
@@ -95,10 +158,8 @@ def fetch(tmp_path: Path) -> Callable[..., Recording]:
 
 
 def report_of(recording: Recording) -> dict[str, Any]:
-    """What `balloontrace report --json` says of a recording, as a user would run it."""
-    command = [sys.executable, "-m", "balloontrace", "report", "--json", recording.path]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    report: dict[str, Any] = json.loads(done.stdout)
+    """What `balloontrace report --json` says of a recording."""
+    report: dict[str, Any] = json.loads(report_json(build(recording.path)))
     return report
 
 

@@ -45,6 +45,7 @@ def _context_loads(code: bytes) -> list[int]:
     return found
 
 
+@pytest.mark.one_kernel
 @pytest.mark.parametrize("machine", REGISTERS)
 def test_arguments_are_read_from_the_registers_of_the_machine(stock: Guest, machine: str) -> None:
     environment = [f"ARCH={'x86' if machine == 'x86_64' else machine}"]

@@ -13,6 +13,7 @@ import pytest
 
 from balloontrace.lab.guest import Guest
 from balloontrace.lab.remote import RemoteProcess
+from tests.guest.guests import Guests
 from tests.unit.test_delays import IN_HEADER, OFFSETS
 
 SWITCH = "/proc/sys/kernel/task_delayacct"
@@ -112,11 +113,16 @@ def python(path: str) -> list[str]:
     return ["env", "PYTHONPATH=/opt/balloontrace", "python3", path]
 
 
-@pytest.fixture(scope="module")
-def guest(stock: Guest) -> Guest:
-    for name, text in (("load", LOAD), ("ask", ASK), ("raw", RAW), ("owner", OWNER)):
-        stock.run(f"cat > /root/{name}.py", input=text)
-    stock.run("head -c 100M /dev/zero > /var/tmp/load; sync")
+@pytest.fixture
+def guest(stock: Guest, guests: Guests) -> Guest:
+    """The guest, with the programs above and what they read."""
+
+    def prepare() -> None:
+        for name, text in (("load", LOAD), ("ask", ASK), ("raw", RAW), ("owner", OWNER)):
+            stock.run(f"cat > /root/{name}.py", input=text)
+        stock.run("head -c 100M /dev/zero > /var/tmp/load; sync")
+
+    guests.prepared(stock, __name__, prepare)
     return stock
 
 
@@ -241,6 +247,7 @@ def kernel_threads(guest: Guest) -> list[int]:
     return [int(tid) for tid in guest.run("pgrep kswapd0; pgrep -o kworker").stdout.split()]
 
 
+@pytest.mark.one_kernel
 def test_a_task_that_is_not_there_is_left_out(guest: Guest) -> None:
     _, answer = ask(guest, 1, 4_000_000)
     assert list(answer) == ["1"]
@@ -285,6 +292,7 @@ def test_the_drivers_coming_and_going_is_forwarded(guest: Guest, owner: Owner) -
     assert [what for what, of in seen if of == module] == ["remove", "add"]
 
 
+@pytest.mark.one_kernel
 def test_it_is_small_dispensable_and_deaf_to_ctrl_c(guest: Guest, owner: Owner) -> None:
     guest.kill(owner.netlink, signal.SIGINT)
     status = guest.run(f"cat /proc/{owner.netlink}/status").stdout
@@ -294,12 +302,14 @@ def test_it_is_small_dispensable_and_deaf_to_ctrl_c(guest: Guest, owner: Owner) 
     assert owner.process.poll() is None
 
 
+@pytest.mark.one_kernel
 def test_its_death_is_noted_and_harms_nobody(guest: Guest, owner: Owner) -> None:
     guest.kill(owner.netlink, signal.SIGKILL)
     assert owner.until("delays")["delays"] == "ended"
     assert owner.process.poll() is None
 
 
+@pytest.mark.one_kernel
 def test_it_ends_with_an_owner_that_was_killed(guest: Guest, owner: Owner) -> None:
     guest.kill(owner.process.pid, signal.SIGKILL)
     owner.process.communicate()

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from balloontrace.lab.guest import Guest
-from balloontrace.lab.image import ensure_image
-from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.loads import MEMORY_BYTES, MIB_PAGES, move_balloon
 from balloontrace.lab.qemu import GuestConfig
 from balloontrace.recording import Recording
 from tests.guest.conftest import Recorder
+from tests.guest.guests import Guests
 
 Fetch = Callable[..., Recording]
 
@@ -27,14 +26,10 @@ FREED_S = 60.0
 NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 
 
-@pytest.fixture(scope="module")
-def shrinking_total(kernel: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guest]:
+@pytest.fixture
+def shrinking_total(kernel: str, guests: Guests) -> Guest:
     """A guest whose device does not offer deflate_on_oom."""
-    console = tmp_path_factory.mktemp("total") / "console.log"
-    config = GuestConfig(kernel, memory_bytes=MEMORY_BYTES, deflate_on_oom=False)
-    with Guest(ensure_image(find_kernel(kernel), print), config, console) as guest:
-        guest.push_tree()
-        yield guest
+    return guests.get(GuestConfig(kernel, memory_bytes=MEMORY_BYTES, deflate_on_oom=False))
 
 
 def _doctor(guest: Guest, status: int = 0, prefix: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -89,6 +84,7 @@ def _full_and_empty(guest: Guest) -> tuple[dict[str, Any], dict[str, Any]]:
     return full, _doctor(guest)["balloon"]
 
 
+@pytest.mark.one_kernel
 def test_the_balloon_counts_as_used_with_deflate_on_oom(stock: Guest) -> None:
     full, empty = _full_and_empty(stock)
     assert full["accounting"] == "used"
@@ -97,6 +93,7 @@ def test_the_balloon_counts_as_used_with_deflate_on_oom(stock: Guest) -> None:
     assert full["behaviour"] == "oom-notifier"
 
 
+@pytest.mark.one_kernel
 def test_the_total_shrinks_without_deflate_on_oom(shrinking_total: Guest) -> None:
     full, empty = _full_and_empty(shrinking_total)
     assert full["accounting"] == "total"
@@ -105,6 +102,7 @@ def test_the_total_shrinks_without_deflate_on_oom(shrinking_total: Guest) -> Non
     assert full["behaviour"] == "none"
 
 
+@pytest.mark.one_kernel
 def test_a_driver_that_is_not_loaded(stock: Guest) -> None:
     stock.run("rmmod virtio_balloon")
     try:
@@ -124,6 +122,7 @@ def test_a_driver_that_is_not_loaded(stock: Guest) -> None:
     assert re.match("(compiled and|had compiled before,) loaded in", said["tools"]["bcc"]["found"])
 
 
+@pytest.mark.one_kernel
 def test_without_root_it_says_what_it_saw(stock: Guest) -> None:
     said = _doctor(stock, status=3, prefix=tuple(NOBODY))
     assert said["why"] == (
@@ -135,6 +134,7 @@ def test_without_root_it_says_what_it_saw(stock: Guest) -> None:
     assert said["seams"] == {}
 
 
+@pytest.mark.one_kernel
 def test_without_bcc_it_names_the_package(stock: Guest) -> None:
     without = Path("/root/without-bcc")
     stock.run(f"mkdir -p {without}/bcc && touch {without}/bcc/__init__.py")

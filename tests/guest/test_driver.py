@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
+import pytest
+
 from balloontrace.lab.guest import Guest
-from balloontrace.lab.image import ensure_image
-from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.loads import (
     MEMORY_BYTES,
     MIB_PAGES,
@@ -21,6 +20,7 @@ from balloontrace.lab.loads import (
 from balloontrace.lab.qemu import GuestConfig
 from balloontrace.recording import Recording
 from tests.guest.conftest import Recorder, report_of
+from tests.guest.guests import Guests
 
 Fetch = Callable[..., Recording]
 
@@ -78,12 +78,10 @@ def test_a_driver_that_is_loaded_again_is_traced_again(stock: Guest, fetch: Fetc
 
 
 def test_a_suspended_guest_empties_and_refills_its_balloon(
-    kernel: str, fetch: Fetch, tmp_path: Path
+    kernel: str, fetch: Fetch, guests: Guests
 ) -> None:
-    config = GuestConfig(kernel, memory_bytes=MEMORY_BYTES)
     # A guest of its own: not every emulated machine survives its sleep.
-    with Guest(ensure_image(find_kernel(kernel), print), config, tmp_path / "console.log") as guest:
-        guest.push_tree()
+    with guests.own(GuestConfig(kernel, memory_bytes=MEMORY_BYTES)) as guest:
         recorder = Recorder(guest)
         suspend(guest, ASLEEP_S)
         _, report = _ended(recorder, fetch)
@@ -98,6 +96,7 @@ def test_a_suspended_guest_empties_and_refills_its_balloon(
     assert report["reconciliation"]["exact"] is True
 
 
+@pytest.mark.one_kernel
 def test_a_recording_can_wait_for_the_driver(stock: Guest, fetch: Fetch) -> None:
     move_balloon(stock, 0)
     unload(stock)

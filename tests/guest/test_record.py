@@ -54,6 +54,7 @@ def test_counts_equal_vmstat_and_qmp_to_the_page(stock: Guest, fetch: Fetch) -> 
     assert [(c["cause"], c["pages"]) for c in report["causes"]] == [("host", 61 * MIB_PAGES + 7)]
 
 
+@pytest.mark.one_kernel
 def test_duration_ends_a_recording_without_any_event(stock: Guest, fetch: Fetch) -> None:
     recorder = Recorder(stock, "-d", "500ms")
     status, _, said = recorder.process.communicate()
@@ -67,6 +68,7 @@ def test_duration_ends_a_recording_without_any_event(stock: Guest, fetch: Fetch)
     assert report_of(recording)["totals"]["inflated_pages"] == 0
 
 
+@pytest.mark.one_kernel
 def test_command_ends_the_recording_and_is_not_protected_like_it(
     stock: Guest, fetch: Fetch
 ) -> None:
@@ -82,6 +84,7 @@ def test_command_ends_the_recording_and_is_not_protected_like_it(
     assert trailer["command"] == {"argv": ["sh", "-c", script], "status": 3}
 
 
+@pytest.mark.one_kernel
 def test_a_command_that_does_not_want_to_end_is_ended(stock: Guest, fetch: Fetch) -> None:
     stubborn = "trap '' TERM; touch /run/stubborn; while :; do sleep 1; done"
     recorder = Recorder(stock, "--", "sh", "-c", stubborn)
@@ -109,6 +112,7 @@ def test_sigkill_loses_at_most_the_last_block(stock: Guest, fetch: Fetch) -> Non
     assert stock.run("cat /sys/kernel/debug/kprobes/list").stdout == ""
 
 
+@pytest.mark.one_kernel
 def test_two_recorders_at_once_count_the_same(stock: Guest, fetch: Fetch) -> None:
     first = Recorder(stock)
     second = Recorder(stock, path="/root/second.btrace")
@@ -180,6 +184,7 @@ def test_programs_are_compiled_once(stock: Guest, fetch: Fetch) -> None:
         assert report["reconciliation"]["agrees"] is True
 
 
+@pytest.mark.one_kernel
 def test_stdout_takes_the_recording(stock: Guest, tmp_path: Path) -> None:
     streamed = stock.run("balloontrace record -o - -- echo noise > /root/streamed.btrace")
     assert "noise" in streamed.stderr
@@ -188,6 +193,7 @@ def test_stdout_takes_the_recording(stock: Guest, tmp_path: Path) -> None:
     assert read_recording(str(local)).complete
 
 
+@pytest.mark.one_kernel
 def test_existing_file_needs_f_and_a_symlink_is_never_followed(stock: Guest) -> None:
     stock.run("rm -f /root/link.btrace; echo kept > /root/kept; ln -s kept /root/link.btrace")
     for arguments, complaint in (
@@ -207,6 +213,7 @@ def test_existing_file_needs_f_and_a_symlink_is_never_followed(stock: Guest) -> 
     assert stock.run("head -c 7 /root/kept | tail -c 6").stdout == "BTRACE"
 
 
+@pytest.mark.one_kernel
 @pytest.mark.parametrize(
     ("prepare", "command", "complaint"),
     [

@@ -62,6 +62,7 @@ def test_fill_balloon_itself_is_the_best_rung_where_it_is_not_inlined(
     assert report["totals"]["inflated_pages"] == PAGES
 
 
+@pytest.mark.one_kernel
 def test_a_rung_that_cannot_be_had_says_why(shrinker: Guest) -> None:
     done = shrinker.run(
         "balloontrace record -f -d 1s -o /root/no --rung ack=3 --rung fill=2", check=False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from balloontrace.lab.loads import (
 )
 from balloontrace.recording import Recording, read_recording
 from tests.guest.conftest import Recorder, balloon_counters, report_of
+from tests.guest.guests import Guests
 
 Fetch = Callable[..., Recording]
 
@@ -29,18 +31,24 @@ def _written(recording: Recording, kind: str) -> int:
     return int(recording.trailer["counters"][kind]["written"])
 
 
-@pytest.fixture(scope="session")
-def toured(stock: Guest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Tour, Recording]:
+@pytest.fixture
+def toured(
+    stock: Guest, guests: Guests, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Tour, Recording]:
     """A recording of every seam's load, and what happened."""
-    before = balloon_counters(stock)
+    return guests.prepared(stock, __name__, lambda: _tour(stock, tmp_path_factory.mktemp("tour")))
+
+
+def _tour(guest: Guest, directory: Path) -> tuple[Tour, Recording]:
+    before = balloon_counters(guest)
     # Compaction writes 60,000 events in 3 s: a reader that the host holds up must not lose any.
-    recorder = Recorder(stock, "--ring-kib", "4096", path="/root/tour.btrace")
-    happened = tour(stock)
+    recorder = Recorder(guest, "--ring-kib", "4096", path="/root/tour.btrace")
+    happened = tour(guest)
     status, _, said = recorder.stop()
     assert status == 0, said
-    after = balloon_counters(stock)
-    local = tmp_path_factory.mktemp("tour") / "tour.btrace"
-    stock.fetch(recorder.path, local)
+    after = balloon_counters(guest)
+    local = directory / "tour.btrace"
+    guest.fetch(recorder.path, local)
     totals = report_of(read_recording(str(local)))["totals"]
     assert totals["inflated_pages"] == after[0] - before[0]
     assert totals["deflated_pages"] == after[1] - before[1]

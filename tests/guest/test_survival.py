@@ -7,6 +7,8 @@ import subprocess
 import time
 from collections.abc import Callable
 
+import pytest
+
 from balloontrace.lab.guest import Guest
 from balloontrace.lab.loads import MIB_PAGES, move_balloon
 from balloontrace.recording import Recording
@@ -76,6 +78,7 @@ def test_two_capabilities_will_do_instead_of_root(stock: Guest, fetch: Fetch) ->
     assert report["reconciliation"]["exact"] is True
 
 
+@pytest.mark.one_kernel
 def test_a_full_disk_ends_a_recording_and_keeps_what_was_written(
     stock: Guest, fetch: Fetch
 ) -> None:
@@ -95,6 +98,7 @@ def test_a_full_disk_ends_a_recording_and_keeps_what_was_written(
     assert stock.run("cat /sys/kernel/debug/kprobes/list").stdout == ""
 
 
+@pytest.mark.one_kernel
 def test_a_reader_that_goes_away_ends_a_recording(stock: Guest) -> None:
     done = stock.run("balloontrace record -o - | head -c 8 > /dev/null", check=False)
     assert done.stderr.splitlines()[-1] == (
@@ -102,6 +106,7 @@ def test_a_reader_that_goes_away_ends_a_recording(stock: Guest) -> None:
     )
 
 
+@pytest.mark.one_kernel
 def test_a_disk_that_takes_nothing_is_said_at_once(stock: Guest) -> None:
     stock.run("mkdir -p /mnt/ro; mount -t tmpfs -o ro none /mnt/ro")
     done = stock.run("balloontrace record -d 1s -o /mnt/ro/r.btrace", check=False)

@@ -74,6 +74,7 @@ def run_command(
     ),
 ) -> None:
     """Run a scenario in a fresh guest, recording it from inside, once for each driver."""
+    from balloontrace.lab import boots
     from balloontrace.lab.qemu import GuestConfig
     from balloontrace.lab.run import PROVIDERS, run_scenario
     from balloontrace.lab.scenario import find_scenario
@@ -94,10 +95,11 @@ def run_command(
         )
         for name in _drivers(driver)
     ]
-    for config in configs:
-        result = run_scenario(plan, config, out, output.status, provider)
-        output.status(f"wrote {result.recording}, and the host's view in {result.host_view}")
-        output.status(f"next: balloontrace report {result.recording}")
+    with boots.told(output.status):
+        for config in configs:
+            result = run_scenario(plan, config, out, output.status, provider)
+            output.status(f"wrote {result.recording}, and the host's view in {result.host_view}")
+            output.status(f"next: balloontrace report {result.recording}")
 
 
 @app.command("shell")
@@ -117,7 +119,7 @@ def shell_command(
     config = GuestConfig(kernel=kernel, driver=name, memory_bytes=parse_size(memory))
     image = ensure_image(find_kernel(kernel), output.status)
     output.status(f"booting a guest with kernel {image.release}")
-    with Guest(image, config) as guest:
+    with Guest(image, config, output.status) as guest:
         guest.push_tree()
         output.status("a shell in the guest; it ends, and all is forgotten, when you leave")
         status = guest.shell()
