@@ -1,12 +1,16 @@
 # make demo   the founding experiment in two real guests, ends with the table
-# make test   lint, types, unit tests, and the tests in real guests
+# make test   lint, types, unit tests, the tests in real guests and with a Vagrant machine
+# make check  what a change should pass first: lint, types, unit tests, every seam on one kernel
 # make test-vagrant   the Vagrant lab in a libvirt of its own; part of make test
 
 VENV = .venv/bin
 # Where `make demo` leaves the recordings.
 DEMO = demo
 
-.PHONY: setup demo test test-vagrant lint bench torture soak bench-footprint bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
+# Tests that share a guest stay together; a guest of two CPUs fills a small machine.
+PYTEST = $(VENV)/pytest --numprocesses 2 --dist loadgroup
+
+.PHONY: setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
 
 setup:
 	@tools/setup
@@ -20,9 +24,18 @@ lint: setup
 	@$(VENV)/ruff format --check .
 	@$(VENV)/mypy
 
-test: lint
-	@$(VENV)/pytest --numprocesses 2 --dist loadgroup
-	@$(MAKE) --no-print-directory test-vagrant
+test:
+	@tools/setup vagrant
+	@$(MAKE) --no-print-directory --jobs 2 lint tests
+
+check: setup
+	@$(MAKE) --no-print-directory --jobs 2 lint essentials
+
+tests:
+	@$(PYTEST) tests/unit tests/guest tests/vagrant
+
+essentials:
+	@$(PYTEST) tests/unit tests/guest/test_seams.py --kernel 6.1
 
 test-vagrant:
 	@tools/setup vagrant
@@ -39,6 +52,10 @@ soak: setup
 
 bench-footprint: setup
 	@$(VENV)/python -m bench.footprint
+
+# Which QEMU kills its guests, and how fast it is. Another one: PATH=/its/usr/bin:$PATH make ...
+bench-emulator: setup
+	@$(VENV)/python -m bench.emulator
 
 bench-inflate: setup
 	@$(VENV)/python -m bench.inflate

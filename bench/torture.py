@@ -8,7 +8,6 @@ exits with 1 if one failed. argv: minutes of the storm (5), number of kills (100
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import sys
@@ -258,8 +257,6 @@ def main() -> int:
     """Do it all; 1 if something failed."""
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 5.0
     number = int(sys.argv[2]) if len(sys.argv) > 2 else 100
-    if choose_accel() == "tcg":
-        os.environ["BALLOONTRACE_ACCEL"] = "tcg-single"  # see lab/qemu.py
     config = GuestConfig(memory_bytes=MEMORY_BYTES)
     image = ensure_image(find_kernel(config.kernel), progress)
     with Guest(image, config, progress) as guest:

@@ -59,6 +59,6 @@ def summary(boots: Iterable[Boot]) -> list[str]:
     """Return how many guests were booted, and a line for each that its emulator killed."""
     booted = list(boots)
     killed = [boot for boot in booted if boot.oops]
-    counts = f"{len(booted)} guests booted, {len(killed)} killed by the emulator and booted again"
+    counts = f"guests booted: {len(booted)}, killed by the emulator and booted again: {len(killed)}"
     named = (f"  {boot.kernel} after {boot.seconds:.1f} s: {boot.oops}" for boot in killed)
     return [counts, *named]

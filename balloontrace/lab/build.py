@@ -6,12 +6,13 @@ import json
 import os
 import shlex
 import subprocess
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from balloontrace.errors import UserError
-from balloontrace.lab.diagnosis import step_error
+from balloontrace.lab.diagnosis import is_momentary, step_error
 from balloontrace.lab.host import as_root, require_tools, tool
 from balloontrace.lab.kernels import KERNELS_FILE, Kernel, place
 
@@ -47,8 +48,8 @@ _BUILDER_PACKAGES = (
 _TOOLS = ("apt-get", "dpkg-deb", "mke2fs", "mmdebstrap", "ssh-keygen", "unshare", "xz")
 # What a killed mmdebstrap leaves mounted goes with its processes.
 _PRIVATE_MOUNTS = ("unshare", "--mount", "--")
-# A mirror that fails for a moment is asked again.
-_RETRIES = '--aptopt=Acquire::Retries "5"'
+PAUSES_S = (10.0, 30.0)
+"""A mirror that fails for a moment is asked again after so long."""
 _UNWANTED_FILES = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 
 
@@ -72,10 +73,10 @@ def build_image(kernel: Kernel, work: Path, progress: Progress) -> Path:
     progress(f"kernel {kernel.name}: downloading and unpacking Debian {kernel.suite}")
     with ThreadPoolExecutor() as pool:
         steps = [
-            pool.submit(_logged, kernel, command, work / f"{name}.log", progress)
-            for name, command in (
-                ("rootfs", _rootfs_command(kernel, work)),
-                ("builder", _builder_command(kernel, work)),
+            pool.submit(download, kernel, command, tree, work / f"{name}.log", progress)
+            for name, tree, command in (
+                ("rootfs", work / "root", _rootfs_command(kernel, work)),
+                ("builder", work / "builder", _builder_command(kernel, work)),
             )
         ]
         for step in steps:
@@ -95,7 +96,7 @@ def _rootfs_command(kernel: Kernel, work: Path) -> list[str]:
     return as_root([
         *_PRIVATE_MOUNTS,
         # Debian's own initrd would take ten seconds to make; the hook makes a smaller one.
-        "env", "INITRD=No", tool("mmdebstrap"), "--variant=minbase", "--format=directory", _RETRIES,
+        "env", "INITRD=No", tool("mmdebstrap"), "--variant=minbase", "--format=directory",
         _include(kernel, kernel.image, *_GUEST_PACKAGES),
         "--dpkgopt=force-unsafe-io",
         *(f"--dpkgopt=path-exclude={pattern}" for pattern in _UNWANTED_FILES),
@@ -111,7 +112,6 @@ def _builder_command(kernel: Kernel, work: Path) -> list[str]:
         *_PRIVATE_MOUNTS,
         # Unpacked, not configured: a compiler needs no maintainer scripts, and it is faster.
         tool("mmdebstrap"), "--variant=extract", "--format=directory", "--include=?essential",
-        _RETRIES,
         _include(kernel, kernel.headers, *_BUILDER_PACKAGES),
         *_pins(kernel),
         f'--extract-hook={shlex.join(hook)} "$1" {kernel.source}',
@@ -130,8 +130,33 @@ def _pins(kernel: Kernel) -> list[str]:
     return [f'--setup-hook=mkdir -p "$1/etc/apt/preferences.d" && {write}']
 
 
+def download(
+    kernel: Kernel, command: Sequence[str], tree: Path, log: Path, progress: Progress
+) -> None:
+    """Run a command that makes `tree` from Debian's archive, again if a mirror fails for a moment.
+
+    Raises UserError when it fails for another reason, or too often.
+    """
+    for pause_s in PAUSES_S:
+        if _ran(command, log, progress):
+            return
+        if not is_momentary(log):
+            raise _failed(kernel, log)
+        progress(f"kernel {kernel.name}: the mirror fails, asking it again in {pause_s:.0f} s")
+        if tree.exists():
+            subprocess.run(as_root(["rm", "-rf", "--one-file-system", tree]), check=True)
+        time.sleep(pause_s)
+    _logged(kernel, command, log, progress)
+
+
 def _logged(kernel: Kernel, command: Sequence[str], log: Path, progress: Progress) -> None:
-    """Run a build step with its output in a log; mmdebstrap's own headlines are progress."""
+    """Run a build step. Raises UserError if it fails."""
+    if not _ran(command, log, progress):
+        raise _failed(kernel, log)
+
+
+def _ran(command: Sequence[str], log: Path, progress: Progress) -> bool:
+    """Run a command with its output in a log; mmdebstrap's own headlines are progress."""
     with log.open("w", encoding="utf-8") as file, subprocess.Popen(
         command, close_fds=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, errors="replace",
@@ -140,10 +165,13 @@ def _logged(kernel: Kernel, command: Sequence[str], log: Path, progress: Progres
             file.write(line)
             if line.startswith("I: ") and line.endswith("...\n"):
                 progress(f"{log.stem}: {line[3:].strip()}")
-    if process.returncode != 0:
-        # The work directory goes away, the evidence stays beside it.
-        kept = log.parent.parent / f"failed-{kernel.name}-{log.name}"
-        raise step_error(log.rename(kept), kernel)
+    return process.returncode == 0
+
+
+def _failed(kernel: Kernel, log: Path) -> UserError:
+    # The work directory goes away, the evidence stays beside it.
+    kept = log.parent.parent / f"failed-{kernel.name}-{log.name}"
+    return step_error(log.rename(kept), kernel)
 
 
 def _write_facts(kernel: Kernel, out: Path) -> None:

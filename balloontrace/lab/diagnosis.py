@@ -23,6 +23,13 @@ _NO_PACKAGE = re.compile(
 _NO_FILE = re.compile(
     r"Err:\d+ (?P<url>\S+) (?P<suite>[^\s/]+)/\S+ \S+ (?P<name>\S+) \S+ \S+\n\s+404 +Not Found"
 )
+# What a mirror says that may do better a moment later. apt's own retries leave out most of it.
+_MOMENTARY = re.compile(
+    r"^\s*(?:5\d\d  \S|Hash Sum mismatch|File has unexpected size|Connection (?:failed|timed out)"
+    r"|Error reading from server|The HTTP server sent an invalid|Bad header)"
+    r"|Temporary failure resolving|Could not connect|Connection reset|Failed to fetch \S+  5\d\d ",
+    re.M | re.I,
+)
 _OTHER_HEADERS = "headers are not of the guest's kernel"
 
 
@@ -39,6 +46,11 @@ def step_error(log: Path, kernel: Kernel) -> UserError:
     if not hint and "No space left" in text:
         hint = "free some disk space"
     return UserError(message, hint or f"see {log}")
+
+
+def is_momentary(log: Path) -> bool:
+    """Return whether a failed step may succeed if it is done again, from the log it left."""
+    return _MOMENTARY.search(log.read_text(encoding="utf-8")) is not None
 
 
 def _archive_remedy(text: str, kernel: Kernel) -> str | None:

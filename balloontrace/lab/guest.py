@@ -81,7 +81,8 @@ class Guest(RemoteGuest):
 
     def _note_boot(self, started: float, oops: str = "") -> None:
         seconds = round(time.monotonic() - started, 3)
-        boots.note(boots.Boot(self.config.kernel, choose_accel(), seconds, oops))
+        accel = self.config.accel or choose_accel()
+        boots.note(boots.Boot(self.config.kernel, accel, seconds, oops))
 
     def _start(self) -> Address:
         require_tools(_TOOLS)

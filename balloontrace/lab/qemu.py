@@ -21,15 +21,22 @@ DRIVERS = ("stock", "shrinker", "none")
 """The balloon drivers a guest can have."""
 
 _KVM = Path("/dev/kvm")
+_TCG_CPU = "max,-erms,-fsrm"
+"""TCG does `rep stosb` byte by byte: without these two, kernels clear pages by words."""
+
+_EMULATED_PARAMETERS = "mitigations=off "
+"""For a kernel on an emulated CPU, which does not speculate."""
+
+_ACCEL_PARAMETERS = {"kvm": "", "tcg": _EMULATED_PARAMETERS, "tcg-single": _EMULATED_PARAMETERS}
 _ACCEL_OPTIONS = {
     "kvm": ("-accel", "kvm", "-cpu", "host"),
-    # QEMU 7.2's cmpxchg16b makes 6.12 guests panic; a small translation cache is enough.
-    "tcg": ("-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max,-cx16"),
+    "tcg": ("-accel", "tcg,thread=multi,tb-size=256", "-cpu", _TCG_CPU),  # a small cache is enough
     # One host thread for all vCPUs: slower, but none runs code that another is just patching.
-    # Threads of QEMU 7.2 now and then run the breakpoint of a kernel's text_poke after it is
-    # gone, and a guest that attaches or detaches probes in a storm dies of that.
-    "tcg-single": ("-accel", "tcg,thread=single,tb-size=256", "-cpu", "max,-cx16"),
+    "tcg-single": ("-accel", "tcg,thread=single,tb-size=256", "-cpu", _TCG_CPU),
 }
+
+ACCELERATORS = tuple(_ACCEL_OPTIONS)
+"""What can run a guest's CPUs."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,8 @@ class GuestConfig:
     disk_bytes is the size of its disk, 0 for the image's; the file system does not grow by itself.
     hinting offers free page hinting, which `Balloon.hinting` sets off, reporting free page
     reporting. balloon_options are further properties of QEMU's virtio-balloon-pci, such as
-    ``page-poison=off``; kernel_options are further words of the guest kernel's command line.
+    ``page-poison=off``; kernel_options are further words of the guest kernel's command line. accel
+    is one of ACCELERATORS, or empty for what `choose_accel` returns.
     """
 
     kernel: str = "6.1"
@@ -53,6 +61,7 @@ class GuestConfig:
     balloon_options: tuple[str, ...] = ()
     kernel_options: tuple[str, ...] = ()
     disk_bytes: int = 0
+    accel: str = ""
 
 
 def choose_accel() -> str:
@@ -63,8 +72,8 @@ def choose_accel() -> str:
     """
     wanted = os.environ.get("BALLOONTRACE_ACCEL", "")
     if wanted:
-        if wanted not in _ACCEL_OPTIONS:
-            *others, last = _ACCEL_OPTIONS
+        if wanted not in ACCELERATORS:
+            *others, last = ACCELERATORS
             hint = f"set it to {', '.join(others)} or {last}"
             raise UserError(f"BALLOONTRACE_ACCEL is {wanted!r}", hint, EXIT_USAGE)
         return wanted
@@ -83,7 +92,7 @@ def qemu_argv(
         "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
         "-chardev", f"socket,id=qmp,fd={qmp_fd}", "-mon", "chardev=qmp,mode=control",
         "-kernel", str(image.vmlinuz), "-initrd", str(image.initrd),
-        "-append", kernel_parameters(config),
+        "-append", f"{_ACCEL_PARAMETERS[accel]}{kernel_parameters(config)}",
         "-drive", f"file={_escaped(overlay)},if=virtio,format=qcow2,cache=unsafe",
         "-netdev", "user,id=net,hostfwd=tcp:127.0.0.1:0-:22",
         "-device", "virtio-net-pci,netdev=net",
@@ -184,7 +193,8 @@ def start_qemu(
     """Start QEMU and return it with our end of its monitor's socket."""
     ours, theirs = socket.socketpair()
     with theirs:
-        argv = qemu_argv(config, image, overlay, choose_accel(), theirs.fileno())
+        accel = config.accel or choose_accel()
+        argv = qemu_argv(config, image, overlay, accel, theirs.fileno())
         return Qemu(argv, theirs.fileno(), console), ours
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import tempfile
+import threading
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ import pytest
 
 from balloontrace.analysis.render.json import report_json
 from balloontrace.analysis.report import build
+from balloontrace.errors import UserError
 from balloontrace.lab import boots
 from balloontrace.lab.guest import Guest
-from balloontrace.lab.kernels import load_kernels
+from balloontrace.lab.image import ensure_image
+from balloontrace.lab.kernels import find_kernel, load_kernels
 from balloontrace.lab.loads import MEMORY_BYTES
 from balloontrace.lab.qemu import GuestConfig
 from balloontrace.lab.record import start_recorder
@@ -46,6 +50,21 @@ def pytest_configure(config: pytest.Config) -> None:
         os.close(descriptor)
         config.stash[_BOOTS] = Path(path)
         os.environ[boots.FILE_VARIABLE] = path
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Build images while tests of other kernels run; a test that needs one waits for it."""
+    config = session.config
+    if not hasattr(config, "workerinput") and not config.option.collectonly:
+        kernels = config.getoption("--kernel") or list(load_kernels())
+        # Workers begin at the other end.
+        threading.Thread(target=_build_images, args=(kernels[::-1],), daemon=True).start()
+
+
+def _build_images(kernels: list[str]) -> None:
+    for kernel in kernels:
+        with contextlib.suppress(UserError):  # who needs it will be told
+            ensure_image(find_kernel(kernel), print)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -26,7 +26,7 @@ class Guests:
         self._booted = 0
         self._ends: dict[Guest, ExitStack] = {}
         self._shared: dict[GuestConfig, Guest] = {}
-        self._prepared: dict[tuple[Guest, Hashable], Any] = {}
+        self._prepared: dict[Hashable, Any] = {}
         self._lent: list[Guest] = []
         self._spoiled: list[Guest] = []
 
@@ -68,14 +68,15 @@ class Guests:
             raise lost
         self._end(guest)
 
-    def prepared(self, guest: Guest, what: Hashable, prepare: Callable[[], Made]) -> Made:
-        """Return what `prepare` made for this guest; it is called once, if it succeeds.
+    def prepared(self, what: Hashable, prepare: Callable[[], Made]) -> Made:
+        """Return what `prepare` made; it is called once, if it succeeds.
 
-        A session's fixture would fail for every test once it has failed for one.
+        A session's fixture would fail for every test once it has failed for one. What is made in a
+        guest has that in its name.
         """
-        if (guest, what) not in self._prepared:
-            self._prepared[guest, what] = prepare()
-        made: Made = self._prepared[guest, what]
+        if what not in self._prepared:
+            self._prepared[what] = prepare()
+        made: Made = self._prepared[what]
         return made
 
     def end(self) -> None:

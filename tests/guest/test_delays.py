@@ -122,7 +122,7 @@ def guest(stock: Guest, guests: Guests) -> Guest:
             stock.run(f"cat > /root/{name}.py", input=text)
         stock.run("head -c 100M /dev/zero > /var/tmp/load; sync")
 
-    guests.prepared(stock, __name__, prepare)
+    guests.prepared((stock, __name__), prepare)
     return stock
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from balloontrace.recording import read_recording
 from tests.guest.conftest import report_of
+from tests.guest.guests import Guests
 
 PAGES_PER_GIB = 1 << 18
 
@@ -42,19 +43,27 @@ def whole_report(path: Path) -> dict[str, Any]:
     return report
 
 
-@pytest.fixture(scope="module")
-def founding(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def founding(all_guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The founding experiment at 2 GiB, both drivers; returns the directory of its files."""
-    out = tmp_path_factory.mktemp("founding")
-    arguments = ("--driver", "stock,shrinker", "--memory", "2G", "--out", str(out))
-    balloontrace("lab", "run", "page-cache", *arguments)
-    return out
+
+    def run() -> Path:
+        out = tmp_path_factory.mktemp("founding")
+        scenario = Path(__file__).with_name("page-cache-30s.toml")
+        arguments = ("--driver", "stock,shrinker", "--out", str(out))
+        balloontrace("lab", "run", str(scenario), *arguments)
+        return out
+
+    return all_guests.prepared("founding", run)
 
 
-def test_idle_moves_every_page_once(tmp_path: Path) -> None:
-    balloontrace("lab", "run", "idle", "--out", str(tmp_path))
+def test_idle_moves_every_page_once_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory() as temporary:  # tmp_path is too long for ssh's socket
+        balloontrace("lab", "run", "idle", "--out", str(tmp_path), TMPDIR=temporary)
+        assert os.listdir(temporary) == []  # no disk, socket or log of its guest
     report = whole_report(tmp_path / "idle-stock.btrace")
     assert report["findings"] == []
+    assert report["findings_unchecked"] == {}
     assert {episode["outcome"] for episode in report["episodes"]} == {"reached"}
     assert {episode["amplification"] for episode in report["episodes"]} == {1.0}
     views = [event["event"] for event in host_events(tmp_path / "idle-stock.host.jsonl")]
@@ -63,7 +72,7 @@ def test_idle_moves_every_page_once(tmp_path: Path) -> None:
 
 
 def test_founding_experiment_on_the_stock_driver(founding: Path) -> None:
-    report = whole_report(founding / "page-cache-stock.btrace")
+    report = whole_report(founding / "page-cache-30s-stock.btrace")
     inflate = report["episodes"][0]
     assert inflate["outcome"] == "reached"
     assert inflate["target_pages"] == 2 * PAGES_PER_GIB * 53 // 64
@@ -72,31 +81,28 @@ def test_founding_experiment_on_the_stock_driver(founding: Path) -> None:
 
 
 def test_founding_experiment_on_the_shrinker_driver(founding: Path) -> None:
-    report = whole_report(founding / "page-cache-shrinker.btrace")
+    report = whole_report(founding / "page-cache-30s-shrinker.btrace")
     inflate = report["episodes"][0]
     assert report["guest"]["driver_behaviour"] == "shrinker"
     assert inflate["amplification"] > 2
     assert [finding["id"] for finding in report["findings"]] == ["busy-no-op"]
     by_shrinker = {c["actor"]: c["pages"] for c in report["causes"] if c["cause"] == "shrinker"}
     assert max(by_shrinker, key=by_shrinker.__getitem__) == "kswapd"
-    events = host_events(founding / "page-cache-shrinker.host.jsonl")
+    events = host_events(founding / "page-cache-30s-shrinker.host.jsonl")
     names = [event["event"] for event in events]
     stopped = next(n for n, e in enumerate(events) if e.get("state") == "stop")
     assert "reached" not in names[:stopped], "the target was reached while the reader ran"
 
 
 def test_the_table_of_both(founding: Path) -> None:
-    before, after = (founding / f"page-cache-{d}.btrace" for d in ("shrinker", "stock"))
+    before, after = (founding / f"page-cache-30s-{d}.btrace" for d in ("shrinker", "stock"))
     table = balloontrace("compare", str(before), str(after))
     for row in ("inflation duration", "longest no-progress", "balloon_inflate", "balloon_deflate"):
         assert row in table
     assert max(map(len, table.splitlines())) < 100
 
 
-def test_nothing_of_a_run_stays_behind(founding: Path, tmp_path: Path) -> None:
+def test_a_run_leaves_what_it_says_and_no_more(founding: Path) -> None:
     kinds = {"btrace", "host.jsonl", "console.log", "record.log"}
-    expected = {f"page-cache-{driver}.{kind}" for driver in ("stock", "shrinker") for kind in kinds}
-    assert {path.name for path in founding.iterdir()} == expected
-    with tempfile.TemporaryDirectory() as temporary:  # tmp_path is too long for ssh's socket
-        balloontrace("lab", "run", "idle", "--out", str(tmp_path), TMPDIR=temporary)
-        assert os.listdir(temporary) == []  # no disk, socket or log of its guest
+    stems = [f"page-cache-30s-{driver}" for driver in ("stock", "shrinker")]
+    assert {path.name for path in founding.iterdir()} == {f"{s}.{k}" for s in stems for k in kinds}

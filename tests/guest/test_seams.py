@@ -36,7 +36,7 @@ def toured(
     stock: Guest, guests: Guests, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Tour, Recording]:
     """A recording of every seam's load, and what happened."""
-    return guests.prepared(stock, __name__, lambda: _tour(stock, tmp_path_factory.mktemp("tour")))
+    return guests.prepared((stock, __name__), lambda: _tour(stock, tmp_path_factory.mktemp("tour")))
 
 
 def _tour(guest: Guest, directory: Path) -> tuple[Tour, Recording]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import pytest
+
 from balloontrace.lab.console import READY, Console
 
 
@@ -42,3 +44,18 @@ def test_silence_is_not_waited_for_forever(tmp_path: Path) -> None:
     console = Console(tmp_path / "console.log")
     assert not console.wait_ready(0.01)
     assert console.trouble == ""
+
+
+OOPS = (
+    "[    1.171043] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI",  # 6.12
+    "[    1.171043] int3: 0000 [#1] PREEMPT SMP NOPTI",  # 6.1
+)
+
+
+@pytest.mark.parametrize("oops", OOPS)
+def test_the_emulators_oops_is_told_from_any_other(tmp_path: Path, oops: str) -> None:
+    console = followed(tmp_path, "booting", oops, "[ 1.2] Kernel panic - not syncing: Fatal")
+    assert not console.wait_ready(0.0)
+    assert console.emulator_oops == console.trouble == oops
+    other = followed(tmp_path, "[ 1.2] Oops: 0000 [#1] PREEMPT SMP", "[ 1.3] RIP: 0010:int3_0000")
+    assert other.emulator_oops == other.trouble.replace("QEMU ended", "") == ""

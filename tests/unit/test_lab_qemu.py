@@ -51,9 +51,11 @@ def test_kernel_options_come_last_and_so_win() -> None:
     assert parameters.endswith(" psi=0 loglevel=7")
 
 
-def test_tcg_hides_cmpxchg16b_and_kvm_passes_the_cpu_through() -> None:
-    assert value(argv(GuestConfig(), accel="tcg"), "-cpu") == "max,-cx16"
+def test_only_an_emulated_cpu_is_made_cheaper_to_emulate() -> None:
+    assert value(argv(GuestConfig(), accel="tcg"), "-cpu").startswith("max,-erms")
     assert value(argv(GuestConfig(), accel="kvm"), "-cpu") == "host"
+    assert "mitigations=off" in value(argv(GuestConfig(), accel="tcg"), "-append").split()
+    assert "mitigations=off" not in value(argv(GuestConfig(), accel="kvm"), "-append")
 
 
 def test_a_comma_in_a_path_is_no_separator() -> None:
