@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from typing import IO
 
@@ -21,11 +22,16 @@ def start_recorder(
     GuestHung after timeout_s.
     """
     ready = f"/run/balloontrace{path.replace('/', '_')}.ready"
-    guest.run(["rm", "-f", ready, path])
-    command = ["balloontrace", "record", "-o", path, "--ready-file", ready, *arguments]
-    recorder = guest.popen(command, stderr=stderr)
-    wait = f"until [ -e {ready} ]; do kill -0 {recorder.pid} || exit 1; sleep 0.1; done"
-    attached = guest.run(wait, check=False, timeout_s=timeout_s).returncode == 0
-    if attached:
+    record = ["balloontrace", "record", "-o", path, "--ready-file", ready, *arguments]
+    command = f"rm -f {ready} {shlex.quote(path)}; mkfifo {ready}; exec {shlex.join(record)}"
+    recorder = guest.popen(["sh", "-c", command], stderr=stderr)
+    # Blocks on the FIFO, and looks once a second whether anybody is there: whoever polls takes a
+    # small guest's CPU from what it waits for.
+    wait = (
+        f"until [ -p {ready} ]; do sleep 0.1; done; exec 3<>{ready}; "
+        f"until read -r -t 1 -u 3; do kill -0 {recorder.pid} || exit 1; done"
+    )
+    done = guest.run(["bash", "-c", wait], check=False, timeout_s=timeout_s)
+    if done.returncode == 0:
         guest.keep_compiled()
-    return recorder, attached
+    return recorder, done.returncode == 0

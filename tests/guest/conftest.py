@@ -132,7 +132,7 @@ def guests(all_guests: Guests) -> Iterator[Guests]:
     """What lends guests to one test. A guest that died without anybody's notice is an error."""
     all_guests.begin_test()
     yield all_guests
-    assert all_guests.died() == []
+    assert all_guests.died_unnoticed() == []
 
 
 @pytest.fixture

@@ -46,6 +46,10 @@ class Guests:
         lost = [(guest.config.kernel, guest.lost()) for guest in self._lent if guest in self._ends]
         return [f"{kernel}: {error.message}" for kernel, error in lost if error]
 
+    def died_unnoticed(self) -> list[str]:
+        """The same, of a test that did not fail."""
+        return [] if self._spoiled else self.died()
+
     def get(self, config: GuestConfig) -> Guest:
         """Return the guest of that making, and end those of other kernels. Raises UserError."""
         for other, guest in list(self._shared.items()):

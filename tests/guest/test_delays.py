@@ -277,6 +277,7 @@ def owner(guest: Guest) -> Iterator[Owner]:
         started.process.communicate()
 
 
+@pytest.mark.one_kernel
 def test_the_drivers_coming_and_going_is_forwarded(guest: Guest, owner: Owner) -> None:
     guest.run(
         "cd /sys/bus/virtio/drivers/virtio_balloon; device=$(echo virtio*);"

@@ -59,6 +59,7 @@ def test_seams_are_those_of_a_recording(stock: Guest, fetch: Fetch) -> None:
     assert said["why"] == ""
 
 
+@pytest.mark.one_kernel
 def test_nothing_stays_attached(stock: Guest) -> None:
     recorder = Recorder(stock)
     assert _attached(stock)  # it would be seen

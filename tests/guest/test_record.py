@@ -102,6 +102,7 @@ def test_a_command_that_does_not_want_to_end_is_ended(stock: Guest, fetch: Fetch
     assert trailer["command"]["status"] == -signal.SIGKILL
 
 
+@pytest.mark.one_kernel
 def test_sigkill_loses_at_most_the_last_block(stock: Guest, fetch: Fetch) -> None:
     recorder = Recorder(stock)
     move_balloon(stock, 64 * MIB_PAGES)
@@ -168,6 +169,7 @@ def test_recorder_is_small_locked_and_the_last_victim(stock: Guest, fetch: Fetch
     assert recorder.stop()[0] == 0
 
 
+@pytest.mark.one_kernel
 def test_nothing_stays_attached(stock: Guest) -> None:
     for ending in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
         Recorder(stock).stop(ending)
@@ -182,6 +184,7 @@ def test_the_command_line_begins_without_what_draws_tables(stock: Guest) -> None
     assert stock.run(program).stdout == "None\n"
 
 
+@pytest.mark.one_kernel
 def test_programs_are_compiled_once(stock: Guest, fetch: Fetch) -> None:
     stock.run("rm -rf /var/cache/balloontrace")
     for from_cache in (False, True):

@@ -157,6 +157,7 @@ def test_shrinker_driver_is_recognised_and_its_reclaim_counted(
     assert _written(recording, "scan") > 0
 
 
+@pytest.mark.one_kernel
 def test_attaching_while_the_balloon_moves_gives_a_true_bound(stock: Guest, fetch: Fetch) -> None:
     stock.balloon.set_target_pages(600 * MIB_PAGES)
     recorder = Recorder(stock)
@@ -172,6 +173,7 @@ def test_attaching_while_the_balloon_moves_gives_a_true_bound(stock: Guest, fetc
     assert checked["exact"] is not moved_meanwhile
 
 
+@pytest.mark.one_kernel
 def test_every_call_is_accounted_for_when_the_ring_is_too_small(stock: Guest, fetch: Fetch) -> None:
     recorder = Recorder(stock, "--ring-kib", "4", "--strict")
     stock.kill(recorder.process.pid, signal.SIGSTOP)  # a reader that does not come
