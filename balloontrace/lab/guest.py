@@ -64,14 +64,14 @@ class Guest(RemoteGuest):
 
     def _come_up(self) -> None:
         """See RemoteGuest. What the emulator killed before we were in it is booted again."""
-        for again in range(BOOTS - 1, -1, -1):
+        for boots_left in reversed(range(BOOTS)):
             started = time.monotonic()
             try:
                 super()._come_up()
             except GuestDied:
                 oops = self._console.emulator_oops
                 self._note_boot(started, oops)
-                if not (oops and again):
+                if not (oops and boots_left):
                     raise
                 self._progress(f"the emulator killed the guest ({oops}), booting it again")
                 self._stop()

@@ -21,18 +21,15 @@ DRIVERS = ("stock", "shrinker", "none")
 """The balloon drivers a guest can have."""
 
 _KVM = Path("/dev/kvm")
-_TCG_CPU = "max,-erms,-fsrm"
-"""TCG does `rep stosb` byte by byte: without these two, kernels clear pages by words."""
-
 _EMULATED_PARAMETERS = "mitigations=off "
 """For a kernel on an emulated CPU, which does not speculate."""
 
 _ACCEL_PARAMETERS = {"kvm": "", "tcg": _EMULATED_PARAMETERS, "tcg-single": _EMULATED_PARAMETERS}
 _ACCEL_OPTIONS = {
     "kvm": ("-accel", "kvm", "-cpu", "host"),
-    "tcg": ("-accel", "tcg,thread=multi,tb-size=256", "-cpu", _TCG_CPU),  # a small cache is enough
+    "tcg": ("-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"),  # a small cache is enough
     # One host thread for all vCPUs: slower, but none runs code that another is just patching.
-    "tcg-single": ("-accel", "tcg,thread=single,tb-size=256", "-cpu", _TCG_CPU),
+    "tcg-single": ("-accel", "tcg,thread=single,tb-size=256", "-cpu", "max"),
 }
 
 ACCELERATORS = tuple(_ACCEL_OPTIONS)

@@ -57,6 +57,7 @@ def test_a_recorder_keeps_only_the_privileges_it_needs(stock: Guest, fetch: Fetc
     move_balloon(stock, 0)
 
 
+@pytest.mark.one_kernel
 def test_two_capabilities_will_do_instead_of_root(stock: Guest, fetch: Fetch) -> None:
     move_balloon(stock, 0)
     stock.run("install -d -o nobody /tmp/nobody; sysctl -qw kernel.perf_event_paranoid=2")

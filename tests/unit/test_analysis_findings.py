@@ -220,6 +220,14 @@ def test_a_target_that_was_late_is_less_sure_to_be_out_of_reach(tmp_path: Path) 
     assert (row["certainty"], row["evidence"]["outcome"]) == ("medium", "reached")
 
 
+def test_sleeps_after_each_of_which_inflation_goes_on_are_kswapd_being_late(tmp_path: Path) -> None:
+    built = Built().target(0, 100 * MIB_PAGES, 0)
+    for i in range(100):
+        built.fill(0.3 * i, 0.01, MIB_PAGES)
+        built.call("sleep", 0.3 * i + 0.05, 0.2, 0, 0, within="worker")
+    assert found(built.ends(40), tmp_path) == {}
+
+
 def test_a_few_sleeps_are_no_finding(tmp_path: Path) -> None:
     assert found(sleepy(4).ends(20), tmp_path) == {}
 
