@@ -26,9 +26,9 @@ def start_recorder(
     command = f"rm -f {ready} {shlex.quote(path)}; mkfifo {ready}; exec {shlex.join(record)}"
     recorder = guest.popen(["sh", "-c", command], stderr=stderr)
     # Blocks on the FIFO, and looks once a second whether anybody is there: whoever polls takes a
-    # small guest's CPU from what it waits for.
+    # small guest's CPU from what it waits for. It goes, lest the next one takes it for its own.
     wait = (
-        f"until [ -p {ready} ]; do sleep 0.1; done; exec 3<>{ready}; "
+        f"until [ -p {ready} ]; do sleep 0.1; done; exec 3<>{ready}; trap 'rm -f {ready}' EXIT; "
         f"until read -r -t 1 -u 3; do kill -0 {recorder.pid} || exit 1; done"
     )
     done = guest.run(["bash", "-c", wait], check=False, timeout_s=timeout_s)
