@@ -20,8 +20,11 @@ _UNTIL_GIVEN_BACK = f"""
 def deflated():
     with open("/proc/vmstat") as vmstat:
         return next(int(line.split()[1]) for line in vmstat if line.startswith("balloon_deflate "))
-enough, held = deflated() + {{pages}}, []
-while deflated() < enough:
+before, held, waiting = deflated(), [], True
+while (now := deflated()) < before + {{pages}}:
+    if waiting and now > before:
+        signal.alarm({{limit_s}})
+        waiting = False
     held.append(mmap.mmap(-1, 1 << 20, {_PRIVATE}))
     for _ in range(16):
         held[-1].write(bytes(1 << 16))
@@ -36,9 +39,14 @@ def take(size: int, *, lock: bool = True, limit_s: int = 0) -> str:
 
 def until_given_back(pages: int, *, lock: bool = True, limit_s: int = 0, mib_per_s: int = 0) -> str:
     """A program that takes memory until the balloon has given up so many pages, by itself or for a
-    new target; it takes no more than mib_per_s, 0: as fast as it can."""
+    new target; it takes no more than mib_per_s, 0: as fast as it can.
+
+    The kernel ends it limit_s after the first page, 0 never; how long that takes depends on the
+    host, and may be twice as long.
+    """
     pause_s = 1 / 16 / mib_per_s if mib_per_s else 0
-    return _started(lock, limit_s) + _UNTIL_GIVEN_BACK.format(pages=pages, pause_s=pause_s)
+    loop = _UNTIL_GIVEN_BACK.format(pages=pages, pause_s=pause_s, limit_s=limit_s)
+    return _started(lock, 2 * limit_s) + loop
 
 
 def _started(lock: bool, limit_s: int) -> str:

@@ -49,9 +49,8 @@ def founding(all_guests: Guests, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
     def run() -> Path:
         out = tmp_path_factory.mktemp("founding")
-        scenario = Path(__file__).with_name("page-cache-20s.toml")
-        arguments = ("--driver", "stock,shrinker", "--out", str(out))
-        balloontrace("lab", "run", str(scenario), *arguments)
+        arguments = ("--driver", "stock,shrinker", "--memory", "1G", "--out", str(out))
+        balloontrace("lab", "run", "page-cache", *arguments)
         return out
 
     return all_guests.prepared("founding", run)
@@ -72,7 +71,7 @@ def test_idle_moves_every_page_once_and_leaves_nothing_behind(tmp_path: Path) ->
 
 
 def test_founding_experiment_on_the_stock_driver(founding: Path) -> None:
-    report = whole_report(founding / "page-cache-20s-stock.btrace")
+    report = whole_report(founding / "page-cache-stock.btrace")
     inflate = report["episodes"][0]
     assert inflate["outcome"] == "reached"
     assert inflate["target_pages"] == PAGES_PER_GIB * 53 // 64
@@ -81,21 +80,21 @@ def test_founding_experiment_on_the_stock_driver(founding: Path) -> None:
 
 
 def test_founding_experiment_on_the_shrinker_driver(founding: Path) -> None:
-    report = whole_report(founding / "page-cache-20s-shrinker.btrace")
+    report = whole_report(founding / "page-cache-shrinker.btrace")
     inflate = report["episodes"][0]
     assert report["guest"]["driver_behaviour"] == "shrinker"
     assert inflate["amplification"] > 2
     assert [finding["id"] for finding in report["findings"]] == ["busy-no-op"]
     by_shrinker = {c["actor"]: c["pages"] for c in report["causes"] if c["cause"] == "shrinker"}
     assert max(by_shrinker, key=by_shrinker.__getitem__) == "kswapd"
-    events = host_events(founding / "page-cache-20s-shrinker.host.jsonl")
+    events = host_events(founding / "page-cache-shrinker.host.jsonl")
     names = [event["event"] for event in events]
     stopped = next(n for n, e in enumerate(events) if e.get("state") == "stop")
     assert "reached" not in names[:stopped], "the target was reached while the reader ran"
 
 
 def test_the_table_of_both(founding: Path) -> None:
-    before, after = (founding / f"page-cache-20s-{d}.btrace" for d in ("shrinker", "stock"))
+    before, after = (founding / f"page-cache-{d}.btrace" for d in ("shrinker", "stock"))
     table = balloontrace("compare", str(before), str(after))
     for row in ("inflation duration", "longest no-progress", "balloon_inflate", "balloon_deflate"):
         assert row in table
@@ -104,5 +103,5 @@ def test_the_table_of_both(founding: Path) -> None:
 
 def test_a_run_leaves_what_it_says_and_no_more(founding: Path) -> None:
     kinds = {"btrace", "host.jsonl", "console.log", "record.log"}
-    stems = [f"page-cache-20s-{driver}" for driver in ("stock", "shrinker")]
+    stems = [f"page-cache-{driver}" for driver in ("stock", "shrinker")]
     assert {path.name for path in founding.iterdir()} == {f"{s}.{k}" for s in stems for k in kinds}
