@@ -105,6 +105,7 @@ def kills(accel: str, image: Image, number: int, seed: int, tally: Tally) -> Non
                         killed_once(torture, dice.uniform(0, LATEST_KILL_S))
                         tally.note(started, guest)
         except (GuestDied, GuestHung) as death:
+            left -= 1  # a guest that does not come up is a try, too
             tally.died(death)
 
 
