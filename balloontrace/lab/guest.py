@@ -10,7 +10,7 @@ from balloontrace.lab import boots
 from balloontrace.lab.console import Console
 from balloontrace.lab.host import require_tools
 from balloontrace.lab.image import Image, Progress
-from balloontrace.lab.qemu import GuestConfig, Qemu, choose_accel, make_overlay, start_qemu
+from balloontrace.lab.qemu import GuestConfig, Qemu, accel_of, make_overlay, start_qemu
 from balloontrace.lab.qmp import Monitor
 from balloontrace.lab.remote import Address, GuestDied, RemoteGuest
 
@@ -81,8 +81,7 @@ class Guest(RemoteGuest):
 
     def _note_boot(self, started: float, oops: str = "") -> None:
         seconds = round(time.monotonic() - started, 3)
-        accel = self.config.accel or choose_accel()
-        boots.note(boots.Boot(self.config.kernel, accel, seconds, oops))
+        boots.note(boots.Boot(self.config.kernel, accel_of(self.config), seconds, oops))
 
     def _start(self) -> Address:
         require_tools(_TOOLS)

@@ -79,6 +79,11 @@ def choose_accel() -> str:
     return "kvm" if virtualises and os.access(_KVM, os.R_OK | os.W_OK) else "tcg"
 
 
+def accel_of(config: GuestConfig) -> str:
+    """Return what runs the CPUs of such a guest. Raises UserError as `choose_accel` does."""
+    return config.accel or choose_accel()
+
+
 def qemu_argv(
     config: GuestConfig, image: Image, overlay: Path, accel: str, qmp_fd: int
 ) -> list[str]:
@@ -190,8 +195,7 @@ def start_qemu(
     """Start QEMU and return it with our end of its monitor's socket."""
     ours, theirs = socket.socketpair()
     with theirs:
-        accel = config.accel or choose_accel()
-        argv = qemu_argv(config, image, overlay, accel, theirs.fileno())
+        argv = qemu_argv(config, image, overlay, accel_of(config), theirs.fileno())
         return Qemu(argv, theirs.fileno(), console), ours
 
 

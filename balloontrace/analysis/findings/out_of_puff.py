@@ -29,7 +29,8 @@ class OutOfPuff(Finding):
     LATE_S = 1.0
     """Without progress for so long, if the target was reached in the end. Inflation against page
     cache that is in use sleeps now and then, and goes on after each sleep: kswapd being late again
-    (13 sleeps within 17 s, the longest time without progress 0.22 s, page-cache at 2 GiB)."""
+    (once 13 sleeps within 17 s, the longest time without progress 0.22 s: page-cache at 2 GiB on an
+    emulated CPU without ERMS, which clears pages faster)."""
 
     def check(self, results: Results) -> Evidence | None:
         """Look at each inflate episode; the evidence is the one's that slept longest."""
