@@ -15,7 +15,7 @@ include/uapi/linux/virtio_balloon.h), unless the kind says otherwise.
 from __future__ import annotations
 
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 BALLOON_PAGE_BYTES = 4096
 RING_HEADER_BYTES = 8
@@ -45,6 +45,11 @@ class Kind(NamedTuple):
     doc: str
     asked: str
     done: str
+
+    @property
+    def moves_pages(self) -> bool:
+        """Whether `done` is a number of pages that this call has moved."""
+        return self.name not in ("target", "oom_kill", "bind")
 
 
 class Bit(NamedTuple):
@@ -232,6 +237,13 @@ FLAGS: tuple[Bit, ...] = (
     Bit("stop", 2, "the shrinker answered SHRINK_STOP"),
     Bit("memcg", 4, "the OOM was that of a memory cgroup, not of the whole guest"),
     Bit("returned", 8, "free page hinting gave the blocks back to the guest"),
+    Bit(
+        "missed",
+        16,
+        "the call's return was not seen: `done` is what its acks told, and its duration, which is "
+        "not known, stands as 0",
+    ),
+    Bit("kswapd", 32, "kswapd made the call; only where the header cannot name its threads"),
 )
 
 CAUSES: tuple[tuple[str, str], ...] = (
@@ -275,6 +287,19 @@ def pack(**values: int | bytes) -> bytes:
     empty = {field.name: b"" if field.ctype == "char16" else 0 for field in RECORD}
     fields = {**empty, **values}
     return bytes(RING_HEADER_BYTES) + _record_struct().pack(*(fields[f.name] for f in RECORD))
+
+
+def unpack(record: bytes) -> tuple[Any, ...]:
+    """The fields of one record, in the order of RECORD, without the ring's header."""
+    return _record_struct().unpack(record)
+
+
+def as_missed(event: bytes) -> bytes:
+    """An event of `pack` that is open, as one whose return was missed."""
+    record = event[RING_HEADER_BYTES:]
+    fields = dict(zip((field.name for field in RECORD), unpack(record), strict=True))
+    flags = fields["flags"] | number_of(FLAGS, "missed")
+    return pack(**{**fields, "duration_ns": 0, "flags": flags})
 
 
 def record_layout() -> list[list[str]]:

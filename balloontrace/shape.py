@@ -48,6 +48,7 @@ _MAYBE = (text, None)
 _DRIVER = {"version": _MAYBE, "srcversion": _MAYBE, "taint": _MAYBE, "symbols": [text]}
 _BALLOON = {"device": _MAYBE, "features": [text], "driver": _DRIVER}
 _SEAM = {"rung": _MAYBE, "number": whole, "loses": text, "why": text, "not": [text]}
+_MEANS = {"used": _MAYBE, "not": [text]}
 
 HEADER: Shape = {
     "format": whole,
@@ -64,6 +65,9 @@ HEADER: Shape = {
     "clock": {"monotonic_ns": whole, "realtime_ns": whole},
     "tasks": {"recorder": whole, "netlink": whole, "loader": whole, "kswapd": [whole]},
     "seams": {...: _SEAM},
+    "calls": {...: [text]},
+    "means": _MEANS,
+    "fill_from": text,
     "vmstat_attach": _COUNTERS,
     "balloon": _BALLOON,
     "driver_identity": whole,
@@ -88,6 +92,9 @@ SAMPLE: Shape = {
         "why": text,
         "vmstat": _COUNTERS,
         "seams": {...: _SEAM},
+        "calls": {...: [text]},
+        "means": _MEANS,
+        "fill_from": text,
         "vmstat_attach": _COUNTERS,
         "balloon": _BALLOON,
         "driver_identity": whole,
@@ -100,6 +107,7 @@ SAMPLE: Shape = {
     "taskstats_version": whole,
     "delays": (text, {int: {"comm": text, "start_ns": whole, ...: pair}}),
     "why": text,
+    "failed": {...: text},
 }
 
 TRAILER: Shape = {
@@ -109,6 +117,9 @@ TRAILER: Shape = {
     "vmstat_detach": _COUNTERS,
     "counters": {...: {...: whole}},
     "lost_events": whole,
+    "missed_returns": whole,
+    "proof": {"begin": (flag, None), "end": (flag, None)},
+    "kernel_missed": whole,
     "events": whole,
     "open_calls": whole,
     "recorder": {...: number},

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -15,9 +14,9 @@ import sys
 import time
 from collections import Counter
 
-from balloontrace.tracers.cache import DIRECTORY
-from balloontrace.tracers.compiler import source
-from balloontrace.tracers.seams import SEAMS, Probe
+from balloontrace.tracers.attach.seams import SEAMS, Probe
+from balloontrace.tracers.attach.state import number_of_call
+from balloontrace.tracers.load.cache import DIRECTORY
 
 PLAIN_BCC = "plain BCC, kernel headers"
 BPFTRACE = "bpftrace"
@@ -37,9 +36,9 @@ def probes() -> list[Probe]:
     wanted: list[Probe] = []
     for seam in SEAMS:
         for rung in seam.rungs:
-            functions = [probe for probe in (*rung.probes, *rung.one_of) if not probe.tracepoint]
-            if all(there[probe.place] for probe in rung.probes if not probe.tracepoint):
-                wanted += [probe for probe in functions if there[probe.place] == 1]
+            if all(there[probe.function] for probe in rung.probes):
+                functions = [*rung.probes, *rung.one_of]
+                wanted += [probe for probe in functions if there[probe.function] == 1]
                 break
     return list(dict.fromkeys(wanted))
 
@@ -48,10 +47,10 @@ def bpftrace_program() -> str:
     """Entry and return of the same functions: calls and nanoseconds of each."""
     parts = ['BEGIN { printf("attached\\n"); }']
     for number, probe in enumerate(probes()):
-        parts.append(f"kprobe:{probe.place} {{ @start{number}[tid] = nsecs; }}")
-        if probe.exit:
+        parts.append(f"kprobe:{probe.function} {{ @start{number}[tid] = nsecs; }}")
+        if probe.returns:
             parts.append(
-                f"kretprobe:{probe.place} /@start{number}[tid]/ {{ "
+                f"kretprobe:{probe.function} /@start{number}[tid]/ {{ "
                 f"@ns{number} = sum(nsecs - @start{number}[tid]); @calls{number} = count(); "
                 f"delete(@start{number}[tid]); }}"
             )
@@ -61,35 +60,31 @@ def bpftrace_program() -> str:
 def plain_bcc_script() -> str:
     """The same BPF program, compiled and attached as a BCC script does it."""
     programs, attach = [], []
-    for number, probe in enumerate(probes()):
-        for program, is_return in probe.programs():
-            name = f"{program}_{number}"
-            programs.append(_written_out(program, name, probe.call))
-            how = "attach_kretprobe" if is_return else "attach_kprobe"
-            attach.append(f"bpf.{how}(event={probe.place!r}, fn_name={name!r})")
+    for probe in probes():
+        number = number_of_call(probe.call)
+        for end, argument in (("return", "PT_REGS_RC(ctx)"), ("entry", "&a")):
+            if end == "return" and not probe.returns:
+                continue
+            arguments = "struct arguments a = ARGUMENTS_OF(ctx); " if end == "entry" else ""
+            programs.append(
+                f"int {end}_{number}(struct pt_regs *ctx) "
+                f"{{ {arguments}return at_{end}({argument}, {number}); }}"
+            )
+            how = "attach_kretprobe" if end == "return" else "attach_kprobe"
+            attach.append(f"bpf.{how}(event={probe.function!r}, fn_name='{end}_{number}')")
     lines = [
         "import signal",
         "from bcc import BPF",
-        "from balloontrace.tracers.compiler import STAGES, definitions, source",
+        "from balloontrace.tracers.load.compiler import FLAGS, source",
         f"text = source() + {chr(10).join(programs)!r}",
-        "bpf = BPF(text=text, cflags=definitions(1 << 20))",
-        "stages = bpf[b'stages']",
-        "for number, stage in enumerate(STAGES):",
-        "    program = bpf.load_func(stage.encode(), BPF.KPROBE).fd",
-        "    stages[stages.Key(number)] = stages.Leaf(program)",
+        "flags = [flag.replace('RING_PAGES=1', 'RING_PAGES=256') for flag in FLAGS]",
+        f"flags = [flag.replace('CPUS=1', 'CPUS={os.cpu_count()}') for flag in flags]",
+        "bpf = BPF(text=text, cflags=flags)",
         *attach,
         "print('attached', flush=True)",
         "signal.pause()",
     ]
     return "\n".join(lines)
-
-
-def _written_out(program: str, name: str, call: str) -> str:
-    """One program of balloon.c for one call, as it would be written out by hand."""
-    text = re.search(rf"^int {program}\(.*?^}}\n", source(), re.MULTILINE | re.DOTALL)
-    assert text is not None, program
-    written = text[0].replace(f"int {program}(", f"int {name}(", 1)
-    return written.replace("ANY_CALL", f"CALL_{call.upper()}")
 
 
 COMMANDS = {

@@ -22,7 +22,7 @@ from balloontrace.lab.kernels import find_kernel, load_kernels
 from balloontrace.lab.loads import MEMORY_BYTES, move_balloon, suspend, tour
 from balloontrace.lab.qemu import GuestConfig
 from balloontrace.lab.record import start_recorder
-from balloontrace.tracers.seams import SEAMS
+from balloontrace.tracers.attach.seams import SEAMS
 from bench.command import progress, run
 
 _ROOT = Path(__file__).parents[1]

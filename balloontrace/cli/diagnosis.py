@@ -9,8 +9,8 @@ from typing import Any
 
 from balloontrace import behaviour
 from balloontrace.analysis.render.visible import plain, visible
-from balloontrace.tracers.checks import Check
-from balloontrace.tracers.doctor import ACCOUNTING, Diagnosis
+from balloontrace.tracers.doctor.diagnose import ACCOUNTING, Diagnosis
+from balloontrace.tracers.doctor.requirements import Check
 
 SCHEMA = 1
 

@@ -14,9 +14,9 @@ from balloontrace.lab.guest import Guest
 
 COMPILE = """
 import json
-from balloontrace.tracers import compiler
+from balloontrace.tracers.load import compiler
 # Newer BCC asks for x86's branch protection, as the guest's kernel has.
-flags = [*compiler.definitions(1 << 20), "-fcf-protection=none"]
+flags = [*compiler.FLAGS, "-fcf-protection=none"]
 programs = compiler.compile_programs(flags).programs
 print(json.dumps({name: code.hex() for name, code in programs.items()}))
 """
@@ -25,8 +25,9 @@ LOAD_U64, MOVE, CALL = 0x79, 0xBF, 0x85
 CONTEXT = 1  # the register in which a program is given its context
 WRITES = {0, 1, 4, 7}  # classes of operations that write their target: loads and arithmetic
 SCRATCH = {1, 2, 3, 4, 5}  # what a call leaves undefined
-REGISTERS = {"x86_64": {"parm1": 112, "parm3": 96}, "arm64": {"parm1": 0, "parm3": 16}}
-"""Byte offsets in struct pt_regs: di, si, dx of arch/x86, regs[0] to regs[2] of arch/arm64."""
+REGISTERS = {"x86_64": ((112, 104, 96, 88), 80), "arm64": ((0, 8, 16, 24), 0)}
+"""Byte offsets in struct pt_regs of the first four arguments and of the result: di, si, dx, cx and
+ax of arch/x86, regs[0] to regs[3] and regs[0] of arch/arm64."""
 
 
 def _context_loads(code: bytes) -> list[int]:
@@ -52,6 +53,7 @@ def test_arguments_are_read_from_the_registers_of_the_machine(stock: Guest, mach
     environment += ["PYTHONPATH=/opt/balloontrace"]
     done = stock.run(["env", *environment, "python3", "-c", COMPILE])
     programs = {name: bytes.fromhex(code) for name, code in json.loads(done.stdout).items()}
-    assert {"entered", "returned", "reclaim_end", "outbuf_entry"} <= set(programs)
-    assert _context_loads(programs["victim_entry"])[0] == REGISTERS[machine]["parm1"]
-    assert REGISTERS[machine]["parm3"] in _context_loads(programs["report_entry"])
+    parameters, result = REGISTERS[machine]
+    assert set(parameters) <= set(_context_loads(programs["any_entry"]))
+    assert set(parameters) <= set(_context_loads(programs["all_entries"]))
+    assert _context_loads(programs["all_returns"])[0] == result

@@ -54,7 +54,7 @@ sys.stdin.readline()
 
 ASK = """
 import json, os, select, sys
-from balloontrace.tracers.netlink_client import NetlinkProcess
+from balloontrace.tracers.record.netlink_client import NetlinkProcess
 process = NetlinkProcess(0)
 process.request([int(tid) for tid in sys.argv[1:]])
 said = process.read()
@@ -85,7 +85,7 @@ print(dict(attributes(aggregate))[3].hex())
 
 OWNER = """
 import json, select, sys
-from balloontrace.tracers.netlink_client import NetlinkProcess
+from balloontrace.tracers.record.netlink_client import NetlinkProcess
 process = NetlinkProcess(0)
 print(process.pid, flush=True)
 while process.running:

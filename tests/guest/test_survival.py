@@ -39,7 +39,7 @@ def test_a_recorder_keeps_only_the_privileges_it_needs(stock: Guest, fetch: Fetc
     stock.run(f"until grep -q 'NoNewPrivs:.*1' /proc/{pid}/status; do sleep 0.1; done")
     # Debian's kernels let only SYS_ADMIN attach probes, as long as they are not told otherwise.
     assert capabilities(stock, pid) - {SYS_ADMIN} == {BPF, PERFMON, SYSLOG, IPC_LOCK, KILL}
-    netlink = stock.run("pgrep -f balloontrace.tracers.netlink").stdout.strip()
+    netlink = stock.run("pgrep -f balloontrace.tracers.record.netlink").stdout.strip()
     stock.run(f"until grep -q 'CapEff:.*1000$' /proc/{netlink}/status; do sleep 0.1; done")
     assert capabilities(stock, netlink) == {NET_ADMIN}
     move_balloon(stock, 8 * MIB_PAGES)

@@ -11,7 +11,7 @@ import pytest
 from balloontrace.analysis.render.json import report_json
 from balloontrace.analysis.render.text import report_text
 from balloontrace.analysis.report import Report, build
-from balloontrace.tracers.seams import SEAMS
+from balloontrace.tracers.attach.seams import SEAMS
 from tests.unit.builders import Built
 
 Rows = dict[tuple[str, str | None], dict[str, Any]]

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from balloontrace.tracers import cache, compiled, packages
-from balloontrace.tracers.compiled import Compiled
-from balloontrace.tracers.probes import MapDefinition
+from balloontrace.tracers.load import bytecode, cache, packages
+from balloontrace.tracers.load.bytecode import Compiled
+from balloontrace.tracers.machine.bpf_calls import MapDefinition
 
 RING = MapDefinition(27, 0, 0, 1 << 20, 0, "events")
 ARRAY = MapDefinition(2, 4, 64, 1, 1 << 10, "level")
@@ -31,11 +31,11 @@ def program(first: int, second: int) -> bytes:
 
 @pytest.fixture
 def code() -> Compiled:
-    return compiled.unlinked({"entered": program(7, 9)}, {7: RING, 9: ARRAY})
+    return bytecode.unlinked({"entered": program(7, 9)}, {7: RING, 9: ARRAY})
 
 
 def test_maps_are_named_by_their_place_until_they_are_made(code: Compiled) -> None:
-    assert compiled.map_descriptors([program(9, 7), program(7, 9)]) == [9, 7]
+    assert bytecode.map_descriptors([program(9, 7), program(7, 9)]) == [9, 7]
     assert code.maps == (RING, ARRAY)
     assert code.programs == {"entered": program(0, 1)}
     assert code.linked([31, 30]) == {"entered": program(31, 30)}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from balloontrace import events
-from balloontrace.tracers.netlink import BalloonEvents
+from balloontrace.tracers.record.netlink import BalloonEvents
 from balloontrace.tracers.samplers.delays import DELAYS, decode
 from balloontrace.tracers.samplers.tasks import LOOKS_PER_SPAN, MAX_TIDS, SeenTasks
 

@@ -14,15 +14,14 @@ import pytest
 
 from balloontrace.cli.diagnosis import WIDTH, as_json, as_text
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
-from balloontrace.tracers import packages
-from balloontrace.tracers.checks import Check
-from balloontrace.tracers.doctor import Diagnosis
+from balloontrace.tracers.doctor.diagnose import Diagnosis
+from balloontrace.tracers.doctor.requirements import Check
+from balloontrace.tracers.load import packages
 
 WITHOUT_A_BALLOON = """
 import sys
-from pathlib import Path
-from balloontrace.tracers import guest
-guest._VIRTIO_DEVICES = Path("/nonexistent")
+from balloontrace.tracers.machine import balloon
+balloon._VIRTIO_DEVICES = "/nonexistent"
 sys.argv = ["balloontrace", "doctor", *sys.argv[1:]]
 from balloontrace.cli.app import main
 main()

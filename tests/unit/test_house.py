@@ -22,16 +22,20 @@ def loaded_by(statement: str) -> set[str]:
     return set(done.stdout.split())
 
 
-@pytest.mark.parametrize(
-    "module", [f"balloontrace.tracers.{p.stem}" for p in (PACKAGE / "tracers").glob("[!_]*.py")]
-)
+GUEST_SIDE = [
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for path in sorted((PACKAGE / "tracers").glob("**/[!_]*.py"))
+]
+
+
+@pytest.mark.parametrize("module", GUEST_SIDE)
 def test_what_runs_in_a_guest_is_light(module: str) -> None:
     assert not loaded_by(f"import {module}") & set(HEAVY)
 
 
 def test_the_recorder_is_lighter_still() -> None:
     # -S as it is run: site may import anything for an editable installation.
-    code = "import balloontrace.tracers.recorder, sys; print(*sys.modules)"
+    code = "import balloontrace.tracers.record.recorder, sys; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-S", "-c", code],
         capture_output=True, text=True, check=True, cwd=PACKAGE.parent,
@@ -61,10 +65,24 @@ def test_data_moves_down_only() -> None:
                 assert not wrong, f"{path} imports {name}"
 
 
-def imported(path: Path) -> list[str]:
-    """Every module a file imports, anywhere in it."""
+FLOORS = ("machine", "samplers", "attach", "record", "load", "doctor")
+"""Folders of tracers; each imports those before it only."""
+
+
+@pytest.mark.parametrize("floor", FLOORS)
+def test_in_the_guest_each_floor_stands_on_those_below(floor: str) -> None:
+    above = FLOORS[FLOORS.index(floor) + 1 :]
+    for path in (PACKAGE / "tracers" / floor).glob("*.py"):
+        for name in imported(path, at_the_top=True):
+            parts = name.split(".")
+            assert parts[:2] != ["balloontrace", "tracers"] or parts[2] not in above, (path, name)
+
+
+def imported(path: Path, at_the_top: bool = False) -> list[str]:
+    """Every module a file imports, anywhere in it or at the top only."""
     names = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    for node in tree.body if at_the_top else ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from balloontrace.tracers import netlink_client
-from balloontrace.tracers.netlink_client import NetlinkProcess
+from balloontrace.tracers.record import netlink_client
+from balloontrace.tracers.record.netlink_client import NetlinkProcess
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ import typer
 
 from balloontrace.cli.commands.record import default_path, parse_duration
 from balloontrace.errors import EXIT_UNSUPPORTED, EXIT_USAGE, UserError
-from balloontrace.tracers import guest
+from balloontrace.tracers.doctor.requirements import require_traceable
+from balloontrace.tracers.machine import balloon, guest
 
 
 @pytest.mark.parametrize(
@@ -39,9 +40,9 @@ def test_the_default_name_cannot_leave_the_directory(monkeypatch: pytest.MonkeyP
 
 def test_a_machine_without_a_balloon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr(guest, "_VIRTIO_DEVICES", tmp_path)
+    monkeypatch.setattr(balloon, "_VIRTIO_DEVICES", str(tmp_path))
     with pytest.raises(UserError, match="no virtio balloon device") as caught:
-        guest.require_traceable()
+        require_traceable()
     assert caught.value.exit_code == EXIT_UNSUPPORTED
 
 

@@ -17,7 +17,7 @@ def command(
     not work.
     """
     from balloontrace.cli import diagnosis
-    from balloontrace.tracers.doctor import diagnose
+    from balloontrace.tracers.doctor.diagnose import diagnose
 
     found = diagnose()
     output.result(diagnosis.as_json(found) if as_json else diagnosis.as_text(found))

@@ -26,7 +26,7 @@ def parse_duration(text: str) -> float:
 
 def parse_rungs(pairs: List[str]) -> Dict[str, int]:
     """{'fill': 2} of ['fill=2']: for a seam the only rung to try. Raises typer.BadParameter."""
-    from balloontrace.tracers.seams import SEAMS
+    from balloontrace.tracers.attach.seams import SEAMS
 
     rungs = {}
     known = {seam.name: len(seam.rungs) for seam in SEAMS}
@@ -70,6 +70,7 @@ def command(
         help="Room for events not yet read: a power of two, 4 or more.",
     ),
     ready_file: Optional[str] = typer.Option(None, "--ready-file", hidden=True),
+    means: str = typer.Option("", "--means", hidden=True),
     rung: List[str] = typer.Option([], "--rung", metavar="SEAM=N", hidden=True),
 ) -> None:
     """Trace this guest's balloon until Ctrl-C, -d, or COMMAND's end.
@@ -77,12 +78,14 @@ def command(
     Needs root, a virtio balloon, and BCC (Debian, Ubuntu: python3-bpfcc; Fedora: python3-bcc); no
     kernel headers.
     """
-    from balloontrace.tracers import launch
+    from balloontrace.tracers.doctor.requirements import require_traceable
+    from balloontrace.tracers.load import launch
 
     if argv and not shutil.which(argv[0]):
         raise UserError(f"cannot run {argv[0]}: there is no such command")
     if ring_kib < 4 or ring_kib & (ring_kib - 1):
         raise typer.BadParameter("--ring-kib must be a power of two, at least 4")
+    require_traceable(driver=not wait)
     launch.record(
         launch.Options(
             path=path or default_path(),
@@ -94,6 +97,7 @@ def command(
             ready_file=ready_file,
             ring_bytes=ring_kib * 1024,
             rungs=parse_rungs(rung),
+            means=means,
             wait=wait,
             sync=sync,
         )

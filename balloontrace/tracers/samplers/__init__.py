@@ -1,4 +1,4 @@
-"""The slow sources, read once a second. A new one is one file and one line in `open_samplers`."""
+"""The slow sources, read once a second. A new one is one file and one line in `Samplers`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,32 @@ class Sampler(Protocol):
         ...
 
 
-def open_samplers() -> tuple[list[Sampler], list[str]]:
-    """The samplers this kernel supports, and the names of those it does not."""
-    usable: list[Sampler] = []
-    absent: list[str] = []
-    for sampler in (Vmstat, Meminfo, Psi):
-        try:
-            usable.append(sampler())
-        except OSError:
-            absent.append(sampler.name)
-    return usable, absent
+class Samplers:
+    """All samplers this kernel supports. absent: the names of those it does not."""
+
+    def __init__(self, minimal: bool = False) -> None:
+        """minimal: none of them."""
+        self._usable: list[Sampler] = []
+        self.absent: list[str] = []
+        self._failed: set[str] = set()
+        for sampler in () if minimal else (Vmstat, Meminfo, Psi):
+            try:
+                self._usable.append(sampler())
+            except OSError:
+                self.absent.append(sampler.name)
+
+    def read(self) -> dict[str, Any]:
+        """Name -> what it says now.
+
+        One that fails costs this reading of it, and is told once, under `failed`: a pressure file
+        that is turned off, a line that is not as it was.
+        """
+        values: dict[str, Any] = {}
+        for sampler in self._usable:
+            try:
+                values[sampler.name] = sampler.read()
+            except (OSError, ValueError, LookupError) as error:
+                if sampler.name not in self._failed:
+                    values.setdefault("failed", {})[sampler.name] = str(error)
+                self._failed.add(sampler.name)
+        return values

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-_MAX_BYTES = 1 << 16
+_AT_ONCE = 1 << 16
 
 
 class ProcFile:
@@ -15,5 +15,16 @@ class ProcFile:
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def lines(self) -> list[bytes]:
-        """The lines of the file as it is now."""
-        return os.pread(self._fd, _MAX_BYTES, 0).splitlines()
+        """The lines of the file as it is now. Raises OSError.
+
+        A file made by seq_file gives at most a page at a time, however much is asked for, and ends
+        when it gives nothing (seq_read_iter in fs/seq_file.c).
+        """
+        text = b""
+        while piece := os.pread(self._fd, _AT_ONCE, len(text)):
+            text += piece
+        return text.splitlines()
+
+    def close(self) -> None:
+        """Close it."""
+        os.close(self._fd)

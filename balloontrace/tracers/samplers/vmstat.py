@@ -51,6 +51,10 @@ class Vmstat:
         pairs = (line.split() for line in self._file.lines() if line.startswith(_PREFIXES))
         return {name.decode(): int(value) for name, value in pairs}
 
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
 
 class Meminfo:
     """Sampler `meminfo`: bytes."""
@@ -72,5 +76,7 @@ class Meminfo:
 
 def balloon_counters() -> dict[str, int]:
     """The balloon's counters in /proc/vmstat now; those this kernel does not have are left out."""
-    values = Vmstat().read()
+    vmstat = Vmstat()
+    values = vmstat.read()
+    vmstat.close()
     return {name: values[name] for name in BALLOON_COUNTERS if name in values}

@@ -1,0 +1,310 @@
+"""Attaches the seams to the running kernel, each by the first rung that works.
+
+Needs the compiled programs and no compiler: the loader does it at the start, and a child of the
+recorder again when the driver comes back.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from balloontrace.behaviour import NOT_OFFERED
+from balloontrace.errors import EXIT_UNSUPPORTED, UserError
+from balloontrace.events import BALLOON_PAGE_BYTES
+from balloontrace.tracers.attach import means, state
+from balloontrace.tracers.attach.means import Held, Means, Placed, Refused
+from balloontrace.tracers.attach.seams import (
+    MODULES,
+    OFFSETS,
+    SEAMS,
+    Probe,
+    Rung,
+    Seam,
+    functions,
+)
+from balloontrace.tracers.machine import balloon, bpf_calls
+from balloontrace.tracers.machine.btf import Btf
+from balloontrace.tracers.machine.symbols import Symbol, find_functions
+
+
+class Forced(NamedTuple):
+    """What a test wants tried alone: rungs: seam -> number of its rung, from 1; means: a name."""
+
+    rungs: Mapping[str, int] = {}
+    means: str = ""
+
+
+class Attachment(NamedTuple):
+    """What is attached: for the recording (`seams`, `means`, `balloon`, `driver_identity`), and the
+    descriptors that hold it."""
+
+    described: dict[str, Any]
+    held: Held
+
+
+class Kernel:
+    """What the running kernel has to attach to: its functions, and its structures' layout.
+
+    Both are read on a thread, for the loader is waiting for its compiler meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._symbols: dict[str, list[Symbol]] = {}
+        self._layout: dict[str, int] = {}
+        self._unreadable = ""
+        self._read = threading.Thread(target=self._look)
+        self._read.start()
+
+    def _look(self) -> None:
+        try:
+            self._symbols = find_functions(functions(), MODULES)
+        except OSError as error:
+            self._unreadable = str(error.strerror)
+        self._layout = _offsets()
+
+    def symbols(self) -> Mapping[str, Sequence[Symbol]]:
+        """Function -> where the kernel has it; functions it does not have are left out.
+
+        Raises UserError if the kernel does not tell.
+        """
+        self._read.join()
+        if self._unreadable:
+            raise UserError(
+                f"/proc/kallsyms cannot be read: {self._unreadable}",
+                "a kernel built with CONFIG_KALLSYMS",
+                EXIT_UNSUPPORTED,
+            )
+        return self._symbols
+
+    def layout(self) -> Mapping[str, int]:
+        """Keys of seams.OFFSETS -> bytes; what BTF does not tell is left out."""
+        self._read.join()
+        return self._layout
+
+
+def _offsets() -> dict[str, int]:
+    try:
+        btf = Btf(balloon.DRIVER_MODULE)
+    except (OSError, ValueError):
+        return {}
+    found = {key: btf.offset(*where) for key, where in OFFSETS.items()}
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _page_pages() -> int:
+    """Balloon pages in a page of the kernel."""
+    return os.sysconf("SC_PAGE_SIZE") // BALLOON_PAGE_BYTES
+
+
+def hint_block_pages() -> int:
+    """Balloon pages in a block of free page hinting: the largest the buddy allocator has.
+
+    VIRTIO_BALLOON_HINT_BLOCK_ORDER is the kernel's largest order, MAX_ORDER - 1 until commit
+    23baf831a32c "mm, treewide: redefine MAX_ORDER sanely" (in v6.4) and MAX_ORDER or MAX_PAGE_ORDER
+    since; /proc/buddyinfo has one column for each order.
+    """
+    first = Path("/proc/buddyinfo").read_text(encoding="ascii").splitlines()[0]
+    orders = len(first.partition("zone")[2].split()) - 1
+    return _page_pages() << (orders - 1)
+
+
+INITIAL_PID_NAMESPACE = 0xEFFFFFFC
+"""PROC_PID_INIT_INO, its inode (include/linux/proc_ns.h)."""
+
+
+def _machine_layout(wake_events: int, kernel: Kernel) -> dict[str, int]:
+    """The entries of state.LAYOUT that no seam sets."""
+    namespace = os.stat("/proc/self/ns/pid")
+    inside = namespace.st_ino != INITIAL_PID_NAMESPACE
+    return {
+        "task_flags": kernel.layout().get("task_flags", 0) if inside else 0,
+        "hint_block_pages": hint_block_pages(),
+        "page_pages": _page_pages(),
+        "wake_events": wake_events,
+        "pid_ns_inode": namespace.st_ino,
+        "pid_ns_device": namespace.st_dev,
+    }
+
+
+def attach(
+    code: Mapping[str, bytes], layout_map: int, kernel: Kernel, wake_events: int, forced: Forced
+) -> Attachment:
+    """Attach every seam by the first means that the kernel has. code: the programs, linked.
+
+    Raises UserError if a required seam cannot be observed by any.
+    """
+    reasons: list[str] = []
+    for candidate in means.preferred():
+        if forced.means not in ("", candidate.name):
+            continue
+        trial = _Trial(candidate, kernel, forced.rungs, _machine_layout(wake_events, kernel))
+        try:
+            described, held = trial.attach(code, layout_map)
+        except Refused as refusal:
+            reasons.append(f"{candidate.name}: {'; '.join(refusal.reasons.values())}")
+            continue
+        used = {"used": candidate.name, "not": reasons}
+        return Attachment({**described, "means": used, **_driver(kernel)}, held)
+    raise UserError(
+        f"kernel {os.uname().release} lets no probe be attached: {', '.join(reasons)}",
+        "it needs kprobes for BPF (CONFIG_KPROBE_EVENTS), or BTF and ftrace's direct calls",
+        EXIT_UNSUPPORTED,
+    )
+
+
+def nothing() -> Attachment:
+    """The attachment while there is no driver."""
+    described = {
+        "seams": {},
+        "calls": {},
+        "means": {"used": None, "not": []},
+        "balloon": balloon.describe(),
+        "driver_identity": 0,
+    }
+    return Attachment(described, Held([], []))
+
+
+def _driver(kernel: Kernel) -> dict[str, Any]:
+    described = balloon.describe()
+    described["driver"]["symbols"] = sorted(kernel.symbols())
+    return {"balloon": described, "driver_identity": balloon.identity()}
+
+
+class _Trial:
+    """One means, and for each seam the first rung that can be had by it."""
+
+    def __init__(
+        self, by: Means, kernel: Kernel, forced: Mapping[str, int], layout: Mapping[str, int]
+    ) -> None:
+        self._means, self._kernel, self._forced = by, kernel, forced
+        self._machine = dict(layout)
+        self._layout: dict[str, int] = {}
+        self._features = balloon.features()
+        self._refused: dict[str, str] = {}
+
+    def attach(self, code: Mapping[str, bytes], layout_map: int) -> tuple[dict[str, Any], Held]:
+        """`seams`, `calls` and `fill_from` of the header, and what holds the seams.
+
+        Raises Refused if the means, or by it a required seam, is not to be had.
+        """
+        while True:
+            self._layout = dict(self._machine)
+            chosen = {seam.name: self._choose(seam) for seam in SEAMS}
+            rungs = [rung for rung, _ in chosen.values() if rung]
+            bpf_calls.update_element(layout_map, 0, state.pack_layout(self._layout))
+            held = Held([], [])
+            placed = self._placed(rungs)
+            try:
+                self._means.attach(code, placed, held)
+                self._attach_tracepoints(code, rungs, held)
+            except Refused as refusal:
+                held.close()
+                if "" in refusal.reasons or refusal.reasons.keys() <= self._refused.keys():
+                    raise
+                self._refused.update(refusal.reasons)
+                continue
+            described = {
+                "seams": {name: described for name, (_, described) in chosen.items()},
+                "calls": _functions_of_calls(placed),
+                "fill_from": state.FILL_FROM[self._layout.get("fill_from", 0)],
+            }
+            return described, held
+
+    def _choose(self, seam: Seam) -> tuple[Rung | None, dict[str, Any]]:
+        """The rung to use for `seam`, if there is one, and the seam's entry of the header.
+
+        Raises Refused if a required seam cannot be observed by this means.
+        """
+        reasons: list[str] = []
+        if seam.feature and seam.feature not in self._features:
+            return None, _untraced([f"{NOT_OFFERED} {seam.feature}"])
+        for number, rung in enumerate(seam.rungs, 1):
+            if self._forced.get(seam.name, number) != number:
+                reason = "another rung was asked for"
+            else:
+                reason = self._why_not(rung)
+            if not reason:
+                self._layout.update({key: self._kernel.layout()[key] for key in rung.offsets})
+                self._layout.update(rung.settings)
+                described = {"rung": rung.name, "number": number, "loses": rung.loses}
+                return rung, {**described, "not": reasons}
+            reasons.append(f"{rung.name}: {reason}")
+        if seam.required:
+            raise Refused({"": f"cannot trace the balloon's {seam.name}: {'; '.join(reasons)}"})
+        return None, _untraced(reasons)
+
+    def _why_not(self, rung: Rung) -> str:
+        """Why `rung` cannot be used on this kernel; '' if it can be tried."""
+        if unset := [name for name in rung.needs if not self._layout.get(name)]:
+            return f"not so here: {', '.join(dict(state.LAYOUT)[name] for name in unset)}"
+        known = self._kernel.layout()
+        if unknown := {OFFSETS[key][0] for key in rung.offsets if key not in known}:
+            return f"no BTF for struct {', '.join(sorted(unknown))}"
+        symbols = self._kernel.symbols()
+        if missing := [p.function for p in rung.probes if p.function not in symbols]:
+            return "this kernel has no " + (
+                "such function" if missing == [rung.name] else ", ".join(missing)
+            )
+        if rung.one_of and not any(probe.function in symbols for probe in rung.one_of):
+            return f"this kernel has none of {', '.join(probe.function for probe in rung.one_of)}"
+        refused = [reason for probe in rung.probes if (reason := self._refusal(probe))]
+        if not refused and rung.one_of and not self._usable(rung.one_of):
+            refused = [self._refusal(probe) for probe in rung.one_of]
+        for tracepoint in rung.tracepoints:
+            if reason := self._refused.get(tracepoint.name, ""):
+                refused.append(f"the kernel refuses {tracepoint.name} ({reason})")
+        return next(filter(None, refused), "")
+
+    def _refusal(self, probe: Probe) -> str:
+        """Why `probe` cannot be attached; '' if it can be tried, or is not there."""
+        places = self._kernel.symbols().get(probe.function, ())
+        changed = [symbol.name for symbol in places if symbol.altered]
+        if changed and probe.arguments:
+            return f"the compiler changed the arguments: {', '.join(changed)}"
+        if places and (reason := self._means.unable(places)):
+            return f"{reason} ({probe.function})"
+        if reason := self._refused.get(probe.function, ""):
+            return f"the kernel refuses a probe ({reason})"
+        return ""
+
+    def _usable(self, probes: Iterable[Probe]) -> list[Probe]:
+        symbols = self._kernel.symbols()
+        return [p for p in probes if p.function in symbols and not self._refusal(p)]
+
+    def _placed(self, rungs: Sequence[Rung]) -> list[Placed]:
+        """Every probe of `rungs`, each once, in all its places."""
+        probes = [probe for rung in rungs for probe in (*rung.probes, *self._usable(rung.one_of))]
+        by_function = {probe.function: probe for probe in probes}
+        symbols = self._kernel.symbols()
+        return [
+            Placed(probe, symbol)
+            for function, probe in by_function.items()
+            for symbol in symbols[function]
+        ]
+
+    def _attach_tracepoints(
+        self, code: Mapping[str, bytes], rungs: Sequence[Rung], held: Held
+    ) -> None:
+        """Raises Refused."""
+        for name, program in dict.fromkeys(t for rung in rungs for t in rung.tracepoints):
+            try:
+                loaded = held.load(code[program], program, bpf_calls.RAW_TRACEPOINT)
+                held.probes.append(bpf_calls.attach_raw_tracepoint(loaded, name))
+            except OSError as error:
+                raise Refused({name: str(error.strerror)}) from None
+
+
+def _functions_of_calls(placed: Sequence[Placed]) -> dict[str, list[str]]:
+    """Call -> the functions that it is on this kernel."""
+    found: dict[str, list[str]] = {}
+    for probe, symbol in placed:
+        found.setdefault(probe.call, []).append(symbol.name)
+    return {call: list(dict.fromkeys(names)) for call, names in found.items()}
+
+
+def _untraced(reasons: Sequence[str]) -> dict[str, Any]:
+    return {"rung": None, "number": 0, "loses": "", "not": list(reasons)}

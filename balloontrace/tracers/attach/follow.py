@@ -1,0 +1,160 @@
+"""Follows the driver while it is unloaded and loaded again: detaches, attaches anew, tells the gap.
+
+Unloading a module ends the probes on its functions for good (kprobe_module_callback in
+kernel/kprobes.c). The maps stay; programs are loaded and attached again in a child, for it reads
+all of /proc/kallsyms.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import time
+
+from balloontrace.errors import UserError
+from balloontrace.recording import Writer
+from balloontrace.tracers.attach import handover
+from balloontrace.tracers.attach.control import Control
+from balloontrace.tracers.machine import balloon, bpf_info
+from balloontrace.tracers.samplers.vmstat import balloon_counters
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Follower:
+    """The attached probes, and what to do when their driver goes or comes.
+
+    Each change is a sample `driver` of the recording: `state` is absent (at the start), gone,
+    attached (with what attaching.attach describes) or untraceable (`why`). `vmstat` of absent and
+    gone are the balloon's counters between which the last traced page moved; `loader` is the
+    process that attached the probes, or tried to, and is gone by now.
+    """
+
+    def __init__(
+        self,
+        given: handover.Handover,
+        options: dict[str, Any],
+        control: Control,
+        writer: Writer,
+    ) -> None:
+        """options: `rungs` and `means`, what alone is to be tried."""
+        self.counters: dict[str, int] = {}
+        """The latest reading of the balloon's counters while the driver was there."""
+        self.proved: bool | None = None
+        """Whether the probes have been seen to fire; None: nothing that proves it is attached."""
+        self._maps, self._code = given.maps, given.code
+        self._probes, self._programs = given.probes, given.programs
+        self._content = given.content
+        self._options, self._control, self._writer = options, control, writer
+        self._traced: int = given.content["driver_identity"]
+        self._refused = 0
+        self._attaching: tuple[int, socket.socket, int] | None = None
+
+    @property
+    def fill_from(self) -> str:
+        """Where the pages of a fill are counted: of state.FILL_FROM."""
+        return str(self._content.get("fill_from", "acks"))
+
+    def begin(self) -> dict[str, Any]:
+        """Let the programs count and write from now on; returns `vmstat_attach`.
+
+        The recorder's own id is set right, which in a PID namespace only the programs see. Raises
+        UserError if the probes do not fire.
+        """
+        if not self._traced:
+            now = balloon_counters()
+            return {"vmstat_attach": {"before": now, "after": now}}
+        if self._content["seams"].get("proof", {}).get("rung"):
+            self._content["tasks"]["recorder"] = self._control.prove()
+            self.proved = True
+        before = balloon_counters()
+        self._control.enter_phase("tracing")
+        self.counters = balloon_counters()
+        return {"vmstat_attach": {"before": before, "after": self.counters}}
+
+    def tell_absent(self) -> None:
+        """Say so, if the driver is not there at the start."""
+        if not self._traced:
+            now = balloon_counters()
+            self._tell("absent", {"vmstat": {"before": now, "after": now}})
+
+    def note(self, vmstat: dict[str, int]) -> None:
+        """Keep the balloon's counters of a sample in mind."""
+        self.counters = {name: vmstat.get(name, kept) for name, kept in self.counters.items()}
+
+    def still_fires(self) -> bool | None:
+        """Whether the probes fire now; None if nothing that proves it is attached."""
+        if not self.proved or not self._traced:
+            return None
+        try:
+            self._control.prove()
+        except UserError:
+            return False
+        return True
+
+    def kernel_missed(self) -> int:
+        """Hits that the kernel says it passed by, since the probes were attached."""
+        by_links = bpf_info.missed_by_links(self._probes)
+        return by_links + bpf_info.missed_by_programs(self._programs)
+
+    def check(self) -> None:
+        """See whether the driver went or came, and act on it. Returns at once."""
+        if self._attaching:
+            self._receive(*self._attaching)
+        now = balloon.identity()
+        if self._attaching or now == self._traced:
+            return
+        if self._traced:
+            self._driver_gone(now)
+        if now and now != self._refused:
+            self._attaching = (*handover.in_child(self._attach), now)
+
+    def detach(self) -> None:
+        """Detach every probe, and unload its program."""
+        if self._attaching:
+            self._attaching[1].close()
+            os.waitpid(self._attaching[0], 0)
+        handover.detach(self._probes)
+        for program in self._programs:
+            os.close(program)
+        self._probes, self._programs = [], []
+
+    def _driver_gone(self, now: int) -> None:
+        """Where the next one is there already, it may have moved pages before this reading."""
+        after = balloon_counters()
+        before = self.counters if now else after
+        self.detach()
+        self._control.enter_phase("attaching")
+        self._traced = 0
+        self._tell("gone", {"vmstat": {"before": before, "after": after}})
+
+    def _attach(self) -> handover.Handover:
+        from balloontrace.tracers.load import loader
+
+        return loader.attach_again(self._code[0], self._maps, self._content, self._options)
+
+    def _receive(self, child: int, channel: socket.socket, identity: int) -> None:
+        """Take over from the child, if it has done its work."""
+        if not select.select([channel], [], [], 0)[0]:
+            return
+        self._attaching = None
+        try:
+            given = handover.receive(channel)
+            self._probes, self._programs = given.probes, given.programs
+            self._traced = given.content["driver_identity"]
+            self._content = {**self._content, **given.content}
+            begun = self.begin()
+        except UserError as error:
+            self._refused = identity
+            self._tell("untraceable", {"why": str(error), "loader": child})
+            return
+        finally:
+            channel.close()
+            os.waitpid(child, 0)
+        self._tell("attached", {**given.content, **begun, "loader": child})
+
+    def _tell(self, state: str, content: dict[str, Any]) -> None:
+        self._writer.sample({"t_ns": time.monotonic_ns(), "driver": {"state": state, **content}})

@@ -1,0 +1,143 @@
+"""What the loader gives the recorder over their socket: a header, and open file descriptors."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from balloontrace.errors import UserError
+
+MAPS = ("events", "counters", "calls", "control", "layout", "fresh", "last_target", "hinting")
+"""The maps of bpf/balloon.c. The recorder needs the first four, who attaches again needs all."""
+
+_MESSAGE_BYTES = 1 << 18
+_MAX_DESCRIPTORS = 250
+"""SCM_MAX_FD is 253 (include/net/scm.h)."""
+
+
+_CLOSERS = 7
+"""Threads beside the one that waits for them: more gain nothing (41 probes: 1 s, 3.6 s by one)."""
+
+
+_STACK_BYTES = 1 << 18
+"""Of each such thread. One of 8 MiB would get a transparent huge page, which is 2 MiB resident."""
+
+
+class Handover(NamedTuple):
+    """content: for the recording; maps: name of MAPS -> descriptor; code: of a file with the
+    compiled programs, in whose maps' place the names of `maps` stand, for who attaches again;
+    probes: descriptors that hold the attached programs; programs: of those. A handover after the
+    first has no maps and no code."""
+
+    content: dict[str, Any]
+    maps: dict[str, int]
+    code: list[int]
+    probes: list[int]
+    programs: list[int]
+
+
+def detach(probes: list[int]) -> None:
+    """Close `probes` of a handover, several at the same time.
+
+    Each closing waits for a grace period of RCU or two, some 10 to 80 ms; several share theirs.
+    """
+    import threading  # not for nothing in the recorder's memory
+
+    threading.stack_size(_STACK_BYTES)
+    left = list(probes)
+
+    def close() -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                os.close(left.pop())
+
+    threads = [threading.Thread(target=close) for _ in range(min(_CLOSERS, len(probes) - 1))]
+    for thread in threads:
+        thread.start()
+    close()
+    for thread in threads:
+        thread.join()
+
+
+def channel() -> tuple[socket.socket, socket.socket]:
+    """The recorder's and the loader's end of a socket that keeps messages whole."""
+    ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in ends:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MESSAGE_BYTES)
+    return ends
+
+
+def in_child(work: Callable[[], Handover]) -> tuple[int, socket.socket]:
+    """Fork a process that does `work` and hands over the result, or why there is none.
+
+    Returns its process id and the socket on which it answers.
+    """
+    ours, theirs = channel()
+    pid = os.fork()
+    if pid:
+        theirs.close()
+        return pid, ours
+    try:
+        ours.close()
+        signal.set_wakeup_fd(-1)
+        # Ctrl-C is the recorder's to handle; it goes to every process of the terminal's group.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        send(theirs, work())
+    except UserError as error:
+        send_error(theirs, error)
+    except BaseException:
+        import traceback  # not for nothing in the recorder's memory
+
+        last = traceback.format_exc().strip().splitlines()[-1]
+        send_error(theirs, UserError(f"the loader failed: {last}"))
+    finally:
+        os._exit(0)
+
+
+def send(end: socket.socket, handover: Handover) -> None:
+    """Give `handover` to the other side. Raises OSError."""
+    groups = (list(handover.maps.values()), handover.code, handover.probes, handover.programs)
+    message = {
+        "content": handover.content,
+        "maps": list(handover.maps),
+        "sizes": [len(group) for group in groups],
+    }
+    held = [descriptor for group in groups for descriptor in group]
+    socket.send_fds(end, [json.dumps(message).encode()], held)
+
+
+def send_error(end: socket.socket, error: UserError) -> None:
+    """Tell the other side that, and why, there will be none. Raises OSError."""
+    fields = [error.message, error.hint, error.exit_code]
+    end.send(json.dumps({"error": fields}).encode())
+
+
+def receive(end: socket.socket) -> Handover:
+    """The other side's handover.
+
+    Raises UserError with what the loader says went wrong, if it died without a word, or if this
+    process may not have so many files open.
+    """
+    data, descriptors, _, _ = socket.recv_fds(end, _MESSAGE_BYTES, _MAX_DESCRIPTORS)
+    if not data:
+        raise UserError("the loader died at its work", "compiling needs about 120 MiB; see dmesg")
+    message = json.loads(data)
+    if "error" in message:
+        raise UserError(*message["error"])
+    for descriptor in descriptors:  # a command that outlived us would keep the probes attached
+        os.set_inheritable(descriptor, False)
+    if len(descriptors) < sum(message["sizes"]):
+        raise UserError(
+            f"this process may have too few files open for {sum(message['sizes'])} more",
+            "raise the limit (ulimit -n)",
+        )
+    held = iter(descriptors)
+    maps, code, probes, programs = ([next(held) for _ in range(size)] for size in message["sizes"])
+    named = dict(zip(message["maps"], maps, strict=True))
+    return Handover(message["content"], named, code, probes, programs)

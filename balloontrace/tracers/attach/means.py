@@ -1,0 +1,185 @@
+"""The means by which the programs of bpf/balloon.c are attached to functions of the kernel.
+
+In order of preference. `kprobe.multi` is one link for all entries and one for all returns: it is
+made and closed at once, and has no return probes to run out of. Where a kernel has no kprobes, as
+those of micro-VMs, trampolines (fentry and fexit) may be there. Else a kprobe for each entry and
+one for each return. All run the same programs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+from balloontrace.tracers.attach import state
+from balloontrace.tracers.attach.seams import Probe
+from balloontrace.tracers.machine import bpf_calls, btf
+from balloontrace.tracers.machine.symbols import Symbol
+
+
+class Placed(NamedTuple):
+    """A probe, and one of the places where this kernel has its function."""
+
+    probe: Probe
+    symbol: Symbol
+
+
+class Refused(Exception):
+    """Function -> why it cannot be attached to; '' stands for all of them."""
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        super().__init__(reasons)
+        self.reasons = reasons
+
+
+class Held(NamedTuple):
+    """Descriptors, while they grow: what holds programs attached, and the programs."""
+
+    probes: list[int]
+    programs: list[int]
+
+    def close(self) -> None:
+        """Detach and unload everything."""
+        for descriptor in (*self.probes, *self.programs):
+            os.close(descriptor)
+        self.probes.clear()
+        self.programs.clear()
+
+    def load(
+        self,
+        code: bytes,
+        name: str,
+        kind: bpf_calls.ProgramType = bpf_calls.KPROBE,
+        btf_id: int = 0,
+        btf_fd: int = 0,
+    ) -> int:
+        """Load a program and hold it; returns its descriptor. Raises OSError."""
+        self.programs.append(bpf_calls.load_program(code, name, kind, btf_id, btf_fd))
+        return self.programs[-1]
+
+
+class Means(NamedTuple):
+    """One means.
+
+    name: for people; attach: the probes, in all their places, with programs of that bytecode;
+    raises Refused if one cannot be; unable: why this means cannot tell a probe's places apart, ''
+    if it can.
+    """
+
+    name: str
+    attach: Callable[[Mapping[str, bytes], Sequence[Placed], Held], None]
+    unable: Callable[[Sequence[Symbol]], str]
+
+
+def _attach_all(code: Mapping[str, bytes], placed: Sequence[Placed], held: Held) -> None:
+    """Two links. Whose fault a refusal is, the kernel does not say: each place is tried alone."""
+    entries = _cookies(placed)
+    returns = _cookies([place for place in placed if place.probe.returns])
+    try:
+        at_return = held.load(code["all_returns"], "all_returns", bpf_calls.KPROBE_MULTI)
+        at_entry = held.load(code["all_entries"], "all_entries", bpf_calls.KPROBE_MULTI)
+    except OSError as error:
+        raise Refused({"": str(error.strerror)}) from None
+    try:
+        held.probes.append(bpf_calls.attach_kprobes(at_return, True, returns))
+        held.probes.append(bpf_calls.attach_kprobes(at_entry, False, entries))
+    except OSError as error:
+        alone = _refused_alone(at_entry, placed)
+        every = len(alone) in (0, len({place.probe.function for place in placed}))
+        raise Refused({"": str(error.strerror)} if every else alone) from None
+
+
+def _cookies(placed: Sequence[Placed]) -> dict[int, int]:
+    """Address -> the number of the call that is there."""
+    return {place.symbol.address: state.number_of_call(place.probe.call) for place in placed}
+
+
+def _refused_alone(program: int, placed: Sequence[Placed]) -> dict[str, str]:
+    reasons: dict[str, str] = {}
+    for place in placed:
+        try:
+            os.close(bpf_calls.attach_kprobes(program, False, _cookies([place])))
+        except OSError as error:
+            reasons[place.probe.function] = str(error.strerror)
+    return reasons
+
+
+def _attach_pairs(code: Mapping[str, bytes], placed: Sequence[Placed], held: Held) -> None:
+    """A kprobe for each entry and one for each return, these first: an entry alone would leave
+    calls open."""
+    for is_return, name in ((True, "any_return"), (False, "any_entry")):
+        programs: dict[str, int] = {}
+        for probe, symbol in placed:
+            if is_return and not probe.returns:
+                continue
+            try:
+                if probe.call not in programs:
+                    ours = state.for_call(code[name], probe.call)
+                    programs[probe.call] = held.load(ours, _shown(name, probe.call))
+                held.probes.append(
+                    bpf_calls.attach_kprobe(
+                        programs[probe.call], is_return, symbol.name, symbol.address
+                    )
+                )
+            except OSError as error:
+                raise Refused({probe.function: str(error.strerror)}) from None
+
+
+def _attach_trampolines(code: Mapping[str, bytes], placed: Sequence[Placed], held: Held) -> None:
+    """A program of its own for the entry of each function and for its return."""
+    try:
+        found = btf.functions({(place.symbol.name, place.symbol.module) for place in placed})
+    except (OSError, ValueError) as error:
+        raise Refused({"": f"no BTF ({error})"}) from None
+    modules: dict[str, int] = {"": 0}
+    for is_return, name in ((True, "any_fexit"), (False, "any_fentry")):
+        kind = bpf_calls.FEXIT if is_return else bpf_calls.FENTRY
+        for probe, symbol in placed:
+            if is_return and not probe.returns:
+                continue
+            try:
+                number, module = found[symbol.name, symbol.module]
+                if module not in modules:
+                    modules[module] = bpf_calls.module_btf(module)
+                    held.programs.append(modules[module])
+                ours = state.for_call(code[name], probe.call)
+                program = held.load(ours, _shown(name, probe.call), kind, number, modules[module])
+                held.probes.append(bpf_calls.attach_trampoline(program))
+            except KeyError:
+                raise Refused({probe.function: "BTF does not know it"}) from None
+            except OSError as error:
+                raise Refused({probe.function: str(error.strerror)}) from None
+
+
+def _shown(template: str, call: str) -> str:
+    """A program's name for bpftool, of which the kernel keeps 15 characters."""
+    return template.replace("any", call)
+
+
+def _need_addresses(places: Sequence[Symbol]) -> str:
+    return "" if all(symbol.address for symbol in places) else "addresses are hidden"
+
+
+def _told_apart(places: Sequence[Symbol]) -> str:
+    if len(places) <= 1 or all(symbol.address for symbol in places):
+        return ""
+    return "addresses are hidden, and this kernel has several"
+
+
+def _only_one(places: Sequence[Symbol]) -> str:
+    return "" if len(places) <= 1 else "BTF does not tell several functions of that name apart"
+
+
+MULTI = Means("kprobe.multi", _attach_all, _need_addresses)
+TRAMPOLINES = Means("fentry", _attach_trampolines, _only_one)
+PAIRS = Means("kprobe", _attach_pairs, _told_apart)
+
+MEANS = (MULTI, TRAMPOLINES, PAIRS)
+
+
+def preferred() -> tuple[Means, ...]:
+    """All means, in the order in which they are to be tried on this kernel."""
+    if bpf_calls.KPROBE_EVENTS.exists():
+        return (MULTI, PAIRS, TRAMPOLINES)
+    return (MULTI, TRAMPOLINES, PAIRS)

@@ -1,0 +1,225 @@
+"""What would be recorded here and how, and what is missing. Collects; printing is the CLI's.
+
+The seams are not predicted but tried: everything a recording attaches is compiled, loaded, attached
+and detached at once.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from balloontrace import behaviour
+from balloontrace.errors import UserError
+from balloontrace.tracers.attach import handover
+from balloontrace.tracers.attach.attaching import Forced
+from balloontrace.tracers.attach.seams import MODULES
+from balloontrace.tracers.doctor import requirements
+from balloontrace.tracers.load import loader, packages
+from balloontrace.tracers.load.launch import RING_BYTES
+from balloontrace.tracers.machine import balloon, guest
+from balloontrace.tracers.machine.balloon import DRIVER_MODULE, identity
+from balloontrace.tracers.machine.symbols import find_functions
+from balloontrace.tracers.samplers.vmstat import Meminfo, Vmstat
+
+_BUSES = {"platform": "mmio"}
+"""The bus of the device's parent -> its transport, where that is not called the same."""
+
+_BALLOON_COUNTERS = ("balloon_", "nr_balloon")
+
+ACCOUNTING = {
+    "used": "MemTotal stays as it is, and the balloon counts as used",
+    "total": "MemTotal shrinks with the balloon, which counts as nothing",
+}
+"""What the balloon's pages are to /proc/meminfo, and so to `free`, for people."""
+
+
+class Trial(NamedTuple):
+    """One attaching and detaching.
+
+    seams: as in the header of a recording, empty if there was no trial or no driver; took_s: from
+    the fork of the loader to everything attached; from_cache: what had been compiled before was
+    used (tracers/cache.py); error: why recording cannot be.
+    """
+
+    seams: Mapping[str, Any] = {}
+    took_s: float | None = None
+    from_cache: bool = False
+    error: UserError | None = None
+
+
+class Diagnosis(NamedTuple):
+    """Everything doctor says; docs/doctor.md has the fields.
+
+    why: the first reason for which `record` will not work and what to do, '' if it will.
+    """
+
+    works: bool
+    why: str
+    kernel: dict[str, Any]
+    balloon: dict[str, Any]
+    checks: list[requirements.Check]
+    seams: Mapping[str, Any]
+    tools: dict[str, dict[str, Any]]
+
+
+def diagnose() -> Diagnosis:
+    """Look at everything and try what can be tried. Takes as long as `record` takes to begin."""
+    needed = requirements.required()
+    failed = [check for check in needed if not check.ok]
+    reasons = [str(UserError(check.found, check.remedy)) for check in failed]
+    # A driver that is not there does not keep us from compiling and loading: record --wait would.
+    trial = Trial() if any(check.name != "driver" for check in failed) else _try()
+    if trial.error:
+        reasons.append(str(trial.error))
+    return Diagnosis(
+        works=not reasons,
+        why=reasons[0] if reasons else "",
+        kernel=_kernel(),
+        balloon=_balloon(),
+        checks=[*needed, *requirements.helpful()],
+        seams=trial.seams,
+        tools=_tools(trial),
+    )
+
+
+def _try() -> Trial:
+    """Attach everything as `record` would, and detach it."""
+    started = time.monotonic()
+    child, channel = loader.start(RING_BYTES, Forced(), keep=False)
+    try:
+        given = handover.receive(channel)
+        took_s = time.monotonic() - started
+    except UserError as error:
+        return Trial(error=error)
+    finally:
+        channel.close()
+        os.waitpid(child, 0)
+    handover.detach(given.probes)
+    for descriptor in (*given.maps.values(), *given.code, *given.programs):
+        os.close(descriptor)
+    return Trial(given.content["seams"], took_s, given.content["from_cache"])
+
+
+def _kernel() -> dict[str, Any]:
+    facts = guest.describe(os.getpid())["guest"]
+    return {
+        "release": facts["kernel"],
+        "machine": facts["machine"],
+        "page_size": facts["page_size"],
+        "cpus": facts["cpus"],
+        "memory_bytes": facts["memory_bytes"],
+        "config": requirements.configuration(),
+    }
+
+
+def _balloon() -> dict[str, Any]:
+    """Device, driver, and what both do to the guest's memory; what cannot be known is None."""
+    device = balloon.device()
+    described = balloon.describe()
+    bound = bool(device) and (Path(device) / "driver").exists()
+    mode, because, accounting = None, None, None
+    if bound:
+        mode, because = behaviour.promised(described["features"], _functions())
+        accounting = "used" if "deflate_on_oom" in described["features"] else "total"
+    return {
+        "device": described["device"],
+        **_transport(device),
+        "features": described["features"] if bound else None,
+        "driver": _driver(described["driver"], bound),
+        "behaviour": mode,
+        "behaviour_because": because,
+        "accounting": accounting,
+        **_size(),
+    }
+
+
+def _transport(device: str) -> dict[str, str | None]:
+    """Which bus the device is on (pci, mmio, ccw), and its address there."""
+    if not device:
+        return {"transport": None, "address": None}
+    parent = Path(device).resolve().parent
+    bus = (parent / "subsystem").resolve().name
+    return {"transport": _BUSES.get(bus, bus), "address": parent.name}
+
+
+def _driver(module: dict[str, str | None], bound: bool) -> dict[str, Any]:
+    """module: what balloon.describe says of it."""
+    loaded = bool(identity())
+    return {
+        "name": DRIVER_MODULE,
+        "loaded": loaded,
+        "built_in": loaded and not balloon.is_module(),
+        "bound": bound,
+        **module,
+        "out_of_tree": "O" in (module["taint"] or ""),  # Documentation/admin-guide/tainted-kernels
+    }
+
+
+def _functions() -> list[str]:
+    """Those of the driver's functions from which its behaviour shows."""
+    try:
+        return list(find_functions((behaviour.OOM_NOTIFIER, behaviour.SHRINKER), MODULES))
+    except OSError:
+        return []
+
+
+def _size() -> dict[str, Any]:
+    """The balloon's size from the kernel's own count, and MemTotal, in bytes.
+
+    The counters are in the kernel's pages, not in the 4 KiB of the balloon's (mm/vmstat.c).
+    """
+    counters = {
+        name: value for name, value in Vmstat().read().items() if name.startswith(_BALLOON_COUNTERS)
+    }
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    known = {"balloon_inflate", "balloon_deflate"} <= counters.keys()
+    pages = counters["balloon_inflate"] - counters["balloon_deflate"] if known else None
+    return {
+        "size_bytes": None if pages is None else pages * page_bytes,
+        "mem_total_bytes": Meminfo().read()["MemTotal"],
+        "counters": counters,
+    }
+
+
+def _tools(trial: Trial) -> dict[str, dict[str, Any]]:
+    """Interpreter and packages: version (None: not there), found, and what to do about it."""
+    tools: dict[str, dict[str, Any]] = {
+        "python": {
+            "version": platform.python_version(),
+            "ok": True,
+            "found": sys.executable,
+            "remedy": "",
+        }
+    }
+    for module in packages.PACKAGES:
+        try:
+            version: str | None = packages.find(module)
+            found, remedy = "", ""
+        except UserError as error:
+            version, found, remedy = None, error.message, error.hint
+        tools[module] = {
+            "version": version,
+            "ok": version is not None,
+            "found": found,
+            "remedy": remedy,
+        }
+    if tools["bcc"]["ok"]:
+        tools["bcc"].update(_bcc_seen(trial))
+    return tools
+
+
+def _bcc_seen(trial: Trial) -> dict[str, Any]:
+    """What BCC did here, which says more than its version."""
+    if trial.error:
+        return {"ok": False, "found": trial.error.message, "remedy": trial.error.hint}
+    if trial.took_s is None:
+        return {"found": "not tried"}
+    done = "attached" if trial.seams else "loaded"
+    compiled = "had compiled before," if trial.from_cache else "compiled and"
+    return {"found": f"{compiled} {done} in {trial.took_s:.1f} s"}

@@ -1,0 +1,135 @@
+"""Compiles and attaches, in a child process that hands its descriptors over and is gone.
+
+BCC with LLVM costs over 100 MiB. The child pays that once; what tracing needs afterwards is a
+handful of file descriptors (maps, and the perf events that hold the attached programs), which go to
+the recorder over a Unix socket. The recorder stays as small as Python is.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any
+
+from balloontrace import __version__, events
+from balloontrace.errors import EXIT_UNSUPPORTED, UserError
+from balloontrace.tracers.attach import attaching, handover
+from balloontrace.tracers.attach.attaching import Forced
+from balloontrace.tracers.attach.control import Control
+from balloontrace.tracers.load import bytecode, cache, compiler
+from balloontrace.tracers.load.bytecode import Compiled
+from balloontrace.tracers.machine import bpf_calls, guest
+from balloontrace.tracers.machine.balloon import identity
+from balloontrace.tracers.record.ring import ITEM_BYTES
+
+
+def start(ring_bytes: int, forced: Forced, keep: bool = True) -> tuple[int, socket.socket]:
+    """Fork the loader. Returns its process id and the socket on which it answers.
+
+    keep: what had to be compiled may be left in the cache.
+    """
+    return handover.in_child(lambda: _load(os.getppid(), ring_bytes, forced, keep))
+
+
+def _load(recorder: int, ring_bytes: int, forced: Forced, keep: bool) -> handover.Handover:
+    """Everything the child does: look, compile, load, attach if the driver is there."""
+    running = attaching.Kernel() if identity() else None
+    code, from_cache = _code(keep)
+    # What BPF holds counted as locked memory until commit d5299b67dd59 "bpf: Memcg-based memory
+    # accounting for bpf maps" and those that follow it (in v5.11); BCC lifts the limit as well.
+    with suppress(ValueError, OSError):  # without CAP_SYS_RESOURCE
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
+    maps = _maps(code, ring_bytes)
+    content = {
+        "tool": f"balloontrace {__version__}",
+        **guest.describe(recorder),
+        "record": events.record_layout(),
+        "ring_header_bytes": events.RING_HEADER_BYTES,
+        "kinds": {kind.name: kind.number for kind in events.KINDS},
+        "within": {bit.name: bit.number for bit in events.WITHIN},
+        "queues": {bit.name: bit.number for bit in events.QUEUES},
+        "flags": {bit.name: bit.number for bit in events.FLAGS},
+        "ring_bytes": ring_bytes,
+        "possible_cpus": guest.possible_cpus(),
+        "from_cache": from_cache,
+    }
+    if running:
+        attached = _attach(code, maps, running, ring_bytes, forced)
+        content["tasks"]["loader"] = attached.described.pop("loader")
+    else:
+        attached = attaching.nothing()
+    kept = os.memfd_create("bytecode")
+    os.write(kept, code.to_json())
+    return handover.Handover({**content, **attached.described}, maps, [kept], *attached.held)
+
+
+def attach_again(
+    code: int, maps: Mapping[str, int], content: Mapping[str, Any], options: Mapping[str, Any]
+) -> handover.Handover:
+    """In a child of the recorder: load and attach again what the first loader handed over.
+
+    code, maps, content: of that handover; options: see Forced. Raises UserError.
+    """
+    compiled = bytecode.from_json(os.pread(code, os.fstat(code).st_size, 0))
+    forced = Forced(options["rungs"], options["means"])
+    attached = _attach(compiled, maps, attaching.Kernel(), content["ring_bytes"], forced)
+    del attached.described["loader"]
+    return handover.Handover(attached.described, {}, [], *attached.held)
+
+
+def _attach(
+    code: Compiled,
+    maps: Mapping[str, int],
+    running: attaching.Kernel,
+    ring_bytes: int,
+    forced: Forced,
+) -> attaching.Attachment:
+    """Attach, and prove that it works; `described` has this process's id as `loader`, too."""
+    linked = code.linked(maps[definition.name] for definition in code.maps)
+    wake_events = ring_bytes // ITEM_BYTES // 2
+    attached = attaching.attach(linked, maps["layout"], running, wake_events, forced)
+    attached.described["loader"] = os.getpid()
+    if attached.described["seams"]["proof"]["rung"]:
+        attached.described["loader"] = Control(maps["control"]).prove()
+    return attached
+
+
+def _code(keep: bool) -> tuple[Compiled, bool]:
+    """The compiled programs, and whether they are from the cache. Raises UserError."""
+    name = cache.key(compiler.source(), compiler.FLAGS)
+    if kept := cache.find(name):
+        return kept, True
+    code = compiler.compile_programs()
+    if keep:
+        cache.keep(name, code)
+    return code, False
+
+
+def _maps(code: Compiled, ring_bytes: int) -> dict[str, int]:
+    """Make the maps of `code`; by name. Raises UserError."""
+    sizes = {"events": ring_bytes, "counters": guest.possible_cpus()}
+    made: dict[str, int] = {}
+    for definition in code.maps:
+        entries = sizes.get(definition.name, definition.entries)
+        try:
+            made[definition.name] = bpf_calls.create_map(definition._replace(entries=entries))
+        except OSError as error:
+            raise UserError(
+                f"kernel {os.uname().release} makes no BPF map {definition.name}: {error.strerror}",
+                _REMEDIES.get(error.errno or 0, "is BPF restricted here (lockdown, LSM)?"),
+                EXIT_UNSUPPORTED,
+            ) from None
+    return made
+
+
+_NO_ROOM = "raise the limit of locked memory (ulimit -l), or record with a smaller --ring-kib"
+_REMEDIES = {
+    errno.ENOMEM: "the guest has too little memory left; record with a smaller --ring-kib",
+    errno.EPERM: _NO_ROOM,
+    errno.EINVAL: "it needs CONFIG_BPF_SYSCALL, and 5.8 or a backport for the ring buffer",
+}
+"""Why a map is refused -> what to do."""

@@ -1,0 +1,89 @@
+"""This balloon: its device, what was negotiated, and its driver."""
+
+from __future__ import annotations
+
+import os
+
+from balloontrace.tracers.machine.files import text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # this is part of the recorder
+    from typing import Any
+
+DRIVER_MODULE = "virtio_balloon"
+DRIVER = f"/sys/bus/virtio/drivers/{DRIVER_MODULE}"
+"""There while the driver is loaded, or built in."""
+
+VIRTIO_ID_BALLOON = 5
+"""include/uapi/linux/virtio_ids.h"""
+
+FEATURES = {
+    0: "must_tell_host",
+    1: "stats_vq",
+    2: "deflate_on_oom",
+    3: "free_page_hint",
+    4: "page_poison",
+    5: "reporting",
+    24: "notify_on_empty",
+    27: "any_layout",
+    28: "indirect_desc",
+    29: "event_idx",
+    32: "version_1",
+    33: "access_platform",
+    34: "ring_packed",
+    35: "in_order",
+    36: "order_platform",
+    37: "sr_iov",
+    38: "notification_data",
+    40: "ring_reset",
+}
+"""Bits of include/uapi/linux/virtio_balloon.h and virtio_config.h -> names."""
+
+_VIRTIO_DEVICES = "/sys/bus/virtio/devices"
+_MODULE = f"/sys/module/{DRIVER_MODULE}"
+
+
+def identity() -> int:
+    """A number that changes when the driver is loaded again; 0 while there is none."""
+    try:
+        return os.stat(DRIVER).st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def device() -> str:
+    """The sysfs directory of the first virtio balloon, '' if there is none."""
+    try:
+        names = sorted(os.listdir(_VIRTIO_DEVICES))
+    except FileNotFoundError:
+        return ""
+    for name in names:
+        try:
+            if int(text(f"{_VIRTIO_DEVICES}/{name}/device"), 16) == VIRTIO_ID_BALLOON:
+                return f"{_VIRTIO_DEVICES}/{name}"
+        except ValueError:
+            continue
+    return ""
+
+
+def describe() -> dict[str, Any]:
+    """`balloon` of the header: device, negotiated features by name, and the driver's module."""
+    found = device()
+    return {
+        "device": os.path.basename(found) or None,
+        "features": features(),
+        "driver": {
+            name: text(f"{_MODULE}/{name}") or None for name in ("version", "srcversion", "taint")
+        },
+    }
+
+
+def is_module() -> bool:
+    """Whether the driver is a loaded module; one that is built in has no state of loading."""
+    return os.path.exists(f"{_MODULE}/initstate")
+
+
+def features() -> list[str]:
+    """The features that the driver and the device agreed upon, by name."""
+    bits = text(f"{device()}/features")
+    return [FEATURES.get(n, f"bit_{n}") for n, bit in enumerate(bits) if bit == "1"]

@@ -1,0 +1,70 @@
+"""The command a recording is made for (`record -- COMMAND...`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+
+from balloontrace.tracers.machine import system_calls
+
+GRACE_S = 2.0
+"""What a command has to end itself after SIGTERM, before SIGKILL: the recording waits for it."""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Command:
+    """A child process that runs as if it had been started by the user's shell."""
+
+    def __init__(self, argv: list[str], oom_score_adj: int, recording: int) -> None:
+        """Start `argv`; it gets the OOM score the recorder had before it protected itself."""
+        self._argv = argv
+        self._status: int | None = None
+        self._pid = os.fork()
+        if self._pid == 0:
+            self._become(argv, oom_score_adj, recording)
+
+    @staticmethod
+    def _become(argv: list[str], oom_score_adj: int, recording: int) -> None:
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+            with contextlib.suppress(OSError):  # the recorder could not change it either
+                system_calls.set_oom_score_adj(oom_score_adj)
+            if recording == 1:  # the recording has stdout for itself
+                os.dup2(2, 1)
+            else:
+                os.close(recording)
+            os.execvp(argv[0], argv)  # noqa: S606 - the command the user typed
+        except OSError as error:
+            os.write(2, f"balloontrace: cannot run {argv[0]}: {error.strerror}\n".encode())
+        finally:
+            os._exit(127)
+
+    def ended(self) -> bool:
+        """True once the command has ended."""
+        if self._status is None:
+            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            if pid:
+                self._status = os.waitstatus_to_exitcode(status)
+        return self._status is not None
+
+    def finish(self) -> dict[str, Any]:
+        """End the command if it still runs; its argv and status (negative: killed by a signal)."""
+        if not self.ended():
+            os.kill(self._pid, signal.SIGTERM)
+            deadline_s = time.monotonic() + GRACE_S
+            while not self.ended() and time.monotonic() < deadline_s:
+                time.sleep(0.02)
+        if not self.ended():
+            os.kill(self._pid, signal.SIGKILL)
+            _, status = os.waitpid(self._pid, 0)
+            self._status = os.waitstatus_to_exitcode(status)
+        return {"argv": self._argv, "status": self._status}

@@ -1,0 +1,256 @@
+"""The recorder: the loop from ring and samplers to the recording.
+
+Runs in a process image of its own (session.py): what stays in it is Python, the mapped ring and the
+imports of these files. Standard library only.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import select
+import signal
+import time
+
+from balloontrace.recording import Writer
+from balloontrace.tracers.attach import state
+from balloontrace.tracers.attach.control import Control
+from balloontrace.tracers.attach.follow import Follower
+from balloontrace.tracers.attach.handover import Handover
+from balloontrace.tracers.machine import system_calls
+from balloontrace.tracers.record import accounting, stacks
+from balloontrace.tracers.record.command import Command
+from balloontrace.tracers.record.netlink_client import REQUEST_INTERVAL_S, NetlinkProcess
+from balloontrace.tracers.record.ring import ITEM_BYTES, Ring
+from balloontrace.tracers.samplers import Samplers
+from balloontrace.tracers.samplers.tasks import SeenTasks
+from balloontrace.tracers.samplers.vmstat import balloon_counters
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing itself would cost the recorder a megabyte
+    from typing import Any
+
+READ_INTERVAL_S = 1.0
+"""Between two looks at the ring; BPF wakes the reader when it is half full. In a slow guest a look
+costs milliseconds, as much as many events do in the kernel."""
+
+STORM_INTERVAL_S = 0.2
+STORM_SHARE = 16
+"""Between two looks while each brings more than a 16th of the ring."""
+
+SAMPLE_INTERVAL_S = 1.0
+BLOCK_BYTES = 1 << 18
+"""Largest span taken from the ring at once: bounds the recorder's memory in a burst."""
+
+SETTLE_S = 0.2
+SETTLE_INTERVAL_S = 0.01
+"""How long calls that are under way at the end may take to return, and how often it is looked."""
+
+ENDINGS = {
+    signal.SIGINT: "interrupted",
+    signal.SIGTERM: "terminated",
+    signal.SIGHUP: "terminal closed",
+}
+
+
+class Recorder:
+    """One recording from attachment to trailer."""
+
+    def __init__(
+        self,
+        handover: Handover,
+        output: int,
+        options: dict[str, Any],
+        netlink: NetlinkProcess | None,
+    ) -> None:
+        """Begins to trace, and writes the header. Raises UserError if the probes do not fire."""
+        content = handover.content
+        self._maps = handover.maps
+        self._ring = Ring(handover.maps["events"], content["ring_bytes"])
+        self._storm_events = content["ring_bytes"] // ITEM_BYTES // STORM_SHARE
+        counters_bytes = state.COUNTERS_BYTES * content["possible_cpus"]
+        self._counters = _map_array(handover.maps["counters"], counters_bytes)
+        self._control = Control(handover.maps["control"])
+        self._writer = Writer(output, options["path"])
+        self._sync = options["sync"]
+        self._samplers = Samplers(minimal=options["minimal"])
+        self._events = 0
+        self._last_read_s = time.monotonic()
+        self._longest_gap_s = 0.0
+        self._netlink, self._seen = netlink, SeenTasks()
+        if netlink:
+            content["tasks"]["netlink"] = netlink.pid
+            netlink.request(content["tasks"]["kswapd"])
+        self._next_request_s = time.monotonic() + REQUEST_INTERVAL_S
+        self._slept_before_ns = _suspended_ns()
+        self._functions: dict[str, list[str]] = content.get("calls", {})
+        self._follower = Follower(handover, options, self._control, self._writer)
+        begun = self._follower.begin()
+        attached = {"attached_ns": time.monotonic_ns(), "absent_samplers": self._samplers.absent}
+        self._writer.header({**content, **begun, **attached})
+        self._follower.tell_absent()
+        self.sample()
+
+    @property
+    def bytes_written(self) -> int:
+        """Size of the recording so far."""
+        return self._writer.bytes_written
+
+    def drain(self) -> float:
+        """Move everything in the ring to the recording; returns the seconds until the next time."""
+        moved = 0
+        while span := self._ring.read(BLOCK_BYTES):
+            self._writer.events(span)
+            if self._netlink:
+                self._seen.note(span)
+            moved += len(span) // ITEM_BYTES
+        self._events += moved
+        self._control["read"] = self._events
+        now = time.monotonic()
+        self._longest_gap_s = max(self._longest_gap_s, now - self._last_read_s)
+        self._last_read_s = now
+        return STORM_INTERVAL_S if moved > self._storm_events else READ_INTERVAL_S
+
+    def sample(self) -> None:
+        """Write what the slow sources say now; what was written is on the disk then, if asked."""
+        if values := self._samplers.read():
+            self._writer.sample({"t_ns": time.monotonic_ns(), **values})
+            self._follower.note(values.get("vmstat", {}))
+        if self._sync:
+            self._writer.sync()
+
+    def follow(self) -> None:
+        """Write what the netlink process says, and see whether the driver went or came."""
+        if self._netlink:
+            for content in self._netlink.read():
+                self._writer.sample(content)
+            if time.monotonic() >= self._next_request_s:
+                self._netlink.request(self._seen.take())
+                self._next_request_s += REQUEST_INTERVAL_S
+        self._follower.check()
+
+    def finish(self, reason: str, command: dict[str, Any] | None) -> dict[str, Any]:
+        """Detach, drain, account for every call, write the trailer; returns the trailer."""
+        self.drain()
+        gap_s = self._longest_gap_s
+        proof, before = self._follower.still_fires(), balloon_counters()
+        self._control.enter_phase("ending")
+        opened = self._settle()
+        after = balloon_counters()
+        seen = stacks.of_tasks(call.tid for call in opened)
+        kernel_missed = self._follower.kernel_missed()
+        self._follower.detach()
+        self.drain()
+        opened = self._open_calls()
+        there = accounting.believed(opened, seen, self._functions)
+        if last := accounting.last_events(opened, there):
+            self._writer.events(last)
+        self.sample()
+        if self._netlink:
+            for content in self._netlink.finish(self._seen.take()):
+                self._writer.sample(content)
+        counters = accounting.account(state.sum_counters(self._counters[:]), opened, there)
+        trailer = {
+            "reason": reason,
+            "ended_ns": time.monotonic_ns(),
+            "suspended_ns": max(0, _suspended_ns() - self._slept_before_ns),
+            "vmstat_detach": {"before": before, "after": after},
+            "counters": counters,
+            "events": self._events,
+            "lost_events": accounting.losses(counters),
+            "missed_returns": accounting.missed_returns(counters),
+            "open_calls": len(there),
+            "proof": {"begin": self._follower.proved, "end": proof},
+            "kernel_missed": kernel_missed,
+            "recorder": {**_own_costs(), "longest_read_gap_s": round(gap_s, 3)},
+            "command": command,
+        }
+        self._writer.trailer(trailer)
+        if self._sync:
+            self._writer.sync()
+        return trailer
+
+    def _open_calls(self) -> list[state.OpenCall]:
+        tasks = system_calls.map_entries(self._maps["calls"], state.TASK_BYTES)
+        return list(state.open_calls(tasks, self._follower.fill_from))
+
+    def _settle(self) -> list[state.OpenCall]:
+        """Wait for the calls that are under way; returns those that do not return."""
+        deadline_s = time.monotonic() + SETTLE_S
+        while (opened := self._open_calls()) and time.monotonic() < deadline_s:
+            time.sleep(SETTLE_INTERVAL_S)
+            self.drain()
+        return opened
+
+
+def _map_array(fd: int, size: int) -> mmap.mmap:
+    """The memory of an mmapable array map of `size` bytes. Raises OSError."""
+    return mmap.mmap(fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
+
+
+def _suspended_ns() -> int:
+    """How long this machine has been suspended since it booted, give or take the two readings."""
+    since_boot, awake = time.CLOCK_BOOTTIME, time.CLOCK_MONOTONIC
+    return time.clock_gettime_ns(since_boot) - time.clock_gettime_ns(awake)
+
+
+def _own_costs() -> dict[str, Any]:
+    """What the recorder itself took: peak resident memory and CPU time."""
+    with open("/proc/self/status", encoding="ascii") as status:
+        fields = dict(line.split(":", 1) for line in status)
+    times = os.times()
+    return {
+        "rss_bytes": int(fields["VmRSS"].split()[0]) * 1024,
+        "rss_peak_bytes": int(fields["VmHWM"].split()[0]) * 1024,
+        "cpu_s": round(times.user + times.system, 3),
+    }
+
+
+class Wakeups:
+    """Everything the recorder waits for: the ring half full, a signal, the command's end, time."""
+
+    def __init__(self) -> None:
+        """Catch the signals that end a recording, and SIGCHLD."""
+        self._signals, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in (*ENDINGS, signal.SIGCHLD):
+            signal.signal(number, lambda *_: None)
+        self._epoll = select.epoll()
+        self._epoll.register(self._signals, select.EPOLLIN)
+
+    def watch(self, descriptor: int, edges: bool = False) -> None:
+        """Wake when `descriptor` is readable; `edges`: only when it becomes so."""
+        self._epoll.register(descriptor, select.EPOLLIN | (select.EPOLLET if edges else 0))
+
+    def forget(self, descriptor: int) -> None:
+        """Stop watching `descriptor`."""
+        self._epoll.unregister(descriptor)
+
+    def wait(self, timeout_s: float) -> str:
+        """Sleep until something happens; returns why to end the recording, or ''."""
+        self._epoll.poll(max(0.0, timeout_s))
+        try:
+            numbers = os.read(self._signals, 64)
+        except BlockingIOError:
+            return ""
+        return next((ENDINGS[n] for n in map(signal.Signals, numbers) if n in ENDINGS), "")
+
+
+def loop(recorder: Recorder, wakeups: Wakeups, command: Command | None, end_s: float | None) -> str:
+    """Record until something ends it; returns the reason."""
+    interval = STORM_INTERVAL_S
+    next_sample_s = time.monotonic() + SAMPLE_INTERVAL_S
+    while True:
+        now = time.monotonic()
+        if end_s is not None and now >= end_s:
+            return "duration"
+        if command and command.ended():
+            return "command"
+        until = min(now + interval, next_sample_s, end_s if end_s is not None else now + interval)
+        if reason := wakeups.wait(until - now):
+            return reason
+        interval = recorder.drain()
+        recorder.follow()
+        if time.monotonic() >= next_sample_s:
+            recorder.sample()
+            next_sample_s += SAMPLE_INTERVAL_S

@@ -1,0 +1,148 @@
+"""What happens around a recording: the loader, protection, privileges, the command, the end.
+
+Runs as a process image of its own (`python -S -m balloontrace.tracers.record.session`), which the
+command line turns into by exec: Typer and BCC are gone by then. Standard library only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import stat
+import sys
+import time
+
+from balloontrace.errors import EXIT_EVENTS_LOST, UserError
+from balloontrace.tracers.attach.handover import Handover, receive
+from balloontrace.tracers.machine import capabilities, system_calls
+from balloontrace.tracers.record import accounting
+from balloontrace.tracers.record.command import Command
+from balloontrace.tracers.record.netlink_client import NetlinkProcess
+from balloontrace.tracers.record.recorder import ENDINGS, Recorder, Wakeups, loop
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # typing itself would cost the recorder a megabyte
+    from typing import Any
+
+LAST_VICTIM = -999
+"""oom_score_adj: killed after everything else, but not never (-1000), for a kernel that finds
+nobody to kill panics."""
+
+
+def _await_handover(wakeups: Wakeups, channel: socket.socket, child: int) -> Handover:
+    """The loader's handover. Raises UserError if it fails or the user loses patience."""
+    wakeups.watch(channel.fileno())
+    while True:
+        if reason := wakeups.wait(3600.0):
+            os.kill(child, signal.SIGKILL)
+            raise UserError(f"{reason} before the probes were attached; nothing was recorded")
+        if select.select([channel], [], [], 0)[0]:
+            break
+    wakeups.forget(channel.fileno())
+    try:
+        return receive(channel)
+    finally:
+        channel.close()
+        os.waitpid(child, 0)
+
+
+def _protect() -> int:
+    """Stay in memory and be the OOM killer's last choice; returns the old oom_score_adj."""
+    with open("/proc/self/oom_score_adj", encoding="ascii") as adj:
+        before = int(adj.read())
+    try:
+        system_calls.set_oom_score_adj(LAST_VICTIM)
+    except OSError as error:
+        _say(f"warning: cannot become the last OOM victim: {error.strerror}")
+    if not system_calls.lock_memory():
+        _say("warning: cannot lock the recorder's memory (ulimit -l?)")
+    return before
+
+
+def _drop_privileges(kill: bool) -> None:
+    """Keep what recording needs. kill: a command is to be ended, whose user may be another."""
+    try:
+        capabilities.keep_only(*capabilities.needed(), *(["kill"] if kill else []))
+    except OSError as error:
+        _say(f"warning: cannot give up privileges: {error.strerror}")
+
+
+def record(options: dict[str, Any]) -> int:
+    """Record as `options` says (launch.Options); returns the exit code. Raises UserError."""
+    wakeups = Wakeups()
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)  # which launch.py has blocked
+    channel = socket.socket(fileno=options["channel"])
+    handover = _await_handover(wakeups, channel, options["loader"])
+    old_score = _protect()
+    path, output = options["path"], options["output"]
+    if stat.S_ISREG(os.fstat(output).st_mode) and path != "-":
+        os.ftruncate(output, 0)
+    netlink = None if options["minimal"] else NetlinkProcess(old_score)
+    recorder = Recorder(handover, output, options, netlink)
+    if netlink:
+        wakeups.watch(netlink.fileno())
+    wakeups.watch(handover.maps["events"], edges=True)
+    end_s = time.monotonic() + options["duration_s"] if options["duration_s"] else None
+    _announce(path, options["ready_file"])
+    command = Command(options["command"], old_score, output) if options["command"] else None
+    _drop_privileges(kill=command is not None)
+    failure: Exception | None = None
+    try:
+        reason = loop(recorder, wakeups, command, end_s)
+    except UserError:  # the recording cannot be written any more
+        raise
+    except Exception as error:  # whatever it is, it is not worth a recording
+        reason, failure = "failed", error
+    finally:
+        ended = command.finish() if command else None
+    trailer = recorder.finish(reason, ended)
+    for line in accounting.summary(trailer, recorder.bytes_written, path):
+        _say(line)
+    if failure:
+        raise UserError(
+            f"the recorder failed: {type(failure).__name__}: {failure}",
+            "what was recorded is kept; please report this line",
+        )
+    return EXIT_EVENTS_LOST if options["strict"] and trailer["lost_events"] else 0
+
+
+def _announce(path: str, ready_file: str | None) -> None:
+    """Tell people, and tests that wait for it, that the probes are attached."""
+    _say(f"tracing the balloon into {path}; Ctrl-C ends it")
+    if ready_file:
+        with open(ready_file, "w", encoding="ascii") as ready:
+            ready.write(f"{os.getpid()}\n")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _leave_nothing(options: dict[str, Any]) -> None:
+    """Remove the file that was made for this recording, if there is nothing in it."""
+    ours = os.fstat(options["output"])
+    if not options["created"] or ours.st_size:
+        return
+    with contextlib.suppress(OSError):
+        there = os.lstat(options["path"])
+        if stat.S_ISREG(there.st_mode) and os.path.samestat(ours, there):
+            os.unlink(options["path"])
+
+
+def main() -> int:
+    """Entry point of the process image: options as JSON in the first argument."""
+    options = json.loads(sys.argv[1])
+    try:
+        return record(options)
+    except UserError as error:
+        _leave_nothing(options)
+        _say(f"balloontrace: {error}")
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+/* Declared with the rest in uapi/linux/ptrace.h. */
