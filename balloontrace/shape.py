@@ -117,7 +117,7 @@ TRAILER: Shape = {
     "vmstat_detach": _COUNTERS,
     "counters": {...: {...: whole}},
     "lost_events": whole,
-    "missed_returns": whole,
+    "returns_missed": whole,
     "proof": {"begin": (flag, None), "end": (flag, None)},
     "kernel_missed": whole,
     "events": whole,

@@ -50,7 +50,8 @@ class Causes(Analysis):
 
     def run(self, trace: Trace) -> Result:
         """One row per cause and actor, most pages first; busy_s in seconds of wall clock."""
-        leaks = trace.events("leak", "start_ns", "duration_ns", "done", "tid", "pid", "within")
+        columns = ("start_ns", "duration_ns", "done", "tid", "pid", "within", "flags")
+        leaks = trace.events("leak", *columns)
         causes = cause_codes(trace, leaks)
         actors = _actor_codes(trace, leaks, causes)
         # Only a task is told apart by its name: a kernel worker's name changes from call to call.
@@ -79,7 +80,7 @@ def _actor_codes(
 def by_kswapd(trace: Trace, calls: pd.DataFrame) -> Bools:
     """Which calls a kswapd made."""
     kswapd: Bools = calls["tid"].isin(section(trace.header, "tasks").get("kswapd") or []).to_numpy()
-    return kswapd
+    return kswapd | trace.marked(calls, "flags", "flags", "kswapd")
 
 
 def by_recorder(trace: Trace, calls: pd.DataFrame) -> Bools:

@@ -68,7 +68,7 @@ def _sample(trace: Trace, calls: Columns, durations_ns: Ints | None = None) -> S
     """Calls sorted out; durations_ns: of each, if not the whole call's."""
     of = np.asarray(calls["duration_ns"]) if durations_ns is None else durations_ns
     is_open = np.asarray(calls["open"])
-    partial = trace.marked(calls, "flags", "flags", "partial")
+    partial = trace.marked(calls, "flags", "flags", "partial", "missed")
     return Sample(of[~is_open & ~partial], of[is_open], int((partial & ~is_open).sum()))
 
 

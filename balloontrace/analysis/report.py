@@ -41,8 +41,9 @@ def _recording(trace: Trace) -> Result:
         "duration_s": trace.seconds(trace.end_ns),
         "complete": recording.complete,
         "lost_events": trace.trailer.get("lost_events"),
-        "lost_pages": _lost_pages(trace),
-        "ring_lost": _ring_lost(trace),
+        "lost_pages": _counted(trace, "lost_pages"),
+        "returns_missed": _counted(trace, "missed"),
+        "ring_lost": sum(_counted(trace, "lost").values()),
         "ring_bytes": trace.header.get("ring_bytes"),
         "ended": trace.trailer.get("reason"),
         "truncated": recording.trailer is None,
@@ -56,17 +57,11 @@ def _recording(trace: Trace) -> Result:
     return Result("recording", scalars, {"seams": _seams(trace)})
 
 
-def _lost_pages(trace: Trace) -> dict[str, int]:
-    """Kind -> pages of its lost events, where there are any."""
+def _counted(trace: Trace, counter: str) -> dict[str, int]:
+    """Kind -> one of the trailer's counters, where it is not 0."""
     counters = section(trace.trailer, "counters")
-    lost = {kind: section(counters, kind).get("lost_pages") for kind in counters}
-    return {kind: pages for kind, pages in lost.items() if pages}
-
-
-def _ring_lost(trace: Trace) -> int:
-    """Events for which the ring had no room."""
-    counters = section(trace.trailer, "counters")
-    return sum(section(counters, kind).get("lost") or 0 for kind in counters)
+    found = {kind: section(counters, kind).get(counter) for kind in counters}
+    return {kind: number for kind, number in found.items() if number}
 
 
 def _seams(trace: Trace) -> list[dict[str, Any]]:

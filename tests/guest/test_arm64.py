@@ -54,6 +54,5 @@ def test_arguments_are_read_from_the_registers_of_the_machine(stock: Guest, mach
     done = stock.run(["env", *environment, "python3", "-c", COMPILE])
     programs = {name: bytes.fromhex(code) for name, code in json.loads(done.stdout).items()}
     parameters, result = REGISTERS[machine]
-    assert set(parameters) <= set(_context_loads(programs["any_entry"]))
-    assert set(parameters) <= set(_context_loads(programs["all_entries"]))
-    assert _context_loads(programs["all_returns"])[0] == result
+    assert set(parameters) <= set(_context_loads(programs["kprobe_entry"]))
+    assert _context_loads(programs["kprobe_return"])[0] == result

@@ -16,7 +16,7 @@ PAGES = 77 * MIB_PAGES + 3
 RUNGS = [
     ("ack=2", "target=2", "report=2", "hint=2", "reclaim=2", "oom_kill=2"),
     ("ack=3", "fill=3", "hint=3", "oom_kill=3"),
-    ("leak=2",),
+    ("leak=2", "oom_kill=4"),
     ("leak=3",),
 ]
 """Sets of rungs that can be forced together. The first ones are what every other test uses."""

@@ -86,12 +86,9 @@ def test_the_event_reference_is_up_to_date() -> None:
     assert (ROOT / "docs/events.md").read_text() == events.markdown(), "run `make docs`"
 
 
-def test_a_template_becomes_the_program_of_one_call() -> None:
-    import struct
-
-    template = b"\x62\x00\x00\x00" + struct.pack("<I", state.ANY_CALL) + b"\x95" + bytes(7)
-    program = state.for_call(template, "ack")
-    assert program == b"\x62\x00\x00\x00" + struct.pack("<I", 7) + b"\x95" + bytes(7)
-    for broken in (b"", template * 2):
+def test_a_program_that_asks_which_call_it_is_about_becomes_that_of_one_call() -> None:
+    ask, end = bytes.fromhex("85000000ae000000"), bytes.fromhex("9500000000000000")
+    assert state.for_call(ask + end, "ack") == bytes.fromhex("b700000007000000") + end
+    for broken in (end, ask + ask):
         with pytest.raises(ValueError, match="exactly once"):
             state.for_call(broken, "ack")

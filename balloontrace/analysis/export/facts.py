@@ -49,7 +49,7 @@ def facts(trace: Trace) -> dict[str, Any]:
     return {key: plain(value) for key, value in found.items()}
 
 
-_LOST = ("lost", "untracked", "unpaired")
+_LOST = ("lost", "untracked", "missed", "unpaired")
 """The counters that `lost_events` of a trailer sums up."""
 
 

@@ -125,6 +125,9 @@ def _losses(facts: dict[str, Any]) -> list[str]:
     if facts["lost_pages"]:
         held = ", ".join(f"{count(pages)} {kind}" for kind, pages in facts["lost_pages"].items())
         lines.append(f"pages in lost events: {held}")
+    if facts["returns_missed"]:
+        calls = ", ".join(f"{count(n)} {kind}" for kind, n in facts["returns_missed"].items())
+        lines.append(f"calls whose return was not seen, and which have no duration: {calls}")
     if facts["ring_lost"] and facts["ring_bytes"]:
         kib = facts["ring_bytes"] // 1024
         lines.append(

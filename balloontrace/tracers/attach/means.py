@@ -77,8 +77,8 @@ def _attach_all(code: Mapping[str, bytes], placed: Sequence[Placed], held: Held)
     entries = _cookies(placed)
     returns = _cookies([place for place in placed if place.probe.returns])
     try:
-        at_return = held.load(code["all_returns"], "all_returns", bpf_calls.KPROBE_MULTI)
-        at_entry = held.load(code["all_entries"], "all_entries", bpf_calls.KPROBE_MULTI)
+        at_return = held.load(code["kprobe_return"], "returns", bpf_calls.KPROBE_MULTI)
+        at_entry = held.load(code["kprobe_entry"], "entries", bpf_calls.KPROBE_MULTI)
     except OSError as error:
         raise Refused({"": str(error.strerror)}) from None
     try:
@@ -108,7 +108,7 @@ def _refused_alone(program: int, placed: Sequence[Placed]) -> dict[str, str]:
 def _attach_pairs(code: Mapping[str, bytes], placed: Sequence[Placed], held: Held) -> None:
     """A kprobe for each entry and one for each return, these first: an entry alone would leave
     calls open."""
-    for is_return, name in ((True, "any_return"), (False, "any_entry")):
+    for is_return, name in ((True, "kprobe_return"), (False, "kprobe_entry")):
         programs: dict[str, int] = {}
         for probe, symbol in placed:
             if is_return and not probe.returns:
@@ -133,7 +133,7 @@ def _attach_trampolines(code: Mapping[str, bytes], placed: Sequence[Placed], hel
     except (OSError, ValueError) as error:
         raise Refused({"": f"no BTF ({error})"}) from None
     modules: dict[str, int] = {"": 0}
-    for is_return, name in ((True, "any_fexit"), (False, "any_fentry")):
+    for is_return, name in ((True, "fexit"), (False, "fentry")):
         kind = bpf_calls.FEXIT if is_return else bpf_calls.FENTRY
         for probe, symbol in placed:
             if is_return and not probe.returns:
@@ -154,7 +154,7 @@ def _attach_trampolines(code: Mapping[str, bytes], placed: Sequence[Placed], hel
 
 def _shown(template: str, call: str) -> str:
     """A program's name for bpftool, of which the kernel keeps 15 characters."""
-    return template.replace("any", call)
+    return f"{call}_{template.removeprefix('kprobe_')}"
 
 
 def _need_addresses(places: Sequence[Symbol]) -> str:

@@ -144,8 +144,8 @@ CONTROL: tuple[tuple[str, str], ...] = (
 )
 """Words that reader and programs share, in memory that both have mapped."""
 
-ANY_CALL = 0x0CA11000
-"""Stands for the number of a call in the compiled templates of bpf/balloon.c."""
+_ASK_FOR_COOKIE = struct.pack("<BBhi", 0x85, 0, 0, 174)
+"""The instruction that calls bpf_get_attach_cookie."""
 
 COUNTERS: tuple[tuple[str, str], ...] = (
     ("entered", "calls entered"),
@@ -205,7 +205,6 @@ def c_header() -> str:
     return f"""{_enum("call", names)}
 #define CALLS {len(CALLS)}
 #define SLOTS {_SLOTS}
-#define ANY_CALL {ANY_CALL}
 {within}#define WITHIN_MASK {sum(bit.number for bit in events.WITHIN)}
 #define KINDS_OF_PAGES {paged}u
 {_prefixed("ASKED", ASKED)}
@@ -293,14 +292,14 @@ def pack_layout(values: Mapping[str, int]) -> bytes:
 
 
 def for_call(template: bytes, call: str) -> bytes:
-    """The compiled template with the number of `call` in place of ANY_CALL.
+    """The compiled program that asks which call it is about, with the number of `call` instead.
 
-    Raises ValueError if it is not there exactly once, or if there is no such call.
+    Raises ValueError if it does not ask exactly once, or if there is no such call.
     """
-    placeholder = struct.pack("<I", ANY_CALL)
-    if template.count(placeholder) != 1:
-        raise ValueError("the template does not name its call exactly once")
-    return template.replace(placeholder, struct.pack("<I", number_of_call(call)))
+    if template.count(_ASK_FOR_COOKIE) != 1:
+        raise ValueError("the program does not ask exactly once which call it is about")
+    number = struct.pack("<BBhi", 0xB7, 0, 0, number_of_call(call))  # r0 = number
+    return template.replace(_ASK_FOR_COOKIE, number)
 
 
 def sum_counters(table: bytes | memoryview) -> dict[str, dict[str, int]]:

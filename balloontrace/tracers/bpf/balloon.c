@@ -36,7 +36,7 @@
  *    are the sum of these, the written, and those still open, which the recorder takes from `calls`.
  *
  * The programs come in three kinds, for the three means of attachment (attach/means.py); all of them
- * do the same, and know the call they are about by a number: compiled in, or the cookie of their link.
+ * do the same, and know the call they are about by a number.
  * A kprobe's programs run with preemption off, a trampoline's with preemption on: what is shared is
  * changed atomically. What is a task's own needs no care: the programs of interrupts leave it alone.
  *
@@ -896,52 +896,29 @@ static __always_inline int at_return(u64 result, u32 call)
 	return 0;
 }
 
-/* The loader puts the number of a call in the place of ANY_CALL, in the compiled program, and loads it
- * once for each. The verifier knows the number then, and drops what is about other calls. */
-#ifndef this_call
-static __always_inline u32 this_call(void)
+/* Which call a program is about is the cookie of its link; where there is none, the loader puts the
+ * number in the place of the question, in the compiled program, and loads it once for each call. The
+ * verifier knows the number then, and drops what is about other calls. */
+
+int kprobe_entry(struct pt_regs *ctx)
 {
-	u32 call;
-
-	asm volatile("%0 = %1" : "=r"(call) : "i"(ANY_CALL));
-	return call;
-}
-#endif
-
-#define ARGUMENTS_OF(ctx)                                                                           \
-	{                                                                                           \
-		.first = PT_REGS_PARM1(ctx), .second = PT_REGS_PARM2(ctx),                          \
-		.third = PT_REGS_PARM3(ctx), .fourth = PT_REGS_PARM4(ctx),                          \
-	}
-
-/* A kprobe and a kretprobe for each function. */
-int any_entry(struct pt_regs *ctx)
-{
-	struct arguments a = ARGUMENTS_OF(ctx);
-
-	return at_entry(&a, this_call());
-}
-
-int any_return(struct pt_regs *ctx)
-{
-	return at_return(PT_REGS_RC(ctx), this_call());
-}
-
-/* One link for the entries of all functions, and one for the returns (kprobe.multi). */
-int all_entries(struct pt_regs *ctx)
-{
-	struct arguments a = ARGUMENTS_OF(ctx);
+	struct arguments a = {
+		.first = PT_REGS_PARM1(ctx),
+		.second = PT_REGS_PARM2(ctx),
+		.third = PT_REGS_PARM3(ctx),
+		.fourth = PT_REGS_PARM4(ctx),
+	};
 
 	return at_entry(&a, bpf_get_attach_cookie(ctx));
 }
 
-int all_returns(struct pt_regs *ctx)
+int kprobe_return(struct pt_regs *ctx)
 {
 	return at_return(PT_REGS_RC(ctx), bpf_get_attach_cookie(ctx));
 }
 
-/* A trampoline for each function (fentry and fexit). What the function does not have stays 0. */
-int any_fentry(u64 *ctx)
+/* What the function does not have stays 0. */
+int fentry(u64 *ctx)
 {
 	struct arguments a = {};
 
@@ -949,15 +926,15 @@ int any_fentry(u64 *ctx)
 	bpf_get_func_arg(ctx, 1, &a.second);
 	bpf_get_func_arg(ctx, 2, &a.third);
 	bpf_get_func_arg(ctx, 3, &a.fourth);
-	return at_entry(&a, this_call());
+	return at_entry(&a, bpf_get_attach_cookie(ctx));
 }
 
-int any_fexit(u64 *ctx)
+int fexit(u64 *ctx)
 {
 	u64 result = 0;
 
 	bpf_get_func_ret(ctx, &result);
-	return at_return(result, this_call());
+	return at_return(result, bpf_get_attach_cookie(ctx));
 }
 
 /* ---- raw tracepoints ---- */
@@ -966,7 +943,7 @@ int any_fexit(u64 *ctx)
  * tracepoint", in v6.8 */
 int victim_tracepoint(u64 *arguments)
 {
-	struct arguments a = {.first = arguments[0]};
+	struct arguments a = { .first = arguments[0] };
 
 	moment(&a, CALL_VICTIM);
 	return 0;

@@ -227,11 +227,17 @@ def _lockdown() -> Check:
     v5.4).
     """
     said = text(_LOCKDOWN)
-    mode = said.partition("[")[2].partition("]")[0] or f"not known, no {_LOCKDOWN}"
+    mode = said.partition("[")[2].partition("]")[0] or _no_lockdown_file()
     if mode != "confidentiality":
         return Check("lockdown", True, mode, required=True)
     found = "the kernel is locked down for confidentiality: no BPF program may read its memory"
     return Check("lockdown", False, found, "boot with lockdown=integrity or none", required=True)
+
+
+def _no_lockdown_file() -> str:
+    if not os.path.ismount(_LOCKDOWN.parent):
+        return f"not known: securityfs is not mounted at {_LOCKDOWN.parent}"
+    return "none: this kernel has no lockdown"
 
 
 def _addresses() -> Check:

@@ -19,7 +19,7 @@ _SOURCE = _BPF / "balloon.c"
 _STUBS = _BPF / "stubs"
 
 PROGRAMS = (
-    *("all_entries", "all_returns", "any_entry", "any_return", "any_fentry", "any_fexit"),
+    *("kprobe_entry", "kprobe_return", "fentry", "fexit"),
     *dict.fromkeys(
         tracepoint.program
         for seam in seams.SEAMS

@@ -36,6 +36,9 @@ _DUMMY_EVENT = struct.pack("@IIQQQQQIIQQ", 1, 72, 9, 0, 0, 0, 0, 0, 0, 0, 0)
 """struct perf_event_attr: PERF_TYPE_SOFTWARE, PERF_ATTR_SIZE_VER1, PERF_COUNT_SW_DUMMY."""
 
 _VERSION_3 = 0x20080522
+_LAST = 63
+"""No kernel has a capability beyond this number; one that it does not have cannot be dropped."""
+_DROP_BOUNDING = 24  # prctl(PR_CAPBSET_DROP, number)
 _CLEAR_AMBIENT = (47, 4, 0, 0, 0)  # prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
 _NO_NEW_PRIVILEGES = (38, 1, 0, 0, 0)  # prctl(PR_SET_NO_NEW_PRIVS): exec gives root nothing back
 
@@ -87,6 +90,9 @@ def keep_only(*names: str) -> None:
     The children started from now on are born without them, too. Raises OSError.
     """
     kept = effective() & sum(1 << _NUMBERS[name] for name in names)
+    for number in range(_LAST + 1):
+        if not kept >> number & 1:
+            libc.prctl(_DROP_BOUNDING, number, 0, 0, 0)  # which takes CAP_SETPCAP
     libc.prctl(*_CLEAR_AMBIENT)
     libc.prctl(*_NO_NEW_PRIVILEGES)
     low, high = kept & 0xFFFFFFFF, kept >> 32

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 KALLSYMS = "/proc/kallsyms"
 
+_ALTERED = (".isra.", ".constprop.", ".part.")
+"""In the names of functions that the compiler gave arguments of its own choice."""
+
 
 class Symbol(NamedTuple):
     """One text symbol. `address` is 0 where kptr_restrict hides it."""
@@ -26,7 +29,8 @@ def find_functions(
 
     The compiler's suffixed copies (`.isra.0`, `.constprop.0`) count as the function. So does
     `.part.0`, the function less a check at its beginning, where the rest has been inlined;
-    `.cold`, a piece of it, does not. Names that are not found are left out.
+    `.cold`, a piece of it, does not. What link-time optimisation and clang append (`.llvm.1`,
+    `.lto_priv.0`, `.__uniq.1`) changes nothing but the name. Names that are not found are left out.
     """
     with open(path, "rb") as kallsyms:
         text = kallsyms.read()
@@ -45,8 +49,8 @@ def find_functions(
 def _matches(text: bytes, name: str) -> Iterable[Symbol]:
     """Every text symbol called `name`, found by its name rather than by parsing every line."""
     line = re.compile(
-        rb"([0-9a-f]+) [tT] (%s(?:\.(?:isra|constprop|part)\.\d+)*)(?:\t\[(\w+)\])?(?:\n|$)"
-        % re.escape(name.encode())
+        rb"([0-9a-f]+) [tT] (%s(?:\.(?:isra|constprop|part|llvm|lto_priv|__uniq)\.\d+)*)"
+        rb"(?:\t\[(\w+)\])?(?:\n|$)" % re.escape(name.encode())
     )
     needle = b" " + name.encode()
     at = text.find(needle)
@@ -55,5 +59,6 @@ def _matches(text: bytes, name: str) -> Iterable[Symbol]:
         if match:
             address, symbol, module = match.groups()
             found = symbol.decode()
-            yield Symbol(found, int(address, 16), (module or b"").decode(), found != name)
+            altered = any(suffix in found for suffix in _ALTERED)
+            yield Symbol(found, int(address, 16), (module or b"").decode(), altered)
         at = text.find(needle, at + 1)

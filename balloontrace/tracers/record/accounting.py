@@ -12,8 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-LOSSES = ("lost", "untracked", "unpaired")
-"""Counters of calls of which the recording has no event."""
+LOSSES = ("lost", "untracked", "missed", "unpaired")
+"""Counters of calls of which the recording has no event, or none with a duration."""
 
 _MOVERS = ("fill", "leak")
 """Kinds whose events are wanted even if the return was missed: their acks told their pages."""
@@ -71,11 +71,11 @@ def last_events(opened: Sequence[OpenCall], there: Sequence[OpenCall]) -> bytes:
 
 
 def losses(counters: Mapping[str, Mapping[str, int]]) -> int:
-    """Calls of which the recording has no event though it should."""
+    """Calls of which the recording has no event, or none with a duration, though it should."""
     return sum(counts[name] for counts in counters.values() for name in LOSSES)
 
 
-def missed_returns(counters: Mapping[str, Mapping[str, int]]) -> int:
+def returns_missed(counters: Mapping[str, Mapping[str, int]]) -> int:
     """Calls whose return was not seen."""
     return sum(counts["missed"] for counts in counters.values())
 
@@ -83,7 +83,7 @@ def missed_returns(counters: Mapping[str, Mapping[str, int]]) -> int:
 def summary(trailer: Mapping[str, Any], size: int, path: str) -> list[str]:
     """What is said at the end of a recording of `size` bytes."""
     counters = trailer["counters"]
-    lost, missed = trailer["lost_events"], trailer["missed_returns"]
+    lost, missed = trailer["lost_events"], trailer["returns_missed"]
     lines = [
         f"{trailer['reason']}: {trailer['events']:,} events "
         f"({counters['fill']['written']:,} fills, {counters['leak']['written']:,} leaks), "

@@ -77,15 +77,17 @@ class Recorder:
         self._events = 0
         self._last_read_s = time.monotonic()
         self._longest_gap_s = 0.0
-        self._netlink, self._seen = netlink, SeenTasks()
-        if netlink:
-            content["tasks"]["netlink"] = netlink.pid
-            netlink.request(content["tasks"]["kswapd"])
-        self._next_request_s = time.monotonic() + REQUEST_INTERVAL_S
+        self._seen = SeenTasks()
         self._slept_before_ns = _suspended_ns()
         self._functions: dict[str, list[str]] = content.get("calls", {})
         self._follower = Follower(handover, options, self._control, self._writer)
         begun = self._follower.begin()
+        # taskstats takes thread ids of this PID namespace, which are not those that events have.
+        self._netlink = netlink if content["tasks"]["recorder"] == os.getpid() else None
+        if self._netlink:
+            content["tasks"]["netlink"] = self._netlink.pid
+            self._netlink.request(content["tasks"]["kswapd"])
+        self._next_request_s = time.monotonic() + REQUEST_INTERVAL_S
         attached = {"attached_ns": time.monotonic_ns(), "absent_samplers": self._samplers.absent}
         self._writer.header({**content, **begun, **attached})
         self._follower.tell_absent()
@@ -158,7 +160,7 @@ class Recorder:
             "counters": counters,
             "events": self._events,
             "lost_events": accounting.losses(counters),
-            "missed_returns": accounting.missed_returns(counters),
+            "returns_missed": accounting.returns_missed(counters),
             "open_calls": len(there),
             "proof": {"begin": self._follower.proved, "end": proof},
             "kernel_missed": kernel_missed,
@@ -253,4 +255,7 @@ def loop(recorder: Recorder, wakeups: Wakeups, command: Command | None, end_s: f
         recorder.follow()
         if time.monotonic() >= next_sample_s:
             recorder.sample()
-            next_sample_s += SAMPLE_INTERVAL_S
+            now = time.monotonic()
+            # Missed ones are left out: after a pause, one sample tells as much as many.
+            missed = (now - next_sample_s) // SAMPLE_INTERVAL_S
+            next_sample_s += SAMPLE_INTERVAL_S * (1 + missed)

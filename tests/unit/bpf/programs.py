@@ -123,14 +123,7 @@ class Programs:
     def interrupt(self, call: str) -> None:
         """When a program next reads the clock, an interrupt enters `call`."""
         prototype = ctypes.CFUNCTYPE(None)
-        before = ctypes.c_uint32.in_dll(self._library, "mock_call")
-
-        def come() -> None:
-            interrupted = before.value
-            self.enter(call)
-            before.value = interrupted
-
-        self._interrupt = prototype(come)
+        self._interrupt = prototype(lambda: self.enter(call))
         address = ctypes.cast(self._interrupt, ctypes.c_void_p)
         ctypes.c_void_p.in_dll(self._library, "mock_interrupt").value = address.value
 
@@ -152,18 +145,18 @@ class Programs:
 
     def enter(self, call: str, *arguments: int) -> None:
         """The function of `call`, a call or a moment of state.py, is entered."""
-        self._run("any_entry", call, arguments)
+        self._run("kprobe_entry", call, arguments)
 
     def leave(self, call: str, result: int = 0) -> None:
         """It returns."""
-        self._run("any_return", call, (), result)
+        self._run("kprobe_return", call, (), result)
 
     def tracepoint(self, program: str, *arguments: int) -> None:
         """A program of a raw tracepoint runs."""
         self._library[program]((ctypes.c_uint64 * 8)(*arguments))
 
     def _run(self, program: str, call: str, given: tuple[int, ...], result: int = 0) -> None:
-        self.set("call", state.number_of_call(call))
+        self.set("cookie", state.number_of_call(call))
         words = (ctypes.c_uint64 * len(_WORDS))(*given)
         words[-1] = result & (1 << 64) - 1
         self._library[program](words)

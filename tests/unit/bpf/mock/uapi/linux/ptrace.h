@@ -11,7 +11,7 @@ struct pt_regs {
 
 /* The machine at this moment, set by the test. */
 u64 mock_now, mock_task, mock_struct, mock_ns_task, mock_cookie;
-u32 mock_cpu, mock_call, mock_ring_full, mock_written;
+u32 mock_cpu, mock_ring_full, mock_written;
 char mock_comm[16];
 void (*mock_interrupt)(void); /* comes once, when a program reads the clock */
 struct balloon_event mock_events[1 << 16], mock_reserved;
@@ -48,7 +48,6 @@ static long bpf_probe_read_kernel(void *to, u32 size, const void *from)
 }
 static long bpf_get_func_arg(u64 *ctx, u32 n, u64 *value) { return *value = ctx[n], 0; }
 static long bpf_get_func_ret(u64 *ctx, u64 *value) { return *value = ctx[4], 0; }
-#define this_call() mock_call
 
 #define BPF_RB_NO_WAKEUP 1
 #define BPF_RB_FORCE_WAKEUP 2

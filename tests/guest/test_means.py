@@ -1,0 +1,177 @@
+"""Every means of attachment counts the same, proves itself, and loses no cause at the end."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from balloontrace.analysis.trace import trace_of
+from balloontrace.lab.guest import Guest
+from balloontrace.lab.loads import MIB_PAGES, move_balloon
+from balloontrace.recording import Recording
+from balloontrace.tracers.attach.means import MEANS
+from balloontrace.tracers.attach.state import ENDS
+from tests.guest.conftest import REMOTE, Recorder, balloon_counters, report_of
+
+Fetch = Callable[..., Recording]
+
+PAGES = 77 * MIB_PAGES + 3
+
+HAVE = {
+    "5.10": {"kprobe"},
+    "6.1": {"kprobe", "fentry"},
+    "6.12": {"kprobe.multi", "kprobe", "fentry"},
+    "7.2": {"kprobe.multi", "kprobe", "fentry"},
+}
+"""What each kernel of the lab has: kprobe.multi since 5.18, but Debian's 6.1 is built without
+CONFIG_FPROBE; fentry of the driver's functions where its module carries BTF."""
+
+
+@pytest.mark.parametrize("means", [means.name for means in MEANS])
+def test_each_means_counts_the_same(stock: Guest, fetch: Fetch, kernel: str, means: str) -> None:
+    if means not in HAVE[kernel]:
+        done = stock.run(f"balloontrace record -f -d 1s --means {means} -o /root/no", check=False)
+        assert done.returncode == 3
+        assert f"{means}: " in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        return
+    move_balloon(stock, 0)
+    before = balloon_counters(stock)
+    recorder = Recorder(stock, "--means", means)
+    move_balloon(stock, PAGES)
+    move_balloon(stock, 0)
+    assert recorder.stop()[0] == 0
+    after = balloon_counters(stock)
+    recording = fetch(stock)
+    report = report_of(recording)
+    assert recording.header["means"]["used"] == means
+    assert report["reconciliation"]["exact"] is True
+    assert report["totals"]["inflated_pages"] == after[0] - before[0] == PAGES
+    assert report["totals"]["deflated_pages"] == after[1] - before[1] == PAGES
+    assert recording.trailer is not None
+    assert recording.trailer["returns_missed"] == recording.trailer["kernel_missed"] == 0
+    for counts in recording.trailer["counters"].values():
+        assert counts["entered"] == sum(counts[end] for end in ENDS)
+
+
+def test_the_best_means_is_taken(stock: Guest, fetch: Fetch, kernel: str) -> None:
+    recorder = Recorder(stock)
+    assert recorder.stop()[0] == 0
+    header = fetch(stock).header
+    best = "kprobe.multi" if "kprobe.multi" in HAVE[kernel] else "kprobe"
+    assert header["means"]["used"] == best
+    assert bool(header["means"]["not"]) is (best == "kprobe")
+
+
+@contextmanager
+def _switched_off(guest: Guest, switch: str, off: str, on: str) -> Iterator[None]:
+    guest.run("mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug")
+    guest.run(f"echo {off} > {switch}")
+    try:
+        yield
+    finally:
+        guest.run(f"echo {on} > {switch}")
+
+
+@pytest.mark.one_kernel
+@pytest.mark.parametrize(
+    ("switch", "remedy"),
+    [
+        ("/sys/kernel/debug/kprobes/enabled", "echo 1 > /sys/kernel/debug/kprobes/enabled"),
+        ("/proc/sys/kernel/ftrace_enabled", "sysctl kernel.ftrace_enabled=1"),
+    ],
+)
+def test_probes_that_do_not_fire_are_noticed(
+    stock: Guest, kernel: str, switch: str, remedy: str
+) -> None:
+    record = "balloontrace record -f -d 1s -o /root/no --means kprobe"
+    with _switched_off(stock, switch, "0", "1"):
+        recorded = stock.run(record, check=False)
+        diagnosed = stock.run("balloontrace doctor --json", check=False)
+    assert recorded.returncode == 3
+    said = recorded.stderr.strip()
+    assert said.startswith("balloontrace: kernel ")
+    assert said.endswith(f"attaches probes, but they do not fire; {remedy}")
+    # kprobe.multi is ftrace's, and does not mind what kprobes are switched to.
+    unharmed = "kprobes" in switch and "kprobe.multi" in HAVE[kernel]
+    assert diagnosed.returncode == (0 if unharmed else 3)
+    assert json.loads(diagnosed.stdout)["why"].endswith("" if unharmed else remedy)
+
+
+@pytest.mark.one_kernel
+def test_probes_that_fire_no_longer_are_noticed_at_the_end(stock: Guest, fetch: Fetch) -> None:
+    move_balloon(stock, 0)
+    recorder = Recorder(stock, "--means", "kprobe")
+    with _switched_off(stock, "/sys/kernel/debug/kprobes/enabled", "0", "1"):
+        move_balloon(stock, 4 * MIB_PAGES)
+        status, _, said = recorder.stop()
+    assert status == 0
+    assert "the probes no longer fire" in said
+    recording = fetch(stock)
+    assert recording.trailer is not None
+    assert recording.trailer["proof"] == {"begin": True, "end": False}
+    assert report_of(recording)["reconciliation"]["agrees"] is False
+    move_balloon(stock, 0)
+
+
+def test_a_storm_that_is_cut_off_keeps_every_cause(shrinker: Guest, fetch: Fetch) -> None:
+    move_balloon(shrinker, 500 * MIB_PAGES)
+    shrinker.run("truncate -s 900M /root/cache")
+    reader = shrinker.popen(["sh", "-c", "while cat /root/cache; do :; done > /dev/null"])
+    recorder = Recorder(shrinker, "--ring-kib", "4096")
+    shrinker.balloon.set_target_pages(600 * MIB_PAGES)
+    _await_leaks(shrinker)
+    assert recorder.stop()[0] == 0
+    shrinker.run("pkill -f 'while [c]at'")
+    reader.communicate()
+    shrinker.run("rm /root/cache")
+    recording = fetch(shrinker)
+    report = report_of(recording)
+    assert recording.trailer is not None
+    assert report["lost_events"] == recording.trailer["returns_missed"] == 0
+    assert report["reconciliation"]["agrees"] is True
+    assert {cause["cause"] for cause in report["causes"]} == {"shrinker"}
+    assert trace_of(recording).events("leak")["done"].sum() > 0
+    move_balloon(shrinker, 0)
+
+
+def _await_leaks(guest: Guest) -> None:
+    """Until the shrinker has taken 32 MiB back, in the middle of more."""
+    begun = balloon_counters(guest)[1]
+    deadline = time.monotonic() + 120
+    while balloon_counters(guest)[1] < begun + 32 * MIB_PAGES:
+        assert time.monotonic() < deadline, "the shrinker does not take anything back"
+
+
+@pytest.mark.one_kernel
+def test_in_a_pid_namespace_actors_are_those_the_kernel_sees(shrinker: Guest, fetch: Fetch) -> None:
+    move_balloon(shrinker, 500 * MIB_PAGES)
+    record = ["balloontrace", "record", "-f", "-o", REMOTE, "--"]
+    shrinker.run("truncate -s 700M /root/cache")
+    load = ["sh", "-c", "nsenter -t 1 -p cat /root/cache > /dev/null; true"]
+    inside = ["unshare", "--pid", "--fork", "--mount-proc", *record, *load]
+    done = shrinker.run(inside, check=False)
+    assert done.returncode == 0, done.stderr
+    shrinker.run("rm /root/cache")
+    recording = fetch(shrinker)
+    report = report_of(recording)
+    assert recording.header["tasks"]["recorder"] > 10
+    actors = {cause["actor"] for cause in report["causes"] if cause["cause"] == "shrinker"}
+    assert "kswapd" in actors
+    assert "recorder" not in actors
+    move_balloon(shrinker, 0)
+
+
+@pytest.mark.one_kernel
+def test_a_device_as_the_output_is_left_alone(stock: Guest) -> None:
+    before = stock.run("stat -c %F /dev/null; touch /root/own; stat -c %i /root/own").stdout
+    with _switched_off(stock, "/sys/kernel/debug/kprobes/enabled", "0", "1"):
+        for path in ("/dev/null", "/root/own", "/root/new"):
+            done = stock.run(f"balloontrace record --means kprobe -f -d 1s -o {path}", check=False)
+            assert done.returncode == 3
+    after = stock.run("stat -c %F /dev/null; stat -c %i /root/own; ls /root/new || true").stdout
+    assert after == before

@@ -1,0 +1,53 @@
+"""What samplers make of /proc as it really is: files longer than a page, and sources that fail."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from balloontrace.tracers.samplers import Samplers, vmstat
+from balloontrace.tracers.samplers.proc import ProcFile
+from balloontrace.tracers.samplers.psi import Psi
+
+PAGE = 4096
+"""What a read of a seq_file gives at most."""
+
+
+def test_a_file_of_proc_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weeks = "".join(f"pgscan_{n} {10**15 + n}\n" for n in range(400)) + "balloon_inflate 7\n"
+    path = tmp_path / "vmstat"
+    path.write_text(weeks)
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, at: pread(fd, min(size, PAGE), at))
+    lines = ProcFile(str(path)).lines()
+    assert lines[-1] == b"balloon_inflate 7"
+    assert len(lines) == 401
+
+
+def test_reading_the_balloons_counters_leaves_no_file_open() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(10):
+        vmstat.balloon_counters()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_sampler_that_fails_costs_its_reading_and_is_told_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refused(self: Psi) -> dict[str, dict[str, int]]:
+        raise OSError(95, "Operation not supported")
+
+    samplers = Samplers()
+    monkeypatch.setattr(Psi, "read", refused)
+    first, second = samplers.read(), samplers.read()
+    if "psi" not in samplers.absent:
+        assert first["failed"] == {"psi": "[Errno 95] Operation not supported"}
+    assert "failed" not in second
+    assert "psi" not in second
+    assert second["vmstat"]["nr_free_pages"] > 0
+
+
+def test_minimal_samples_nothing() -> None:
+    assert Samplers(minimal=True).read() == {}
