@@ -248,7 +248,7 @@ def recorder_costs(guest: Guest) -> bool:
             for _ in range(STORMS):
                 storm(guest)
             helper = guest.run(
-                "pid=$(pgrep -f '[b]alloontrace.tracers.netlink') && grep VmHWM /proc/$pid/status",
+                "pid=$(pgrep -f '[t]racers.record.netlink') && grep VmHWM /proc/$pid/status",
                 check=False,
             ).stdout.split()
         made = fetched(guest)

@@ -129,6 +129,10 @@ def _seams(diagnosis: Diagnosis) -> Rows:
     """The rung of each seam, what it loses, and why it is not a better one."""
     if not diagnosis.seams:
         yield "", "none attached, see the last line"
+        return
+    yield "means", diagnosis.means["used"]
+    for reason in diagnosis.means["not"]:
+        yield "", f"not {reason}"
     for name, seam in diagnosis.seams.items():
         if seam["rung"] is None:
             first, *others = seam["not"]

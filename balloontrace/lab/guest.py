@@ -20,7 +20,7 @@ BOOTS = 3
 """So often a guest is booted that its emulator kills before anything of ours runs in it."""
 
 _COMPILED = Path("/var/cache/balloontrace")
-"""tracers/cache.py"""
+"""tracers/load/cache.py"""
 
 _TOOLS = ("qemu-img", "qemu-system-x86_64", "setpriv")
 

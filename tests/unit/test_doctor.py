@@ -107,6 +107,7 @@ def _diagnosis(**changes: Any) -> Diagnosis:
         },
         checks=[Check("root", True, "running as root", required=True)],
         seams={"leak": seam},
+        means={"used": "kprobe", "not": ["kprobe.multi: Operation not supported"]},
         tools={"bcc": {"version": "0.26.0", "ok": True, "found": "compiled", "remedy": ""}},
     )
     return well._replace(**changes)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import select
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ from balloontrace.cli.commands.record import default_path, parse_duration
 from balloontrace.errors import EXIT_UNSUPPORTED, EXIT_USAGE, UserError
 from balloontrace.tracers.doctor.requirements import require_traceable
 from balloontrace.tracers.machine import balloon, guest
+from balloontrace.tracers.record.command import Command, _family
 
 
 @pytest.mark.parametrize(
@@ -73,3 +76,20 @@ def test_a_closed_pipe_is_no_traceback() -> None:
 
 def test_the_header_names_the_process_that_attaches() -> None:
     assert guest.describe(recorder=1)["tasks"]["loader"] == os.getpid()
+
+
+def test_ending_a_command_ends_what_it_has_started(tmp_path: Path) -> None:
+    own = os.open(tmp_path / "recording", os.O_CREAT | os.O_WRONLY)
+    told, tell = os.pipe()
+    os.set_inheritable(tell, True)
+    # Two that ignore SIGTERM or outlive their parent; each holds the pipe open.
+    script = "sleep 1000 & (trap '' TERM; sleep 1000; sleep 1000) & sleep 1000; echo never"
+    command = Command(["sh", "-c", script], 0, own)
+    os.close(tell)
+    while len(_family(command._pid)) < 5:
+        assert not command.ended()
+    assert command.finish()["status"] == -signal.SIGTERM
+    assert select.select([told], [], [], 10.0)[0]
+    assert os.read(told, 1) == b""
+    os.close(told)
+    os.close(own)

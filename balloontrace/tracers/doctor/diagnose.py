@@ -42,12 +42,13 @@ ACCOUNTING = {
 class Trial(NamedTuple):
     """One attaching and detaching.
 
-    seams: as in the header of a recording, empty if there was no trial or no driver; took_s: from
-    the fork of the loader to everything attached; from_cache: what had been compiled before was
-    used (tracers/cache.py); error: why recording cannot be.
+    seams, means: as in the header of a recording, empty if there was no trial or no driver; took_s:
+    from the fork of the loader to everything attached; from_cache: what had been compiled before
+    was used (load/cache.py); error: why recording cannot be.
     """
 
     seams: Mapping[str, Any] = {}
+    means: Mapping[str, Any] = {}
     took_s: float | None = None
     from_cache: bool = False
     error: UserError | None = None
@@ -65,6 +66,7 @@ class Diagnosis(NamedTuple):
     balloon: dict[str, Any]
     checks: list[requirements.Check]
     seams: Mapping[str, Any]
+    means: Mapping[str, Any]
     tools: dict[str, dict[str, Any]]
 
 
@@ -84,6 +86,7 @@ def diagnose() -> Diagnosis:
         balloon=_balloon(),
         checks=[*needed, *requirements.helpful()],
         seams=trial.seams,
+        means=trial.means,
         tools=_tools(trial),
     )
 
@@ -103,7 +106,8 @@ def _try() -> Trial:
     handover.detach(given.probes)
     for descriptor in (*given.maps.values(), *given.code, *given.programs):
         os.close(descriptor)
-    return Trial(given.content["seams"], took_s, given.content["from_cache"])
+    content = given.content
+    return Trial(content["seams"], content["means"], took_s, content["from_cache"])
 
 
 def _kernel() -> dict[str, Any]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import time
 
 from balloontrace.tracers.machine import system_calls
+from balloontrace.tracers.machine.files import text
 
 GRACE_S = 2.0
 """What a command has to end itself after SIGTERM, before SIGKILL: the recording waits for it."""
@@ -57,14 +59,47 @@ class Command:
         return self._status is not None
 
     def finish(self) -> dict[str, Any]:
-        """End the command if it still runs; its argv and status (negative: killed by a signal)."""
+        """End the command if it still runs, and what it has started; its argv and status (negative:
+        killed by a signal)."""
         if not self.ended():
-            os.kill(self._pid, signal.SIGTERM)
-            deadline_s = time.monotonic() + GRACE_S
-            while not self.ended() and time.monotonic() < deadline_s:
-                time.sleep(0.02)
-        if not self.ended():
-            os.kill(self._pid, signal.SIGKILL)
-            _, status = os.waitpid(self._pid, 0)
-            self._status = os.waitstatus_to_exitcode(status)
+            family = _family(self._pid)
+            _end(family, signal.SIGTERM)
+            _await(family, GRACE_S)
+            family = {**_family(self._pid), **family}  # who came meanwhile
+            _end(family, signal.SIGKILL)
+            while not self.ended():
+                _await({self._pid: family[self._pid]}, GRACE_S)
+            for descriptor in family.values():
+                os.close(descriptor)
         return {"argv": self._argv, "status": self._status}
+
+
+def _family(root: int) -> dict[int, int]:
+    """Process id -> a pidfd, of `root` and of all that descend from it."""
+    children: dict[int, list[int]] = {}
+    for name in os.listdir("/proc"):
+        if name.isdigit() and (stat := text(f"/proc/{name}/stat")):
+            children.setdefault(int(stat.rpartition(") ")[2].split()[1]), []).append(int(name))
+    found: dict[int, int] = {}
+    waiting = [root]
+    while waiting:
+        pid = waiting.pop()
+        waiting += children.get(pid, [])
+        with contextlib.suppress(ProcessLookupError):
+            found[pid] = os.pidfd_open(pid)
+    return found
+
+
+def _end(family: dict[int, int], number: signal.Signals) -> None:
+    for descriptor in family.values():
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            signal.pidfd_send_signal(descriptor, number)
+
+
+def _await(family: dict[int, int], timeout_s: float) -> None:
+    """Until all of them have ended, or that long."""
+    deadline_s = time.monotonic() + timeout_s
+    left = list(family.values())
+    while left and (remaining_s := deadline_s - time.monotonic()) > 0:
+        ended, _, _ = select.select(left, [], [], remaining_s)
+        left = [descriptor for descriptor in left if descriptor not in ended]
