@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import socket
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 from balloontrace import __version__, events
@@ -24,6 +22,7 @@ from balloontrace.tracers.load import bytecode, cache, compiler
 from balloontrace.tracers.load.bytecode import Compiled
 from balloontrace.tracers.machine import bpf_calls, guest
 from balloontrace.tracers.machine.balloon import identity
+from balloontrace.tracers.machine.system_calls import lift_locked_memory_limit
 from balloontrace.tracers.record.ring import ITEM_BYTES
 
 
@@ -39,10 +38,7 @@ def _load(recorder: int, ring_bytes: int, forced: Forced, keep: bool) -> handove
     """Everything the child does: look, compile, load, attach if the driver is there."""
     running = attaching.Kernel() if identity() else None
     code, from_cache = _code(keep)
-    # What BPF holds counted as locked memory until commit d5299b67dd59 "bpf: Memcg-based memory
-    # accounting for bpf maps" and those that follow it (in v5.11); BCC lifts the limit as well.
-    with suppress(ValueError, OSError):  # without CAP_SYS_RESOURCE
-        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
+    lift_locked_memory_limit()
     maps = _maps(code, ring_bytes)
     content = {
         "tool": f"balloontrace {__version__}",

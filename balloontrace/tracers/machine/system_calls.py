@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import struct
@@ -23,6 +24,18 @@ def lock_memory() -> bool:
     """
     flags = _MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT
     return bool(libc.mlockall(flags) == 0)
+
+
+def lift_locked_memory_limit() -> None:
+    """Let BPF take what it needs, where this process may.
+
+    What BPF holds counted as locked memory until commit d5299b67dd59 "bpf: Memcg-based memory
+    accounting for bpf maps" and those that follow it (in v5.11).
+    """
+    import resource
+
+    with contextlib.suppress(ValueError, OSError):  # without CAP_SYS_RESOURCE
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
 
 
 def set_oom_score_adj(score: int) -> None:

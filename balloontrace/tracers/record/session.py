@@ -65,6 +65,7 @@ def _protect() -> int:
 
 def _drop_privileges(kill: bool) -> None:
     """Keep what recording needs. kill: a command is to be ended, whose user may be another."""
+    system_calls.lift_locked_memory_limit()  # programs are loaded again when the driver comes back
     try:
         capabilities.keep_only(*capabilities.needed(), *(["kill"] if kill else []))
     except OSError as error:
