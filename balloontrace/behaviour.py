@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a balloon driver gives memory back when its guest needs some: told from what the driver has.
 
 Versions are never asked: distributions backport, and the shrinker's symbols alone prove nothing,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The schema: every event and every field of the trace, declared once.
 
 From these declarations come the C struct and constants the BPF programs are compiled with

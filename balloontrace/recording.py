@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The .btrace file: an append-only sequence of framed, checksummed blocks (docs/format.md).
 
 The file starts with `MAGIC`; then blocks follow, each a 24-byte frame and a payload:

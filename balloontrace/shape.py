@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the JSON in a recording must look like to be used: a recording is untrusted input.
 
 A shape is a predicate of a value; or a list of one shape, that of each item; or a dict of shapes by

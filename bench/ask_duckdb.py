@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The questions of a report, asked of DuckDB over the Parquet copy of a recording.
 
 Prints one JSON object with the keys of `balloontrace report --json` that are asked for here.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the benches have in common: words on stderr, budgets, one line for an error."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make bench-emulator`: how often the emulator that is there kills a guest, and how fast it is.
 
 Boots guests, two at a time; then kills recordings in two guests side by side while their balloons

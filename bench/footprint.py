@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make bench-footprint`: what tracing costs a guest, beside what one would use instead.
 
 Prints the budgets and whether they hold; exits with 1 if one does not.

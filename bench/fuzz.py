@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make fuzz`: recordings that somebody made to break a reader, found by atheris (libFuzzer).
 
 Real recordings are changed and reported: bytes of the file, and bytes of a block's payload whose

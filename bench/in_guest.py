@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs inside a guest: seconds from exec to attached, of three ways to trace the same functions.
 
 Prints one JSON object per line: {"tool": ..., "seconds": ..., "rss_bytes": ...}.

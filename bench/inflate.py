@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make bench-inflate`: how fast the balloon moves, by the method of hyperalloc-bench's `inflate`.
 
 Runs the scenario inflate-bench in a real guest and prints, for each of its four steps, the rates of

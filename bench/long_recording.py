@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes a recording of any length from a real one, and a Parquet copy of its events.
 
 The source is a guest whose balloon's shrinker gives back what inflation took, the founding

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make bench`: what recording costs a guest, beside bpftrace with the same probes, and nothing.
 
 In one guest, round after round: inflate and deflate with no tracing, with `record`, with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make bench-report`: what a report of a long recording costs, beside DuckDB over the same events.
 
 Builds recordings of 1, 3 and 10 million events from a real one (bench/long_recording.py) in a

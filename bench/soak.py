@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make soak`: an hour of recording under load. The recorder's memory stays what it was, and the
 file grows with the events. argv: minutes (60).
 """

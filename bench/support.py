@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make support`: what works on each kernel of the lab, from real runs, into docs/support.md.
 
 On each kernel, in a fresh guest: `balloontrace doctor`, whose output goes to docs/doctor/, then a
@@ -84,6 +85,7 @@ def matrix(reports: dict[str, Report]) -> str:
     lines += ["", "| | " + " | ".join(reports) + " |", "|---" * (len(reports) + 1) + "|"]
     facts: dict[str, Callable[[Report], object]] = {
         "kernel": lambda r: r.results["guest"].scalars["kernel"],
+        "means": lambda r: r.recording.scalars["means"],
         "events": lambda r: f"{r.recording.scalars['events']:,}",
         "lost": lambda r: f"{r.recording.scalars['lost_events']:,}",
         "driver": lambda r: r.results["guest"].scalars["driver_behaviour"],
@@ -106,6 +108,8 @@ def _cell(report: Report, seam: str) -> str:
     number = [rung.name for rung in next(s for s in SEAMS if s.name == seam).rungs].index(
         row["rung"]
     )
+    if row["events"] is None:  # a seam of which there are no events
+        return str(number + 1)
     cell = f"{number + 1}: {row['events']:,}"
     checked = report.results["reconciliation"].scalars
     counter = COUNTED.get(seam)

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make torture`: what befalls a recording in a guest that suffers, and what is left of it.
 
 A storm of OOM notifications, SIGKILL at random moments, a power loss, every other way of ending,

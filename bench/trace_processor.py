@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`make check-perfetto`: does Perfetto's own trace processor read our traces as they are meant?
 
 Exports the recordings of tests/data, loads each into the trace processor, and compares what SQL

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an analysis is: a question put to a trace, and a result that any renderer can show.
 
 A new analysis is one new module in this package with a subclass of `Analysis`; `run_all` finds it.

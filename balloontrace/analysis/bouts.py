@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bouts of the OOM notifier: spans in which the guest lived on what the balloon gave back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls of the driver that contain others, and the time in them.
 
 The driver's calls nest: reclaim runs inside a fill, a leak inside reclaim, the wait for the host

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who took pages back out of the balloon, and why (metrics.md: cause of a leak)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The events of a recording by kind, one array per field, filled block by block while it is read.
 
 A recording of millions of events takes gigabytes as it stands in the file; here it takes some 40

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recordings of two kinds side by side: the table of the founding experiment (metrics.md).
 
 A side is one run or several of the same experiment. Of several it shows medians, with intervals as

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ballooning cost the guest: time in the driver, tasks stalled there, pressure, delays."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each task waited for during the recording, as the kernel counts it (taskstats)."""
 
 from __future__ import annotations

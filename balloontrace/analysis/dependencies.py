@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which packages the analysis side needs beyond what `record` needs. Standard library only."""
 
 from __future__ import annotations

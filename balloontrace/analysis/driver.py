@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The driver's life: bound, removed, suspended, resumed, and the gaps in which none was traced."""
 
 from __future__ import annotations

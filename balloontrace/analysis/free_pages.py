@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Free memory that the guest tells the host of without a balloon: reporting and hinting."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When no driver was traced, and what the guest's own counters say moved meanwhile."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the recording says about the guest, and which way of giving memory back its driver has."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long the host took to answer: each `tell_host` waits for it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long each kind of call took, and each phase of a fill and a leak: percentiles, histograms."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Medians of a few runs and how sure they are, without assuming anything of their distribution.
 
 The interval of a median is that of order statistics: the true median lies between the j-th value

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When the guest ran out of memory: what the balloon gave back, and who was killed."""
 
 from __future__ import annotations

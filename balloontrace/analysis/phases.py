@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the time of a fill and of a leak went (metrics.md: phases)."""
 
 from __future__ import annotations

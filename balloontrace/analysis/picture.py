@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reports with the timelines that their pictures are drawn from."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long tasks of the guest stalled for lack of memory, as the kernel counts it (PSI)."""
 
 from __future__ import annotations

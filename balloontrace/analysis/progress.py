@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes: how the balloon got from each target to the next (metrics.md: episode, progress)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Published figures of virtio-balloon on other machines, to read one's own beside them.
 
 A reference, not a yardstick: other hardware, other kernels, other settings.

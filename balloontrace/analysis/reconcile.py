@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Traced totals against the guest's own count in /proc/vmstat (metrics.md: reconciliation)."""
 
 from __future__ import annotations

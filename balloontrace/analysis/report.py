@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All that `report` says of one recording: facts of the recording itself, and every result."""
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ def _recording(trace: Trace) -> Result:
         "tool": trace.header.get("tool"),
         "duration_s": trace.seconds(trace.end_ns),
         "complete": recording.complete,
+        "means": section(trace.header, "means").get("used"),
         "lost_events": trace.trailer.get("lost_events"),
         "lost_pages": _counted(trace, "lost_pages"),
         "returns_missed": _counted(trace, "missed"),

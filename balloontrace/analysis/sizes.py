@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The balloon's size over time, from its size at attach and what each call moved."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the pictures of a recording are drawn from: its course over time, in a bounded size.
 
 Not one of the registered analyses: it answers no question that the results do not answer, and has

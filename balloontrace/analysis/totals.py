@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many pages moved over the whole recording (metrics.md: totals)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recording as data frames: one per kind of event, in the units of metrics.md.
 
 The layout of an event, and the numbers of kinds and bits, are read from the recording's own header,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command line: one thin file per verb.
 
 Typer is imported here, before any of them does, and without rich. Some of its versions (Debian

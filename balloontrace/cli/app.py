@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Typer root: every verb, and the one place where a UserError becomes a line and a status."""
 
 from __future__ import annotations

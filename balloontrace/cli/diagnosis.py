@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What doctor found, as text and as JSON: the contract of docs/doctor.md."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The only place that prints: data on stdout, everything said about it on stderr."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writing the pictures of `report` and `compare` to files."""
 
 from __future__ import annotations

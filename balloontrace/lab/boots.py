@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Boots of guests: how many a run made, and which of them the emulator killed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Vagrant boxes: the lab's own images in the clothes that vagrant-libvirt wants.
 
 A box is a tar archive of metadata.json, the disk as box.img, and a Vagrantfile with the machine's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builds one guest image: two Debian trees side by side, then the driver variant and the disks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A guest's serial console: written to a file, watched for the words that matter."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Why a step of an image's build failed, in one line, and what to correct."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A directory for as long as one process lives, however it ends."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A disposable guest in plain QEMU."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Python programs for a guest that take memory there."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the lab asks of the host: programs, root, disk space."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The host's own view of a run, as JSON lines beside the recording.
 
 The first line is ``{"event": "run", ...}``: what ran where. Every line has ``t_ns``, the host's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cache of guest images: one directory per recipe, found by the recipe's hash."""
 
 from __future__ import annotations

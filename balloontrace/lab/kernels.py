@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kernels the lab can boot, read from ``kernels.toml``."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Loads that make each seam of the driver fire, in a guest of `MEMORY_BYTES`.
 
 The guest tests use them, and the tour that the support matrix is made from. Each leaves the guest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One QEMU process: its command line, its life, its certain end."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """QEMU's monitor protocol over an already connected socket, for callers without asyncio."""
 
 from __future__ import annotations

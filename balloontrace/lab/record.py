@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starting `balloontrace record` in a guest."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A guest as one object, whoever runs it: commands over SSH, and the host's hand on its balloon."""
 
 from __future__ import annotations

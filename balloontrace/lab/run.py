@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs one scenario in one guest and brings the evidence back."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scenarios: what happens to a guest, as TOML files.
 
 Top level: ``description``, ``repeat``; ``[guest]`` memory, cpus, disk, deflate_on_oom;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A host that is slow to take the balloon's pages, and nothing else.
 
 QEMU takes them on the thread of the guest's CPU that told it, under its global lock, with one

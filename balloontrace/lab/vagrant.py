@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A guest that is a machine of vagrant/Vagrantfile: up before the run and after it, or neither."""
 
 from __future__ import annotations

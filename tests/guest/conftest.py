@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real guests for the tests. A guest that cannot be had is an error, never a skip."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Not collected by itself: test_boots.py runs it, to see what becomes of tests whose guest dies."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guests that tests share: booted when first wanted, replaced when one may have been harmed."""
 
 from __future__ import annotations

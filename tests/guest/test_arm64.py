@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The programs compile for both architectures, and read the registers of the one they are for.
 
 Compiled in a guest, because BCC is there; its `ARCH` chooses the target.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Guests that die: of their emulator while they boot, and of themselves while a test uses them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Task delays and uevents through the netlink process, in a real guest, against other counters."""
 
 from __future__ import annotations

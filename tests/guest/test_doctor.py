@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`balloontrace doctor` in real guests: tells what a recording has, and leaves nothing behind."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A driver that is unloaded, loaded and bound again while a recording goes on."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each finding is made to happen in a real guest, and is the only one that fires there."""
 
 from __future__ import annotations

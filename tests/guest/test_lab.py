@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lab's scenarios, run as a user runs them: `balloontrace lab run`."""
 
 from __future__ import annotations

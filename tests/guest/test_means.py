@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every means of attachment counts the same, proves itself, and loses no cause at the end."""
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ import pytest
 
 from balloontrace.analysis.trace import trace_of
 from balloontrace.lab.guest import Guest
-from balloontrace.lab.loads import MIB_PAGES, move_balloon
+from balloontrace.lab.loads import MEMORY_BYTES, MIB_PAGES, move_balloon
+from balloontrace.lab.qemu import GuestConfig
 from balloontrace.recording import Recording
 from balloontrace.tracers.attach.means import MEANS
 from balloontrace.tracers.attach.state import ENDS
+from balloontrace.tracers.attach.switches import FTRACE, KPROBES
 from tests.guest.conftest import REMOTE, Recorder, balloon_counters, report_of
+from tests.guest.guests import Guests
 
 Fetch = Callable[..., Recording]
 
 PAGES = 77 * MIB_PAGES + 3
+RECORD = "balloontrace record -f -d 1s -o /root/no"
 
 HAVE = {
     "5.10": {"kprobe"},
@@ -34,7 +39,7 @@ CONFIG_FPROBE; fentry of the driver's functions where its module carries BTF."""
 @pytest.mark.parametrize("means", [means.name for means in MEANS])
 def test_each_means_counts_the_same(stock: Guest, fetch: Fetch, kernel: str, means: str) -> None:
     if means not in HAVE[kernel]:
-        done = stock.run(f"balloontrace record -f -d 1s --means {means} -o /root/no", check=False)
+        done = stock.run(f"{RECORD} --means {means}", check=False)
         assert done.returncode == 3
         assert f"{means}: " in done.stderr
         assert len(done.stderr.splitlines()) == 1
@@ -68,54 +73,57 @@ def test_the_best_means_is_taken(stock: Guest, fetch: Fetch, kernel: str) -> Non
 
 
 @contextmanager
-def _switched_off(guest: Guest, switch: str, off: str, on: str) -> Iterator[None]:
+def _switched_off(guest: Guest, switch: str) -> Iterator[None]:
     guest.run("mountpoint -q /sys/kernel/debug || mount -t debugfs none /sys/kernel/debug")
-    guest.run(f"echo {off} > {switch}")
+    guest.run(f"echo 0 > {switch}")
     try:
         yield
     finally:
-        guest.run(f"echo {on} > {switch}")
+        guest.run(f"echo 1 > {switch}")
+
+
+@pytest.fixture
+def own(kernel: str, guests: Guests) -> Iterator[Guest]:
+    """A guest in which ftrace can be switched off: no other test should meet it again."""
+    with guests.own(GuestConfig(kernel, memory_bytes=MEMORY_BYTES)) as guest:
+        yield guest
 
 
 @pytest.mark.one_kernel
-@pytest.mark.parametrize(
-    ("switch", "remedy"),
-    [
-        ("/sys/kernel/debug/kprobes/enabled", "echo 1 > /sys/kernel/debug/kprobes/enabled"),
-        ("/proc/sys/kernel/ftrace_enabled", "sysctl kernel.ftrace_enabled=1"),
-    ],
-)
-def test_probes_that_do_not_fire_are_noticed(
-    stock: Guest, kernel: str, switch: str, remedy: str
-) -> None:
-    record = "balloontrace record -f -d 1s -o /root/no --means kprobe"
-    with _switched_off(stock, switch, "0", "1"):
-        recorded = stock.run(record, check=False)
-        diagnosed = stock.run("balloontrace doctor --json", check=False)
-    assert recorded.returncode == 3
-    said = recorded.stderr.strip()
-    assert said.startswith("balloontrace: kernel ")
-    assert said.endswith(f"attaches probes, but they do not fire; {remedy}")
-    # kprobe.multi is ftrace's, and does not mind what kprobes are switched to.
-    unharmed = "kprobes" in switch and "kprobe.multi" in HAVE[kernel]
-    assert diagnosed.returncode == (0 if unharmed else 3)
-    assert json.loads(diagnosed.stdout)["why"].endswith("" if unharmed else remedy)
+def test_probes_that_are_switched_off_are_not_attached(own: Guest, kernel: str) -> None:
+    for switch, remedy in (
+        (KPROBES, "echo 1 > /sys/kernel/debug/kprobes/enabled"),
+        (FTRACE, "sysctl kernel.ftrace_enabled=1"),
+    ):
+        with _switched_off(own, switch):
+            recorded = own.run(f"{RECORD} --means kprobe", check=False)
+            diagnosed = own.run("balloontrace doctor --json", check=False)
+        assert recorded.returncode == 3
+        assert recorded.stderr.endswith(f"kprobe: switched off; {remedy}\n")
+        # kprobe.multi is ftrace's, and does not mind what kprobes are switched to.
+        unharmed = switch == KPROBES and "kprobe.multi" in HAVE[kernel]
+        assert diagnosed.returncode == (0 if unharmed else 3)
+        assert json.loads(diagnosed.stdout)["why"].endswith("" if unharmed else remedy)
 
 
 @pytest.mark.one_kernel
-def test_probes_that_fire_no_longer_are_noticed_at_the_end(stock: Guest, fetch: Fetch) -> None:
-    move_balloon(stock, 0)
-    recorder = Recorder(stock, "--means", "kprobe")
-    with _switched_off(stock, "/sys/kernel/debug/kprobes/enabled", "0", "1"):
-        move_balloon(stock, 4 * MIB_PAGES)
+def test_probes_that_do_not_fire_are_noticed(own: Guest, fetch: Fetch) -> None:
+    recorder = Recorder(own, "--means", "kprobe")
+    with _switched_off(own, KPROBES):
+        own.run("umount /sys/kernel/debug")  # the switch is out of sight
+        recorded = own.run(f"{RECORD} --means kprobe", check=False)
+        move_balloon(own, 4 * MIB_PAGES)
         status, _, said = recorder.stop()
+        own.run("mount -t debugfs none /sys/kernel/debug")
+    assert recorded.returncode == 3
+    assert "attaches probes, but they do not fire" in recorded.stderr
+    assert len(recorded.stderr.splitlines()) == 1
     assert status == 0
     assert "the probes no longer fire" in said
-    recording = fetch(stock)
+    recording = fetch(own)
     assert recording.trailer is not None
     assert recording.trailer["proof"] == {"begin": True, "end": False}
     assert report_of(recording)["reconciliation"]["agrees"] is False
-    move_balloon(stock, 0)
 
 
 def test_a_storm_that_is_cut_off_keeps_every_cause(shrinker: Guest, fetch: Fetch) -> None:
@@ -168,10 +176,9 @@ def test_in_a_pid_namespace_actors_are_those_the_kernel_sees(shrinker: Guest, fe
 
 @pytest.mark.one_kernel
 def test_a_device_as_the_output_is_left_alone(stock: Guest) -> None:
-    before = stock.run("stat -c %F /dev/null; touch /root/own; stat -c %i /root/own").stdout
-    with _switched_off(stock, "/sys/kernel/debug/kprobes/enabled", "0", "1"):
-        for path in ("/dev/null", "/root/own", "/root/new"):
-            done = stock.run(f"balloontrace record --means kprobe -f -d 1s -o {path}", check=False)
-            assert done.returncode == 3
-    after = stock.run("stat -c %F /dev/null; stat -c %i /root/own; ls /root/new || true").stdout
-    assert after == before
+    look = "stat -c %F /dev/null; stat -c %i /root/own; ls /root/new || true"
+    before = stock.run(f"touch /root/own; {look}").stdout
+    for path in ("/dev/null", "/root/own", "/root/new"):
+        done = stock.run(f"balloontrace record --means none -f -d 1s -o {path}", check=False)
+        assert done.returncode == 3
+    assert stock.run(look).stdout == before

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`balloontrace record` in a real guest: known balloon moves, exact counts, every way of ending."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each rung of a seam, forced, gives the same totals."""
 
 from __future__ import annotations

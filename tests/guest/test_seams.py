@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each seam fires under a load made to fire it, and its pages are exact."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recording survives what befalls its guest, and says so where it cannot."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builds constructed recordings whose answers are known by hand.
 
 Times are in seconds since attach, pages are balloon pages; calls may be given in any order, the

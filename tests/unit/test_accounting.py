@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which calls are open at the end of a recording, and that every call is accounted for."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Causes, the driver's behaviour and the finding built on them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Comparisons of several runs, against answers known by hand."""
 
 from __future__ import annotations

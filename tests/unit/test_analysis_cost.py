@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ballooning cost: busy time, tasks stalled, pressure, delays; and published figures."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Task delays gained over a recording, against answers known by hand."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Findings on recordings whose answers are known by hand: what shows each, and what must not."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A driver that goes and comes: what is claimed of the time in which none was traced."""
 
 from __future__ import annotations

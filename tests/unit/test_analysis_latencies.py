@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Percentiles and histograms of calls and phases, against answers known by hand."""
 
 from __future__ import annotations

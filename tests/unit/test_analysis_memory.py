@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What lack of memory cost and did: phases, OOM, and free pages told to the host."""
 
 from __future__ import annotations

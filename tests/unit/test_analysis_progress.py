@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Episodes and progress, against answers worked out by hand and by a plain loop."""
 
 from __future__ import annotations

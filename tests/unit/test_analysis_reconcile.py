@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Traced totals against /proc/vmstat: equal, different, and only within a bound."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report as a whole: the JSON contract, the text, hostile names, damaged and empty files."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compiled programs are kept, and used again only if nobody else can have touched them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Task delays: the layout against the kernel's headers, and what the recorder does with them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`balloontrace doctor` without a balloon, its text and JSON, and the packages it names."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`balloontrace export`: whole or not at all, never over something else, and honest about gaps."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls of threads become slices that nest, whatever the recorded times say."""
 
 from __future__ import annotations

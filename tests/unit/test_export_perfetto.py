@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A Perfetto trace says what the report says: read back with the protobuf's own reader."""
 
 from __future__ import annotations

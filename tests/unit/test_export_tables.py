@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parquet and CSV hold what was recorded, with its units; what is not known is null."""
 
 from __future__ import annotations

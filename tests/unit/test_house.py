@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rules of the house that a machine can check."""
 
 from __future__ import annotations
@@ -94,3 +95,16 @@ def test_no_version_of_the_kernel_is_compared() -> None:
     for path in (PACKAGE / "tracers").glob("**/*.[ch]"):
         text = path.read_text()
         assert "LINUX_VERSION_CODE" not in text or path.name == "version.h", path
+
+
+def test_every_source_file_names_its_licence() -> None:
+    root = PACKAGE.parent
+    sources = [
+        path
+        for folder in ("balloontrace", "bench", "tests")
+        for pattern in ("**/*.py", "**/*.[ch]")
+        for path in (root / folder).glob(pattern)
+    ]
+    assert len(sources) > 200
+    nameless = [p for p in sources if "SPDX-License-Identifier: " not in p.read_text()[:100]]
+    assert nameless == []

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is said of boots at the end of a run."""
 
 from __future__ import annotations

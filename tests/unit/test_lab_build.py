@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an image's build does when a mirror fails. A real apt-get asks a server of the test's."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the console watcher makes of a guest's last words."""
 
 from __future__ import annotations

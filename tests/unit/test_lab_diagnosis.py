@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is said when a build step fails. The logs are apt's and mmdebstrap's own words."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The image cache and its recipe; no image is built here."""
 
 from __future__ import annotations

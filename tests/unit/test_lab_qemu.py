@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """QEMU's command line, and the choice between KVM and TCG."""
 
 from __future__ import annotations

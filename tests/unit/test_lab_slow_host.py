@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A process whose madvise is slow."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the lab tells Vagrant, and what it reads from it; tests/vagrant runs the machines."""
 
 from __future__ import annotations

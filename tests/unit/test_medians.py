@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Medians and their confidence intervals, against published tables and by counting."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The recorder's end of the netlink process, against real processes that misbehave."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pictures: a page that needs no network and cannot be injected into, stills, and text."""
 
 from __future__ import annotations

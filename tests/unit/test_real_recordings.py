@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recordings of real guests (Linux 6.1.0-56-cloud-amd64): what the reports say must stay true.
 
 The totals were checked against /proc/vmstat and QMP when they were recorded.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`balloontrace record` before it becomes a recorder: durations, names, what is missing."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The .btrace file: what was written is read, and damage costs no more than itself."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What samplers make of /proc as it really is: files longer than a page, and sources that fail."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recordings of many events: what a report of them costs, and that it says what SQL says."""
 
 from __future__ import annotations

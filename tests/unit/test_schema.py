@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The schema's promises: one fixed record, one cause per leak, docs that are up to date."""
 
 from __future__ import annotations

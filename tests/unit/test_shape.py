@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recording whose frames are right and whose content is not: nothing but a report comes of it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The tour's recordings, one of each kernel of the lab, and the support matrix made from them."""
 
 from __future__ import annotations

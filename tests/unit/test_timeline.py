@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The timeline: its sums are the totals, its curve is the balloon's size, and it stays small."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Vagrant lab, run for real in a libvirt of its own, of which nothing may be left behind."""
 
 from __future__ import annotations

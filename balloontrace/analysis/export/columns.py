@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the fields of an event are called in exports, and in which unit they are."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recording as CSV: one file per table, the unit in each column's name.
 
 Quoting is RFC 4180's; lines end in a newline alone, as Unix tools expect. Null is an empty field

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """recording.json: what is in a directory of tables, for formats that cannot say it themselves."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where an export goes: a file or a directory that is there whole, or not at all.
 
 It is written beside its place under a name of its own and renamed when it is complete. Like a

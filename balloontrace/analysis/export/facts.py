@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a reader of an export must know of the recording: where it comes from, what it lacks."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls of threads as slices that nest: what a track of Perfetto can show."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recording as Parquet: one file per table, units and meaning in the schema's metadata."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recording for ui.perfetto.dev: what each task did as slices, the balloon's sizes as counters.
 
 Times are those of the recording, CLOCK_MONOTONIC, and that is the trace's clock. Packets are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recording as tables of Arrow: one per kind of event, one per source of samples.
 
 Columns are those of events.py and of the recording's own header, which goes first: its layout may

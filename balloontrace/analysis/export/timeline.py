@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a picture of a recording shows: calls per thread, counters, marks and spans."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Known pathologies, recognised from results: one file for each."""
 
 from balloontrace.analysis.findings.base import Evidence, Finding, check_all

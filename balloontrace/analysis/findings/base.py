@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a finding is: a known pathology, shown by numbers, with a remedy.
 
 A finding sees the results of the analyses only. A new one is one new module in this package with a

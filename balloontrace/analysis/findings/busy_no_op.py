@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shrinker deflates what inflation just took (Linux 4.19 to 5.6)."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The driver left the device: its pages went back, and nobody follows the host's target."""
 
 from __future__ import annotations

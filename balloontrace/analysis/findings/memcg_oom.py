@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A memory cgroup's OOM kills although the balloon holds memory: it never deflates it."""
 
 from __future__ import annotations

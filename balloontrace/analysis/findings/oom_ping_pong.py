@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The OOM notifier gives back 1 MiB, the size worker takes it again for the host's target."""
 
 from __future__ import annotations

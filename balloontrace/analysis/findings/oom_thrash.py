@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Between two calls of the OOM notifier, reclaim evicts the programs that run."""
 
 from __future__ import annotations

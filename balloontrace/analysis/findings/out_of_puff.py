@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guest has no more pages to give: the size worker sleeps 200 ms at a time."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The time goes into waiting for the host."""
 
 from __future__ import annotations

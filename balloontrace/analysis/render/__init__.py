@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """Renderers: text and JSON. They see results, never a trace."""

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the sections of the text report say, kept as blocks for a page of HTML."""
 
 from __future__ import annotations

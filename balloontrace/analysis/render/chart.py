@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The timeline as panels that can be zoomed: models of Bokeh, to be drawn by its script in a page.
 
 The panels are figures of one document: they share the time axis, and each stands in an element of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The comparison for a terminal: the founding table."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ballooning cost, for a terminal: of each episode, and to the tasks that had to help."""
 
 from __future__ import annotations

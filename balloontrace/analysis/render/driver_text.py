@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The driver for a terminal: its comings and goings, and how its seams were traced."""
 
 from __future__ import annotations

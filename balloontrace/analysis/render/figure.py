@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The timeline as one still picture, SVG or PNG: for a mailing list, and for paper."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A report, and a comparison, as one page that needs nothing but a browser."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON of a report and of a comparison: the contract of docs/report.md."""
 
 from __future__ import annotations

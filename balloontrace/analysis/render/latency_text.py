@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How long calls took, for a terminal: percentiles, and histograms as bcc's tools print them."""
 
 from __future__ import annotations

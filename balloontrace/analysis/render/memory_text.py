@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What lack of memory cost and did, for a terminal: phases, OOM, free pages, task delays."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A page of text under 100 columns: headings, lines and aligned tables, coloured or plain."""
 
 from __future__ import annotations

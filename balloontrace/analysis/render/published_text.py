@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Published figures beside those of a recording, for a terminal."""
 
 from __future__ import annotations

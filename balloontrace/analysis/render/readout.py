@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the timeline says of the interval under the pointer, in words."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the pictures have in common: the curves as arrays, and how each series looks.
 
 Colours are those of Okabe and Ito, which people with a colour vision deficiency can tell apart.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The report for a terminal. Sees results only."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The timeline for a terminal: a few lines of blocks, or of ASCII where those cannot be printed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one place that makes strings from a recording fit to print.
 
 Names of tasks, hosts and files come from the guest: they can hold escape sequences, control and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`balloontrace compare`: two recordings, or two kinds of recordings, side by side."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """balloontrace doctor: what would be recorded here and how, and what is missing."""
 
 from __future__ import annotations

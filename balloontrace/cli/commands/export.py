@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`balloontrace export`: a recording for other tools."""
 
 from __future__ import annotations

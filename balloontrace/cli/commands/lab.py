@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """balloontrace lab: reproducible guests to experiment in."""
 
 from __future__ import annotations

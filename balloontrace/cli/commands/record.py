@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """balloontrace record: trace this guest's balloon into a file."""
 
 from __future__ import annotations

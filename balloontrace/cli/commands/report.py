@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """`balloontrace report`: the analyses of one recording."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attaches the seams to the running kernel, each by the first rung that works.
 
 Needs the compiled programs and no compiler: the loader does it at the start, and a child of the
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple
 from balloontrace.behaviour import NOT_OFFERED
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
-from balloontrace.tracers.attach import means, state
+from balloontrace.tracers.attach import means, state, switches
 from balloontrace.tracers.attach.means import Held, Means, Placed, Refused
 from balloontrace.tracers.attach.seams import (
     MODULES,
@@ -138,8 +139,15 @@ def attach(
     Raises UserError if a required seam cannot be observed by any.
     """
     reasons: list[str] = []
+    remedies: list[str] = []
     for candidate in means.preferred():
         if forced.means not in ("", candidate.name):
+            continue
+        if remedy := switches.remedy(candidate.switches):
+            # Nothing is attached then, for kernels do not always survive that ftrace is switched on
+            # again under what was (seen with 5.10 and 6.1).
+            reasons.append(f"{candidate.name}: switched off")
+            remedies.append(remedy)
             continue
         trial = _Trial(candidate, kernel, forced.rungs, _machine_layout(wake_events, kernel))
         try:
@@ -151,7 +159,8 @@ def attach(
         return Attachment({**described, "means": used, **_driver(kernel)}, held)
     raise UserError(
         f"kernel {os.uname().release} lets no probe be attached: {', '.join(reasons)}",
-        "it needs kprobes for BPF (CONFIG_KPROBE_EVENTS), or BTF and ftrace's direct calls",
+        next(iter(remedies), "")
+        or "it needs kprobes for BPF (CONFIG_KPROBE_EVENTS), or BTF and ftrace's direct calls",
         EXIT_UNSUPPORTED,
     )
 

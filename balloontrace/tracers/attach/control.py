@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The words that the BPF programs and we share, and the proof that probes fire."""
 
 from __future__ import annotations
@@ -7,17 +8,11 @@ import os
 
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.tracers.attach import state
-from balloontrace.tracers.machine.files import text
+from balloontrace.tracers.attach.switches import REMEDIES
 
 PROOF_FILE = "/proc/vmstat"
 """Reading it calls vmstat_start (mm/vmstat.c), which nothing can inline: it is called through a
 table of functions."""
-
-_SWITCHES = (
-    ("/sys/kernel/debug/kprobes/enabled", "echo 1 > /sys/kernel/debug/kprobes/enabled"),
-    ("/proc/sys/kernel/ftrace_enabled", "sysctl kernel.ftrace_enabled=1"),
-)
-"""Files that say 0 where probes can be attached and do not fire -> what turns them on again."""
 
 
 class Control:
@@ -51,9 +46,8 @@ class Control:
             file.read(1)
         if self["proof_entered"] > entered and self["proof_returned"] > returned:
             return self["proof_task"] >> 32
-        off = [remedy for path, remedy in _SWITCHES if text(path) == "0"]
         raise UserError(
             f"kernel {os.uname().release} attaches probes, but they do not fire",
-            " && ".join(off) or "are kprobes or ftrace switched off?",
+            f"are kprobes or ftrace switched off? {' or '.join(REMEDIES)}",
             EXIT_UNSUPPORTED,
         )

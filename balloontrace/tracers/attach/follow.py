@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Follows the driver while it is unloaded and loaded again: detaches, attaches anew, tells the gap.
 
 Unloading a module ends the probes on its functions for good (kprobe_module_callback in

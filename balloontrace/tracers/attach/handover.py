@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the loader gives the recorder over their socket: a header, and open file descriptors."""
 
 from __future__ import annotations

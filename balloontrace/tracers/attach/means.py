@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The means by which the programs of bpf/balloon.c are attached to functions of the kernel.
 
 In order of preference. `kprobe.multi` is one link for all entries and one for all returns: it is
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from balloontrace.tracers.attach import state
 from balloontrace.tracers.attach.seams import Probe
+from balloontrace.tracers.attach.switches import FTRACE, KPROBES
 from balloontrace.tracers.machine import bpf_calls, btf
 from balloontrace.tracers.machine.symbols import Symbol
 
@@ -64,12 +66,13 @@ class Means(NamedTuple):
 
     name: for people; attach: the probes, in all their places, with programs of that bytecode;
     raises Refused if one cannot be; unable: why this means cannot tell a probe's places apart, ''
-    if it can.
+    if it can; switches: what can switch it off.
     """
 
     name: str
     attach: Callable[[Mapping[str, bytes], Sequence[Placed], Held], None]
     unable: Callable[[Sequence[Symbol]], str]
+    switches: tuple[str, ...]
 
 
 def _attach_all(code: Mapping[str, bytes], placed: Sequence[Placed], held: Held) -> None:
@@ -171,9 +174,9 @@ def _only_one(places: Sequence[Symbol]) -> str:
     return "" if len(places) <= 1 else "BTF does not tell several functions of that name apart"
 
 
-MULTI = Means("kprobe.multi", _attach_all, _need_addresses)
-TRAMPOLINES = Means("fentry", _attach_trampolines, _only_one)
-PAIRS = Means("kprobe", _attach_pairs, _told_apart)
+MULTI = Means("kprobe.multi", _attach_all, _need_addresses, (FTRACE,))
+TRAMPOLINES = Means("fentry", _attach_trampolines, _only_one, (FTRACE,))
+PAIRS = Means("kprobe", _attach_pairs, _told_apart, (FTRACE, KPROBES))
 
 MEANS = (MULTI, TRAMPOLINES, PAIRS)
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The seams of the balloon driver: where a probe goes, by which means, and what each means costs.
 
 A seam has rungs in order of preference. A rung is usable if the kernel has its functions (looked up

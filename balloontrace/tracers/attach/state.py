@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the BPF programs keep between a call's entry and its return, declared once.
 
 `c_header` gives bpf/balloon.c its structures and the rows of its calls; the recorder reads the same

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What would be recorded here and how, and what is missing. Collects; printing is the CLI's.
 
 The seams are not predicted but tried: everything a recording attaches is compiled, loaded, attached

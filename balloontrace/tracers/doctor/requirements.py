@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What of the kernel a recording needs or gains by, found by trying it. Changes nothing."""
 
 from __future__ import annotations

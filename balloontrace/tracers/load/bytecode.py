@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the compiler made of the BPF programs: bytecode and the maps it names, free of BCC.
 
 The loader makes maps and programs of it; it can be kept in a file (cache.py) and used again.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps what was compiled, for compiling is most of what `record` takes to begin.
 
 A file is used only by whom it was made by, for this very source, compiler and kernel build, from a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compiles bpf/balloon.c with BCC, against stub headers: the kernel's own are not needed."""
 
 from __future__ import annotations

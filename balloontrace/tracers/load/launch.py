@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the command line's process to loader and recorder.
 
 The loader is forked first, so that it imports BCC and compiles while this process becomes the

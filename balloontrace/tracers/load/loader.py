@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Compiles and attaches, in a child process that hands its descriptors over and is gone.
 
 BCC with LLVM costs over 100 MiB. The child pays that once; what tracing needs afterwards is a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The Python packages a guest needs, what the distributions call them, and whether they are there.
 
 Nothing is imported to find out: BCC would cost 70 MiB.

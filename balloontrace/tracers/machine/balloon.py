@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """This balloon: its device, what was negotiated, and its driver."""
 
 from __future__ import annotations

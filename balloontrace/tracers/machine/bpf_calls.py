@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What bpf(2) and perf events do for us, without BCC: maps, programs, and attaching them."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the kernel itself says that programs and links have missed."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Offsets of structure members, from the BTF the running kernel carries for itself and its modules.
 
 Layout of BTF: Documentation/bpf/btf.rst. A module's BTF is split: its strings continue those of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The privileges a recorder needs, and giving up the others (capabilities(7))."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Facts of this guest: kernel, memory, CPUs, clocks, tasks."""
 
 from __future__ import annotations

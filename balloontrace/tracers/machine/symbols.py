@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the kernel's functions are: /proc/kallsyms, searched without keeping it."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The few system calls Python has no function for, through the C library."""
 
 from __future__ import annotations

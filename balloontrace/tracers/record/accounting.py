@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What became of every call: pure functions of what the BPF programs counted, and left open."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The command a recording is made for (`record -- COMMAND...`)."""
 
 from __future__ import annotations

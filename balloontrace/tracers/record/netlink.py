@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The netlink process: task delays and the balloon driver's comings and goings, for the recorder.
 
 A process image of its own (`python -m balloontrace.tracers.record.netlink`), because pyroute2 is

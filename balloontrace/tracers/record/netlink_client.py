@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The recorder's end of the netlink process (netlink.py). Standard library only.
 
 Nothing here waits, but for the last answer; if the netlink process dies, is killed or says nothing,

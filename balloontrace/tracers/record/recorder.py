@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The recorder: the loop from ring and samplers to the recording.
 
 Runs in a process image of its own (session.py): what stays in it is Python, the mapped ring and the

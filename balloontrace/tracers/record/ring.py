@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads the BPF ring buffer through mmap, in spans, without unpacking it.
 
 Layout: kernel/bpf/ringbuf.c. The consumer's position is a page of its own, writable; then the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What happens around a recording: the loader, protection, privileges, the command, the end.
 
 Runs as a process image of its own (`python -S -m balloontrace.tracers.record.session`), which the

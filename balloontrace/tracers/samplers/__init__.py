@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The slow sources, read once a second. A new one is one file and one line in `Samplers`."""
 
 from __future__ import annotations

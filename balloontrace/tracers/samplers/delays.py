@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Task delays (Documentation/accounting/delay-accounting.rst): what a task waited for, since start.
 
 Read through taskstats with pyroute2, in the netlink process (tracers/netlink.py) and never in the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A file of /proc kept open: reading it again allocates nothing but the text."""
 
 from __future__ import annotations

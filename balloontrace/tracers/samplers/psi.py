@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pressure stall information (Documentation/accounting/psi.rst): totals since boot."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which tasks the events are of, found in a sample of them: unpacking all would cost too much."""
 
 from __future__ import annotations

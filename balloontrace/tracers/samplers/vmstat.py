@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """/proc/vmstat and /proc/meminfo: the kernel's own count of balloon pages, reclaim and memory."""
 
 from __future__ import annotations

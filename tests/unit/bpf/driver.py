@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The balloon driver's calls, as tasks make them, on the programs of bpf/balloon.c."""
 
 from __future__ import annotations

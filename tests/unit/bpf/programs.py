@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """bpf/balloon.c, its text unchanged, compiled for this machine and driven call by call.
 
 What stands in for BPF is in mock/. One `Programs` is one kernel with its programs attached.

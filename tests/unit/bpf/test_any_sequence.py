@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever tasks call, in whatever order, and whichever returns are never seen: every call is
 accounted for, every page is told of, and every leak has its cause."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What bpf/balloon.c makes of returns that are never seen, of tasks that go, and of acks alone."""
 
 from __future__ import annotations

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Helpers of the kernel that older releases of BCC do not declare (include/uapi/linux/bpf.h). */
 #ifndef BALLOONTRACE_HELPERS_H
 #define BALLOONTRACE_HELPERS_H

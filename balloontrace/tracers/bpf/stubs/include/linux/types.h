@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Integer types under both of the kernel's spellings. */
 #ifndef _LINUX_TYPES_H
 #define _LINUX_TYPES_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* What stands in for BPF where the text of bpf/balloon.c is compiled for this machine: maps are arrays
  * behind the functions that BCC gives them, helpers read what the test has set. */
 struct pt_regs {
