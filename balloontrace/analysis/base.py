@@ -83,7 +83,9 @@ def not_recorded(trace: Trace, kinds: tuple[str, ...]) -> list[str]:
     out = []
     for kind in kinds:
         if not trace.recorded(kind):
-            why = why_not(section(trace.seams, kind)) or why_no_driver(trace)
+            attached = trace.attached(kind)
+            why = trace.doubt(kind) if attached else why_not(section(trace.seams, kind))
+            why = why or why_no_driver(trace)
             out.append(f"{kind} ({why})" if why else kind)
     return out
 

@@ -133,7 +133,7 @@ def _compare(trace: Trace, window: Window, name: str) -> dict[str, Any]:
     row: dict[str, Any] = {"vmstat": inner, "traced": None, "bounds": None}
     row |= {"exact": False, "agrees": None, "untraced": moved_unseen(trace, counter)}
     row["lost"] = section(section(trace.trailer, "counters"), kind).get("lost_pages")
-    if not trace.recorded(kind):
+    if not trace.attached(kind):
         return row
     calls = trace.calls(kind)
     traced = _traced(calls, window.sample_ns) * (unit if kind == "migrate" else 1)

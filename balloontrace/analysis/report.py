@@ -9,6 +9,7 @@ from typing import Any
 
 from balloontrace.analysis.base import Result, run_all, why_not
 from balloontrace.analysis.findings import check_all
+from balloontrace.analysis.reconcile import Reconciliation
 from balloontrace.analysis.trace import Trace, read_trace, section
 from balloontrace.behaviour import NOT_OFFERED
 
@@ -28,6 +29,7 @@ def build(path: str) -> Report:
 
 def report_of(trace: Trace) -> Report:
     """Analyse a trace."""
+    trace.disagrees = Reconciliation().run(trace).scalars["agrees"] is False
     results = run_all(trace)
     results["findings"] = check_all(results)
     return Report(_recording(trace), results)

@@ -27,6 +27,10 @@ Columns = Calls | pd.DataFrame
 """Events of one kind: either way, `columns[name]` is one value per event."""
 
 
+_LOSSES = ("lost", "untracked", "missed", "unpaired")
+"""Counters of the trailer: calls of which there is no event."""
+
+
 @dataclass
 class Trace:
     """One recording, ready for the analyses.
@@ -40,6 +44,8 @@ class Trace:
     all_events: Events
     begin_ns: int
     end_ns: int
+    disagrees: bool = False
+    """The traced totals are known not to be those of /proc/vmstat."""
     _calls: dict[str, Calls] = field(default_factory=dict)
 
     @property
@@ -123,8 +129,24 @@ class Trace:
         return (int(time_ns) - self.begin_ns) / 1e9
 
     def recorded(self, kind: str) -> bool:
-        """Whether events of this kind would be here had they happened: its seam had a rung, and
-        the recorder knew the kind (older ones traced some seams for `within` only)."""
+        """Whether events of this kind would be here had they happened: where there are none, and it
+        is doubtful whether all is here, nothing is known of them."""
+        return self.attached(kind) and (len(self.calls(kind)) > 0 or not self.doubt(kind))
+
+    def doubt(self, kind: str) -> str:
+        """Why events of this kind may be missing; '' if nothing says that any are."""
+        counts = section(section(self.trailer, "counters"), kind)
+        reasons = {
+            "the probes ceased to fire": section(self.trailer, "proof").get("end") is False,
+            "its events were lost": any(counts.get(name) for name in _LOSSES),
+            "blocks of the recording are missing": self.recording.missing_blocks > 0,
+            "totals disagree with /proc/vmstat": self.disagrees,
+        }
+        return next((reason for reason, applies in reasons.items() if applies), "")
+
+    def attached(self, kind: str) -> bool:
+        """Whether this kind's seam had a rung, and the recorder knew the kind (older ones traced
+        some seams for `within` only)."""
         if not self.number("kinds", kind):
             return False
         seam = self.seams.get(kind)

@@ -159,6 +159,19 @@ class Recorder:
         if not attached:
             pytest.fail(f"the recorder did not start: {self.process.communicate()}")
 
+    def await_state(self, state: str) -> None:
+        """Wait until the recording says so of the driver: what it holds is readable at any time."""
+        script = (
+            "import sys, time\n"
+            "from balloontrace.recording import read_recording\n"
+            "states = []\n"
+            f"while states[-1:] != [{state!r}]:\n"
+            "    time.sleep(0.05)\n"
+            f"    samples = read_recording({self.path!r}).samples\n"
+            "    states = [s['driver']['state'] for s in samples if 'driver' in s]\n"
+        )
+        self.guest.run(["env", "PYTHONPATH=/opt/balloontrace", "python3", "-c", script])
+
     def stop(self, number: signal.Signals = signal.SIGINT) -> tuple[int, str, str]:
         """End it by a signal; returns (status, stdout, stderr)."""
         self.process.send_signal(number)

@@ -32,20 +32,6 @@ def _states(recording: Recording) -> list[str]:
     return [sample["driver"]["state"] for sample in recording.samples if "driver" in sample]
 
 
-def _await_state(guest: Guest, recorder: Recorder, state: str) -> None:
-    """Wait until the recording says so: what it holds is readable at any time."""
-    script = (
-        "import sys, time\n"
-        "from balloontrace.recording import read_recording\n"
-        "states = []\n"
-        f"while states[-1:] != [{state!r}]:\n"
-        "    time.sleep(0.05)\n"
-        f"    samples = read_recording({recorder.path!r}).samples\n"
-        "    states = [s['driver']['state'] for s in samples if 'driver' in s]\n"
-    )
-    guest.run(["env", "PYTHONPATH=/opt/balloontrace", "python3", "-c", script])
-
-
 def _ended(recorder: Recorder, fetch: Fetch) -> tuple[Recording, dict[str, Any]]:
     """End a recording; returns it and its report."""
     assert recorder.stop()[0] == 0
@@ -61,10 +47,10 @@ def test_a_driver_that_is_loaded_again_is_traced_again(stock: Guest, fetch: Fetc
     move_balloon(stock, 30 * MIB_PAGES)
     recorder = Recorder(stock)
     unload(stock)
-    _await_state(stock, recorder, "gone")
+    recorder.await_state("gone")
     load(stock)
     move_balloon(stock, 30 * MIB_PAGES)  # what the host still wants
-    _await_state(stock, recorder, "attached")
+    recorder.await_state("attached")
     move_balloon(stock, 5 * MIB_PAGES)
     recording, report = _ended(recorder, fetch)
     assert _states(recording) == ["gone", "attached"]
@@ -103,7 +89,7 @@ def test_a_recording_can_wait_for_the_driver(stock: Guest, fetch: Fetch) -> None
     unload(stock)
     recorder = Recorder(stock, "--wait")
     load(stock)
-    _await_state(stock, recorder, "attached")
+    recorder.await_state("attached")
     move_balloon(stock, 12 * MIB_PAGES)
     recording, report = _ended(recorder, fetch)
     assert _states(recording) == ["absent", "attached"]

@@ -122,7 +122,10 @@ def test_runs_not_to_be_trusted_are_named(tmp_path: Path) -> None:
     content = content_of(before, before)
     side = content["before"]
     assert (side["complete"], side["agrees"], side["lost_events"]) == (False, False, None)
-    assert (side["kernel"], side["cpus"], side["differs"]) == (None, 2, ["kernel"])
+    assert (side["kernel"], side["cpus"], side["differs"]) == (
+        *(None, 2),
+        ["kernel", "inflation_target_pages"],  # of a run whose totals are wrong it is not known
+    )
     text = compare_text(compare(before, before))
     facts = text.split("\nBefore\n")[1].split("\nAfter\n")[0]
     places = {line.split()[0]: n for n, line in enumerate(facts.splitlines()) if line[:1] == "#"}
@@ -190,6 +193,6 @@ def test_real_recordings_of_different_kernels_are_compared() -> None:
     data = Path(__file__).parents[1] / "data"
     tours = [build(str(data / f"{kernel}-tour.btrace")) for kernel in ("6.1", "6.12", "7.2")]
     rows = {row["name"]: row for row in compare(tours, tours[:1]).tables["rows"]}
-    assert rows["balloon_inflate"]["before"] == 486_934
-    assert rows["balloon_inflate"]["after"] == 490_195
+    assert rows["balloon_inflate"]["before"] == 499_396
+    assert rows["balloon_inflate"]["after"] == 499_396
     assert rows["inflation_duration_s"]["before_at_least"] is True
