@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing is called absent that may only be missing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from balloontrace.analysis.render.json import report_json
+from balloontrace.analysis.render.text import report_text
+from balloontrace.analysis.report import Report, build
+from tests.unit.builders import Built, vmstat
+
+ABSENT = ("did not", "nothing was", "none of those looked for", "no event")
+"""What reports say of things that did not happen."""
+
+
+def _report(built: Built, tmp_path: Path) -> Report:
+    return build(built.write(tmp_path / "r.btrace"))
+
+
+def _vmstat_moved(built: Built) -> None:
+    built.ends(60, vmstat(12800, 12800))
+
+
+def _probes_ceased_to_fire(built: Built) -> None:
+    built.ends(60)
+    built.trailer = {**(built.trailer or {}), "proof": {"begin": True, "end": False}}
+
+
+def _every_kind_lost_events(built: Built) -> None:
+    built.ends(60)
+    lost = {kind: {"lost": 1} for kind in built.header["kinds"]}
+    built.trailer = {**(built.trailer or {}), "counters": lost, "lost_events": len(lost)}
+
+
+def test_a_quiet_guest_is_said_to_be_quiet(tmp_path: Path) -> None:
+    said = report_text(_report(Built().ends(60), tmp_path))
+    assert "none of those looked for" in said
+
+
+@pytest.mark.parametrize(
+    "doubtful", [_vmstat_moved, _probes_ceased_to_fire, _every_kind_lost_events]
+)
+def test_where_all_may_not_be_there_nothing_is_called_absent(
+    doubtful: Callable[[Built], None], tmp_path: Path
+) -> None:
+    built = Built()
+    doubtful(built)
+    report = _report(built, tmp_path)
+    said = report_text(report)
+    assert [words for words in ABSENT if words in said] == []
+    content = json.loads(report_json(report))
+    assert content["totals"]["inflated_pages"] is None
+    assert content["totals"]["deflated_pages"] is None
+    assert content["oom"] is None or content["oom"].get("notifier_calls") is None
+    assert "could not look for busy-no-op" in said
+
+
+def test_what_is_there_is_told_all_the_same(tmp_path: Path) -> None:
+    built = Built().fill(1.0, 0.5, 256).ends(60, vmstat(12800, 0))
+    content = json.loads(report_json(_report(built, tmp_path)))
+    assert content["totals"]["inflated_pages"] == 256
+    assert content["totals"]["deflated_pages"] is None
+    assert content["reconciliation"]["agrees"] is False
+
+
+def test_one_kinds_losses_are_no_doubt_of_another(tmp_path: Path) -> None:
+    built = Built().fill(1.0, 0.5, 256).ends(60, vmstat(256))
+    built.trailer = {**(built.trailer or {}), "counters": {"scan": {"missed": 1}}}
+    content = json.loads(report_json(_report(built, tmp_path)))
+    assert content["totals"]["deflated_pages"] == 0
+    assert content["returns_missed"] == {"scan": 1}
