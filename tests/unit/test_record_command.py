@@ -50,6 +50,24 @@ def test_a_machine_without_a_balloon(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert caught.value.exit_code == EXIT_UNSUPPORTED
 
 
+@pytest.mark.parametrize("command", [["record", "-d", "1s"], ["doctor"]])
+def test_an_unknown_machine_is_no_traceback(command: list[str]) -> None:
+    code = """
+import collections, os, sys
+Name = collections.namedtuple("Name", "sysname nodename release version machine")
+os.uname = lambda name=os.uname(): Name(*name[:4], "s390x")
+sys.argv = ["balloontrace", *sys.argv[1:]]
+from balloontrace.cli.app import main
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == EXIT_UNSUPPORTED
+    assert "does not know the system calls and registers of s390x" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "complaint"),
     [

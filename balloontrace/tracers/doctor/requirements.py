@@ -69,6 +69,16 @@ def require_traceable(driver: bool = True) -> None:
 
 def obstacles() -> Iterator[tuple[str, UserError]]:
     """What is missing to trace a balloon here, in the order in which a user would mend it."""
+    if (machine := os.uname().machine) not in system_calls.MACHINES:
+        yield (
+            "kprobes",
+            UserError(
+                f"balloontrace does not know the system calls and registers of {machine}",
+                f"it runs on {' and '.join(system_calls.MACHINES)}",
+                EXIT_UNSUPPORTED,
+            ),
+        )
+        return
     if lacking := capabilities.missing(capabilities.TRACE):
         yield (
             "root",
@@ -121,7 +131,7 @@ def obstacles() -> Iterator[tuple[str, UserError]]:
 def required() -> list[Check]:
     """Everything without which there is no recording, in the order in which a user would mend it.
 
-    The maps are not tried where bpf(2) could not be allowed to make them: not as root.
+    The maps are not tried where bpf(2) could not make them: not as root, or not on this machine.
     """
     missing = dict(obstacles())
     checks = [
@@ -140,7 +150,8 @@ def required() -> list[Check]:
             ("driver", "loaded", "CONFIG_VIRTIO_BALLOON"),
         )
     ]
-    return [*checks, _lockdown(), *(() if "root" in missing else _maps())]
+    untried = missing.keys() & {"root", "kprobes"}
+    return [*checks, _lockdown(), *(() if untried else _maps())]
 
 
 def helpful() -> list[Check]:
@@ -184,8 +195,6 @@ def _maps() -> Iterator[Check]:
         attr = struct.pack("@IIIII", kind, key_bytes, value_bytes, entries, 0)
         try:
             os.close(system_calls.bpf(_MAP_CREATE, attr))
-        except KeyError:
-            found, remedy = f"not known on {os.uname().machine}", "x86_64 and aarch64 are supported"
         except OSError as error:
             found = f"the kernel makes no such BPF map ({error.strerror})"
             remedy = "it needs CONFIG_BPF_SYSCALL, and 5.8 or a backport for the ring buffer"

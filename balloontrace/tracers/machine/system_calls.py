@@ -14,6 +14,9 @@ libc = ctypes.CDLL(None, use_errno=True)
 _SYS_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 _PERF_FLAG_FD_CLOEXEC = 8
 _SYS_BPF = {"x86_64": 321, "aarch64": 280}
+MACHINES = tuple(_SYS_BPF)
+"""Those whose system calls are known here, and whose registers bpf/balloon.c knows."""
+
 _MAP_LOOKUP_ELEM, _MAP_GET_NEXT_KEY = 1, 4
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 
