@@ -101,7 +101,7 @@ def run_scenario(
         log_clocks(log, guest)
         guest.push_tree()
         say(f"ready after {guest.boot_s:.0f} s, starting the recorder")
-        recorder = _start_recorder(guest, path["record.log"])
+        recorder = _start_recorder(guest, path["record.log"], scenario.means)
         steps = _Run(scenario, guest, log, say).play()
         _stop_recorder(recorder, path["record.log"])
         log_clocks(log, guest)
@@ -290,11 +290,12 @@ def _metadata(scenario: Scenario, provider: str, guest: RemoteGuest) -> dict[str
     }
 
 
-def _start_recorder(guest: RemoteGuest, log: Path) -> RemoteProcess:
+def _start_recorder(guest: RemoteGuest, log: Path, means: str) -> RemoteProcess:
     """Start `balloontrace record` in the guest and wait until it is attached."""
+    arguments = ["--means", means] if means else []
     with log.open("wb") as stderr:
         recorder, attached = start_recorder(
-            guest, _RECORDING, stderr=stderr, timeout_s=_RECORD_START_S
+            guest, _RECORDING, *arguments, stderr=stderr, timeout_s=_RECORD_START_S
         )
     if not attached:
         recorder.communicate()

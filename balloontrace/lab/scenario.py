@@ -78,7 +78,7 @@ class Scenario:
     disk_bytes: the size of the guest's disk, 0: the image's. read_file: the reader's file as a
     fraction of RAM, None for none; random: it is not sparse, but random bytes on the disk;
     discard_delay_us: how much longer the host takes for each page of the balloon while the steps
-    last.
+    last; means: of `record`, '' for the best.
     """
 
     name: str
@@ -93,6 +93,7 @@ class Scenario:
     repeat: int = 1
     disk_bytes: int = 0
     random: bool = False
+    means: str = ""
 
 
 def list_scenarios() -> list[Scenario]:
@@ -137,6 +138,7 @@ def load_scenario(path: Path) -> Scenario:
         repeat=top.whole("repeat", 1, least=1),
         disk_bytes=_size(guest, "disk") if guest.has("disk") else 0,
         random=workload.take("random", bool, False),
+        means=top.take("means", str, ""),
         steps=tuple(_step(table, hog is not None) for table in top.tables("balloon")),
     )
     for table in (guest, workload, host, top):

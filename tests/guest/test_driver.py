@@ -45,7 +45,7 @@ def _pages(report: dict[str, Any]) -> tuple[int, int]:
 
 def test_a_driver_that_is_loaded_again_is_traced_again(stock: Guest, fetch: Fetch) -> None:
     move_balloon(stock, 30 * MIB_PAGES)
-    recorder = Recorder(stock)
+    recorder = Recorder(stock, "--means", "kprobe")  # the other means keep the module loaded
     unload(stock)
     recorder.await_state("gone")
     load(stock)

@@ -12,7 +12,7 @@ import pytest
 
 from balloontrace.analysis.trace import trace_of
 from balloontrace.lab.guest import Guest
-from balloontrace.lab.loads import MEMORY_BYTES, MIB_PAGES, move_balloon
+from balloontrace.lab.loads import MEMORY_BYTES, MIB_PAGES, load, move_balloon, unload
 from balloontrace.lab.qemu import GuestConfig
 from balloontrace.recording import Recording
 from balloontrace.tracers.attach.means import MEANS
@@ -70,6 +70,23 @@ def test_the_best_means_is_taken(stock: Guest, fetch: Fetch, kernel: str) -> Non
     best = "kprobe.multi" if "kprobe.multi" in HAVE[kernel] else "kprobe"
     assert header["means"]["used"] == best
     assert bool(header["means"]["not"]) is (best == "kprobe")
+
+
+def test_a_driver_that_its_links_hold_is_not_unloaded(
+    stock: Guest, fetch: Fetch, kernel: str
+) -> None:
+    if "kprobe.multi" not in HAVE[kernel]:
+        return  # test_driver.py unloads it
+    move_balloon(stock, 0)
+    recorder = Recorder(stock)
+    done = stock.run("rmmod virtio_balloon", check=False)
+    move_balloon(stock, PAGES)
+    assert recorder.stop()[0] == 0
+    assert "virtio_balloon is in use" in done.stderr
+    assert report_of(fetch(stock))["reconciliation"]["exact"] is True
+    move_balloon(stock, 0)
+    unload(stock)
+    load(stock)
 
 
 @contextmanager

@@ -32,7 +32,8 @@ def capabilities(guest: Guest, pid: int | str) -> set[int]:
 
 def test_a_recorder_keeps_only_the_privileges_it_needs(stock: Guest, fetch: Fetch) -> None:
     move_balloon(stock, 0)
-    recorder = Recorder(stock, "--", "sh", "-c", "cat /proc/self/status; exec sleep 1000")
+    command = ("sh", "-c", "cat /proc/self/status; exec sleep 1000")
+    recorder = Recorder(stock, "--means", "kprobe", "--", *command)
     while "CapEff" not in (line := recorder.process.stdout.readline().decode()):
         pass
     assert int(line.split()[1], 16) >> SYSLOG  # the command has what the user has

@@ -71,7 +71,13 @@ def command(
         help="Room for events not yet read: a power of two, 4 or more.",
     ),
     ready_file: Optional[str] = typer.Option(None, "--ready-file", hidden=True),
-    means: str = typer.Option("", "--means", hidden=True),
+    means: str = typer.Option(
+        "",
+        "--means",
+        metavar="NAME",
+        help="Attach by this means only: kprobe.multi, kprobe or fentry. With kprobe, the driver "
+        "can be unloaded meanwhile.",
+    ),
     rung: List[str] = typer.Option([], "--rung", metavar="SEAM=N", hidden=True),
 ) -> None:
     """Trace this guest's balloon until Ctrl-C, -d, or COMMAND's end.
