@@ -27,7 +27,7 @@ from balloontrace.tracers.attach.seams import (
     Seam,
     functions,
 )
-from balloontrace.tracers.machine import balloon, bpf_calls
+from balloontrace.tracers.machine import balloon, bpf_calls, namespaces
 from balloontrace.tracers.machine.btf import Btf
 from balloontrace.tracers.machine.symbols import Symbol, find_functions
 
@@ -113,21 +113,16 @@ def hint_block_pages() -> int:
     return _page_pages() << (orders - 1)
 
 
-INITIAL_PID_NAMESPACE = 0xEFFFFFFC
-"""PROC_PID_INIT_INO, its inode (include/linux/proc_ns.h)."""
-
-
 def _machine_layout(wake_events: int, kernel: Kernel) -> dict[str, int]:
     """The entries of state.LAYOUT that no seam sets."""
-    namespace = os.stat("/proc/self/ns/pid")
-    inside = namespace.st_ino != INITIAL_PID_NAMESPACE
+    device, inode = namespaces.pid_namespace()
     return {
-        "task_flags": kernel.layout().get("task_flags", 0) if inside else 0,
+        "task_flags": 0 if namespaces.is_initial() else kernel.layout().get("task_flags", 0),
         "hint_block_pages": hint_block_pages(),
         "page_pages": _page_pages(),
         "wake_events": wake_events,
-        "pid_ns_inode": namespace.st_ino,
-        "pid_ns_device": namespace.st_dev,
+        "pid_ns_inode": inode,
+        "pid_ns_device": device,
     }
 
 

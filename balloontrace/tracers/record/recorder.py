@@ -83,11 +83,10 @@ class Recorder:
         self._functions: dict[str, list[str]] = content.get("calls", {})
         self._follower = Follower(handover, options, self._control, self._writer)
         begun = self._follower.begin()
-        # taskstats takes thread ids of this PID namespace, which are not those that events have.
-        self._netlink = netlink if content["tasks"]["recorder"] == os.getpid() else None
-        if self._netlink:
-            content["tasks"]["netlink"] = self._netlink.pid
-            self._netlink.request(content["tasks"]["kswapd"])
+        self._netlink = netlink
+        if netlink:
+            content["tasks"]["netlink"] = netlink.pid
+            netlink.request(content["tasks"]["kswapd"])
         self._next_request_s = time.monotonic() + REQUEST_INTERVAL_S
         attached = {"attached_ns": time.monotonic_ns(), "absent_samplers": self._samplers.absent}
         self._writer.header({**content, **begun, **attached})

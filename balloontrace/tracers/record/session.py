@@ -19,7 +19,7 @@ import time
 
 from balloontrace.errors import EXIT_EVENTS_LOST, UserError
 from balloontrace.tracers.attach.handover import Handover, receive
-from balloontrace.tracers.machine import capabilities, system_calls
+from balloontrace.tracers.machine import capabilities, namespaces, system_calls
 from balloontrace.tracers.record import accounting
 from balloontrace.tracers.record.command import Command
 from balloontrace.tracers.record.netlink_client import NetlinkProcess
@@ -83,7 +83,9 @@ def record(options: dict[str, Any]) -> int:
     path, output = options["path"], options["output"]
     if stat.S_ISREG(os.fstat(output).st_mode) and path != "-":
         os.ftruncate(output, 0)
-    netlink = None if options["minimal"] else NetlinkProcess(old_score)
+    # taskstats takes the thread ids of our PID namespace, and events have those of the initial one.
+    wanted = not options["minimal"] and namespaces.is_initial()
+    netlink = NetlinkProcess(old_score) if wanted else None
     recorder = Recorder(handover, output, options, netlink)
     if netlink:
         wakeups.watch(netlink.fileno())
