@@ -258,6 +258,11 @@ CAUSES: tuple[tuple[str, str], ...] = (
 worker's own allocations, so a scan within the worker is the shrinker's doing, not the host's."""
 
 
+LOSSES = ("lost", "untracked", "missed", "unpaired")
+"""Counters of a trailer whose sum is `lost_events`: calls of which the recording has no event, or
+none with a duration (docs/format.md)."""
+
+
 def number_of(table: tuple[Bit, ...] | tuple[Kind, ...], name: str) -> int:
     """The number of the entry called `name`; KeyError if there is none."""
     for entry in table:

@@ -20,15 +20,11 @@ from balloontrace.analysis.columns import INTEGERS, Calls, Events
 from balloontrace.analysis.columns import Bools as Bools
 from balloontrace.analysis.columns import Ints as Ints
 from balloontrace.errors import UserError
-from balloontrace.events import BALLOON_PAGE_BYTES, UNKNOWN_PAGES
+from balloontrace.events import BALLOON_PAGE_BYTES, LOSSES, UNKNOWN_PAGES
 from balloontrace.recording import Recording, read_recording
 
 Columns = Calls | pd.DataFrame
 """Events of one kind: either way, `columns[name]` is one value per event."""
-
-
-_LOSSES = ("lost", "untracked", "missed", "unpaired")
-"""Counters of the trailer: calls of which there is no event."""
 
 
 @dataclass
@@ -138,7 +134,7 @@ class Trace:
         counts = section(section(self.trailer, "counters"), kind)
         reasons = {
             "the probes ceased to fire": section(self.trailer, "proof").get("end") is False,
-            "its events were lost": any(counts.get(name) for name in _LOSSES),
+            "its events were lost": any(counts.get(name) for name in LOSSES),
             "blocks of the recording are missing": self.recording.missing_blocks > 0,
             "totals disagree with /proc/vmstat": self.disagrees,
         }

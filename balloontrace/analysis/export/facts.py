@@ -11,6 +11,7 @@ from balloontrace.analysis.base import not_recorded
 from balloontrace.analysis.export.columns import DECLARED
 from balloontrace.analysis.render.visible import plain
 from balloontrace.analysis.trace import Trace, section
+from balloontrace.events import LOSSES
 
 SCHEMA = 1
 """Version of what exports hold: a changed meaning gets a new number."""
@@ -27,7 +28,7 @@ def facts(trace: Trace) -> dict[str, Any]:
     guest = section(trace.header, "guest")
     counters = section(trace.trailer, "counters")
     lost = {
-        kind: sum(int(section(counters, kind).get(way) or 0) for way in _LOST) for kind in counters
+        kind: sum(int(section(counters, kind).get(way) or 0) for way in LOSSES) for kind in counters
     }
     found: dict[str, Any] = {
         "schema": SCHEMA,
@@ -48,10 +49,6 @@ def facts(trace: Trace) -> dict[str, Any]:
         "not_recorded": not_recorded(trace, tuple(dict.fromkeys((*kinds_of(trace), *DECLARED)))),
     }
     return {key: plain(value) for key, value in found.items()}
-
-
-_LOST = ("lost", "untracked", "missed", "unpaired")
-"""The counters that `lost_events` of a trailer sums up."""
 
 
 def _rungs(trace: Trace) -> dict[str, dict[str, Any]]:

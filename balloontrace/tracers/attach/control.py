@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.tracers.attach import state
 from balloontrace.tracers.attach.switches import REMEDIES
+from balloontrace.tracers.machine.system_calls import map_array
 
 PROOF_FILE = "/proc/vmstat"
 """Reading it calls vmstat_start (mm/vmstat.c), which nothing can inline: it is called through a
@@ -20,7 +20,7 @@ class Control:
 
     def __init__(self, fd: int) -> None:
         """Raises OSError."""
-        self._map = mmap.mmap(fd, -(-state.CONTROL_BYTES // mmap.PAGESIZE) * mmap.PAGESIZE)
+        self._map = map_array(fd, state.CONTROL_BYTES)
         # Items of a cast memoryview are single 8-byte loads and stores, as the programs need.
         self._words = memoryview(self._map).cast("Q")
 

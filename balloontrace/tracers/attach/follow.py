@@ -149,13 +149,14 @@ class Follower:
             self._content = {**self._content, **given.content}
             begun = self.begin()
         except UserError as error:
-            self._refused = identity
+            self.detach()
+            self._traced, self._refused = 0, identity
             self._tell("untraceable", {"why": str(error), "loader": child})
             return
         finally:
             channel.close()
             os.waitpid(child, 0)
-        self._tell("attached", {**given.content, **begun, "loader": child})
+        self._tell("attached", {**given.content, **begun})
 
     def _tell(self, state: str, content: dict[str, Any]) -> None:
         self._writer.sample({"t_ns": time.monotonic_ns(), "driver": {"state": state, **content}})

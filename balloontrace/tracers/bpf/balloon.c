@@ -59,9 +59,9 @@ struct hinting {
 	u64 scans; /* of the shrinker, that have begun and not returned */
 };
 
-/* What a call was given, and what it returned. */
+/* What a call was given. */
 struct arguments {
-	u64 first, second, third, fourth, result;
+	u64 first, second, third, fourth;
 };
 
 BPF_RINGBUF_OUTPUT(events, RING_PAGES);
@@ -90,21 +90,13 @@ static __always_inline struct counters *counters_of(u32 kind)
 	return here && kind < KINDS ? &here->kind[kind] : 0;
 }
 
-static __always_inline void count_entered(u32 kind)
-{
-	struct counters *n = counters_of(kind);
-
-	if (n)
-		add(&n->entered, 1);
-}
-
-static __always_inline void count_skipped(u32 kind)
-{
-	struct counters *n = counters_of(kind);
-
-	if (n)
-		add(&n->skipped, 1);
-}
+#define COUNT(of_kind, counter)                                                                     \
+	do {                                                                                        \
+		struct counters *n = counters_of(of_kind);                                          \
+                                                                                                    \
+		if (n)                                                                              \
+			add(&n->counter, 1);                                                        \
+	} while (0)
 
 /* What is known of this kernel; never 0 but to the verifier. */
 static __always_inline const struct layout *known(void)
@@ -112,6 +104,13 @@ static __always_inline const struct layout *known(void)
 	u32 zero = 0;
 
 	return layout.lookup(&zero);
+}
+
+static __always_inline struct hinting *hints(void)
+{
+	u32 zero = 0;
+
+	return hinting.lookup(&zero);
 }
 
 static __always_inline struct control *shared(void)
@@ -213,14 +212,6 @@ static __always_inline void count_lost(u32 kind, u32 pages, bool missed)
 		add(&n->lost_pages, pages);
 }
 
-static __always_inline void count_written(u32 kind)
-{
-	struct counters *n = counters_of(kind);
-
-	if (n)
-		add(&n->written, 1);
-}
-
 #define PF_KSWAPD 0x00020000 /* include/linux/sched.h */
 
 static __always_inline u32 kswapd_flag(const struct layout *k)
@@ -257,7 +248,7 @@ static __always_inline void emit(const struct layout *k, u32 kind, const struct 
 		return;
 	}
 	if (!missed)
-		count_written(kind);
+		COUNT(kind, written);
 	fill_in(e, kind, bpf_get_current_pid_tgid(), done, within, flags | kswapd_flag(k));
 	e->start_ns = slot->start;
 	/* The clocks of two CPUs may differ by a little. */
@@ -279,13 +270,13 @@ static __always_inline void emit_moment(const struct layout *k, u32 kind, u32 do
 	u64 id = comm == NO_TASK ? 0 : bpf_get_current_pid_tgid();
 	struct balloon_event *e;
 
-	count_entered(kind);
+	COUNT(kind, entered);
 	e = events.ringbuf_reserve(sizeof(*e));
 	if (!e) {
 		count_lost(kind, done, false);
 		return;
 	}
-	count_written(kind);
+	COUNT(kind, written);
 	fill_in(e, kind, id, done, within, flags);
 	e->start_ns = bpf_ktime_get_ns();
 	e->duration_ns = 0;
@@ -347,14 +338,14 @@ static __always_inline void write_missed(const struct layout *k, struct task_cal
 /* These calls, bits of enum call, are not open although it looks so. */
 static __always_inline void close_missed(const struct layout *k, struct task_calls *t, u32 which)
 {
-	u32 cpu = bpf_get_smp_processor_id(), zero = 0;
+	u32 cpu = bpf_get_smp_processor_id();
 	struct cpu_counters *here;
 	struct hinting *h;
 
 	which &= t->open;
 	if (!which)
 		return;
-	h = hinting.lookup(&zero);
+	h = hints();
 	if (h && which & bit(CALL_SCAN))
 		add(&h->scans, -1);
 	t->open &= ~which;
@@ -470,13 +461,6 @@ static __always_inline u64 kept(const struct arguments *a, u32 call)
 	default:
 		return 0;
 	}
-}
-
-static __always_inline struct hinting *hints(void)
-{
-	u32 zero = 0;
-
-	return hinting.lookup(&zero);
 }
 
 /* Pages that free page hinting has on loan, and those the shrinker took back before. */
@@ -600,7 +584,7 @@ static __always_inline void entered(const struct arguments *a, u32 call)
 	if (now != PHASE_ATTACHING) {
 		t->traced |= bit(call);
 		if (call != CALL_WORKER)
-			count_entered(kind_of_call(call));
+			COUNT(kind_of_call(call), entered);
 	}
 	note_entry(a, k, t, call);
 }
@@ -702,7 +686,7 @@ static __always_inline bool note_return(const struct layout *k, struct task_call
 		if (s->done)
 			return true;
 		if (is_traced(t, CALL_COUNT)) /* in an OOM, all that reclaim ask again and again */
-			count_skipped(KIND_COUNT);
+			COUNT(KIND_COUNT, skipped);
 		return false;
 	} else if (call == CALL_SCAN) {
 		scanned(k, s, result, flags);
@@ -720,7 +704,7 @@ static __always_inline void emit_orphan(const struct layout *k, const struct tas
 {
 	bool whole = t->orphan == KIND_LEAK && k->leak_from_acks;
 
-	count_entered(t->orphan);
+	COUNT(t->orphan, entered);
 	emit(k, t->orphan, ack, ack->done, within(t) & ~WITHIN_LEAK, QUEUE_NONE,
 	     whole ? 0 : FLAG_PARTIAL);
 }
@@ -733,7 +717,7 @@ static __always_inline void write_return(const struct layout *k, struct task_cal
 	if (!kind)
 		return;
 	if (call == CALL_WORKER || call == CALL_CONFIG)
-		count_entered(kind);
+		COUNT(kind, entered);
 	emit(k, kind, s, s->done, within(t), call == CALL_ACK ? t->queue : QUEUE_NONE, flags);
 	if (call == CALL_ACK && t->orphan)
 		emit_orphan(k, t, s);
@@ -797,8 +781,8 @@ static __always_inline void noticed(const struct layout *k, const struct task_ca
 	if (phase() != PHASE_TRACING)
 		return;
 	if (t && (is_open(t, CALL_BIND) || is_open(t, CALL_RESTORE))) {
-		count_entered(KIND_NOTICE);
-		count_skipped(KIND_NOTICE);
+		COUNT(KIND_NOTICE, entered);
+		COUNT(KIND_NOTICE, skipped);
 		return;
 	}
 	emit_moment(k, KIND_NOTICE, 0, 0, 0, NO_TASK);

@@ -74,7 +74,6 @@ def attach_again(
     compiled = bytecode.from_json(os.pread(code, os.fstat(code).st_size, 0))
     forced = Forced(options["rungs"], options["means"])
     attached = _attach(compiled, maps, attaching.Kernel(), content["ring_bytes"], forced)
-    del attached.described["loader"]
     return handover.Handover(attached.described, {}, [], *attached.held)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import mmap
 import os
 import struct
 from collections.abc import Iterator
@@ -46,6 +47,11 @@ def set_oom_score_adj(score: int) -> None:
     """What the OOM killer adds to this process's badness. Raises OSError."""
     with open("/proc/self/oom_score_adj", "w", encoding="ascii") as adj:
         adj.write(str(score))
+
+
+def map_array(fd: int, size: int) -> mmap.mmap:
+    """The memory of an mmapable BPF array of `size` bytes. Raises OSError."""
+    return mmap.mmap(fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
 
 
 def map_entries(fd: int, value_bytes: int) -> Iterator[tuple[int, bytes]]:

@@ -13,9 +13,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-LOSSES = ("lost", "untracked", "missed", "unpaired")
-"""Counters of calls of which the recording has no event, or none with a duration."""
-
 _MOVERS = ("fill", "leak")
 """Kinds whose events are wanted even if the return was missed: their acks told their pages."""
 
@@ -73,7 +70,7 @@ def last_events(opened: Sequence[OpenCall], there: Sequence[OpenCall]) -> bytes:
 
 def losses(counters: Mapping[str, Mapping[str, int]]) -> int:
     """Calls of which the recording has no event, or none with a duration, though it should."""
-    return sum(counts[name] for counts in counters.values() for name in LOSSES)
+    return sum(counts[name] for counts in counters.values() for name in events.LOSSES)
 
 
 def returns_missed(counters: Mapping[str, Mapping[str, int]]) -> int:

@@ -7,7 +7,6 @@ imports of these files. Standard library only.
 
 from __future__ import annotations
 
-import mmap
 import os
 import select
 import signal
@@ -70,7 +69,7 @@ class Recorder:
         self._ring = Ring(handover.maps["events"], content["ring_bytes"])
         self._storm_events = content["ring_bytes"] // ITEM_BYTES // STORM_SHARE
         counters_bytes = state.COUNTERS_BYTES * content["possible_cpus"]
-        self._counters = _map_array(handover.maps["counters"], counters_bytes)
+        self._counters = system_calls.map_array(handover.maps["counters"], counters_bytes)
         self._control = Control(handover.maps["control"])
         self._writer = Writer(output, options["path"])
         self._sync = options["sync"]
@@ -183,11 +182,6 @@ class Recorder:
             time.sleep(SETTLE_INTERVAL_S)
             self.drain()
         return opened
-
-
-def _map_array(fd: int, size: int) -> mmap.mmap:
-    """The memory of an mmapable array map of `size` bytes. Raises OSError."""
-    return mmap.mmap(fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE)
 
 
 def _suspended_ns() -> int:
