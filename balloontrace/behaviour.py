@@ -13,7 +13,18 @@ OOM_NOTIFIER = "virtio_balloon_oom_notify"
 SHRINKER = "virtio_balloon_shrinker_scan"
 
 NOT_OFFERED = "the device does not offer the feature"
-"""How a recording says that a seam has nothing to trace here."""
+"""How recordings up to balloontrace 0.1 say that a seam was not attached, for its feature was not
+negotiated when they began."""
+
+NOT_NEGOTIATED = {
+    "reporting": "the host does not offer it (QEMU: free-page-reporting=on), or does not offer "
+    "page_poison to a kernel that clears freed memory (init_on_free)",
+    "free_page_hint": "the host does not offer it (QEMU: free-page-hint=on)",
+    "deflate_on_oom": "the host does not offer it (QEMU: deflate-on-oom=on)",
+}
+"""Features that a host can offer for the guest's sake -> why they are not negotiated. The kernel
+itself refuses reporting since commit fb69c2c896fc "virtio-balloon: Disable free page reporting if
+page poison reporting is not enabled" (in v5.8)."""
 
 DESCRIPTIONS = {
     "shrinker": "any reclaim may deflate the balloon (shrinker)",

@@ -48,7 +48,14 @@ _COUNTERS = {"before": {...: whole}, "after": {...: whole}}
 _MAYBE = (text, None)
 _DRIVER = {"version": _MAYBE, "srcversion": _MAYBE, "taint": _MAYBE, "symbols": [text]}
 _BALLOON = {"device": _MAYBE, "features": [text], "driver": _DRIVER}
-_SEAM = {"rung": _MAYBE, "number": whole, "loses": text, "why": text, "not": [text]}
+_SEAM = {
+    "rung": _MAYBE,
+    "number": whole,
+    "loses": text,
+    "why": text,
+    "not": [text],
+    "feature": text,
+}
 _MEANS = {"used": _MAYBE, "not": [text]}
 
 HEADER: Shape = {

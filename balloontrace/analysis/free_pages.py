@@ -24,11 +24,13 @@ class FreePages(Analysis):
         not recorded, pages None if a call's could not be seen."""
         if not any(trace.recorded(kind) for kind in self.optional):
             return Result(self.name, missing=not_recorded(trace, self.optional))
+        if not any(trace.negotiated(kind) for kind in self.optional):
+            return Result(self.name, missing=[f"{k} (not negotiated)" for k in self.optional])
         return Result(self.name, {"reporting": _reporting(trace), "hinting": _hinting(trace)})
 
 
 def _reporting(trace: Trace) -> dict[str, Any] | None:
-    if not trace.recorded("report"):
+    if not (trace.recorded("report") and trace.negotiated("report")):
         return None
     calls = trace.events("report")
     # What the host refused is not reported; a call that is still open may yet be.
@@ -42,7 +44,7 @@ def _reporting(trace: Trace) -> dict[str, Any] | None:
 
 
 def _hinting(trace: Trace) -> dict[str, Any] | None:
-    if not trace.recorded("hint"):
+    if not (trace.recorded("hint") and trace.negotiated("hint")):
         return None
     calls = trace.events("hint")
     back = trace.marked(calls, "flags", "flags", "returned")

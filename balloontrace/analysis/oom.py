@@ -25,15 +25,24 @@ class Oom(Analysis):
 
     def run(self, trace: Trace) -> Result:
         """Scalars: the notifier's calls, those that freed nothing, balloon pages, seconds; number
-        of kills. Table `kills`: one row per victim in order of time; table `bouts`: see bouts.py.
-        None: not recorded.
+        of kills, and of those that the kernel counted. Table `kills`: one row per victim in order
+        of time; table `bouts`: see bouts.py. None: not recorded.
         """
         if not any(trace.recorded(kind) for kind in self.optional):
             return Result(self.name, missing=not_recorded(trace, self.optional))
         kills = _kills(trace) if trace.recorded(KILL) else None
-        scalars = _notifier(trace) | {"killed": None if kills is None else len(kills)}
+        killed = None if kills is None else len(kills)
+        scalars = _notifier(trace) | {"killed": killed}
+        scalars["vmstat_killed"] = _counted(trace)
         spans = bouts(trace) if trace.recorded(NOTIFIER) else []
         return Result(self.name, scalars, {"kills": kills or [], "bouts": spans})
+
+
+def _counted(trace: Trace) -> int | None:
+    """Kills that `oom_kill` of /proc/vmstat counted between the first sample and the last (since
+    commit 8e675f7af507 "mm/oom_kill: count global and memory cgroup oom kills", in v4.13)."""
+    counts = [s["vmstat"]["oom_kill"] for s in trace.samples if "oom_kill" in s["vmstat"]]
+    return counts[-1] - counts[0] if counts else None
 
 
 def _notifier(trace: Trace) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def _counted(trace: Trace, counter: str) -> dict[str, int]:
 def _seams(trace: Trace) -> list[dict[str, Any]]:
     """How each seam was attached, what that loses, and how many events it gave.
 
-    offered: False if the device lacks the feature that the seam would trace; later: where it was
+    negotiated: False if what the seam traces needs a feature that was not; later: where it was
     traced otherwise when a driver was attached to again.
     """
     counters = section(trace.trailer, "counters")
@@ -83,7 +83,7 @@ def _seams(trace: Trace) -> list[dict[str, Any]]:
             {
                 "seam": name,
                 **_rung(seam),
-                "offered": not why.startswith(NOT_OFFERED),
+                "negotiated": trace.negotiated(name) and not why.startswith(NOT_OFFERED),
                 "events": len(trace.calls(name)) if trace.number("kinds", name) else None,
                 "later": _otherwise(trace, name),
                 **section(counters, name),

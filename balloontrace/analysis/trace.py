@@ -66,7 +66,7 @@ class Trace:
     @cached_property
     def driver_changes(self) -> list[dict[str, Any]]:
         """What the recorder said each time the driver went or came: `t_ns`, `state` (absent, gone,
-        attached, untraceable) and the facts of that state."""
+        attached, untraceable, negotiated) and the facts of that state."""
         return [
             {"t_ns": int(sample["t_ns"]), **sample["driver"]}
             for sample in self.recording.samples
@@ -90,8 +90,9 @@ class Trace:
 
     @property
     def balloon(self) -> dict[str, Any]:
-        """Device, features and driver, from where `seams` is."""
-        return section(self._described, "balloon")
+        """Device, features and driver, as the recording last says."""
+        said = [section(change, "balloon") for change in self.driver_changes]
+        return next(filter(None, reversed(said)), section(self.header, "balloon"))
 
     @property
     def _described(self) -> dict[str, Any]:
@@ -128,6 +129,13 @@ class Trace:
         """Whether events of this kind would be here had they happened: where there are none, and it
         is doubtful whether all is here, nothing is known of them."""
         return self.attached(kind) and (len(self.calls(kind)) > 0 or not self.doubt(kind))
+
+    def negotiated(self, kind: str) -> bool:
+        """Whether there was anything to trace: False if it needs a feature, and neither is that
+        negotiated nor any event here."""
+        feature = section(self.seams, kind).get("feature")
+        negotiated = self.balloon.get("features") or []
+        return not feature or feature in negotiated or len(self.calls(kind)) > 0
 
     def doubt(self, kind: str) -> str:
         """Why events of this kind may be missing; '' if nothing says that any are."""

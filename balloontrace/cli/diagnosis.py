@@ -83,6 +83,8 @@ def _balloon(facts: Mapping[str, Any]) -> Rows:
     if facts["features"] is None:
         return
     yield "features", ", ".join(facts["features"]) or "none negotiated"
+    for name, why in facts["not_negotiated"].items():
+        yield "", f"not negotiated: {name}; {why}"
     yield (
         "behaviour",
         f"{behaviour.DESCRIPTIONS[facts['behaviour']]}: {facts['behaviour_because']}",

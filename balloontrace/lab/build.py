@@ -36,7 +36,7 @@ _GUEST_PACKAGES = (
     "rsync",  # this one and sudo for Vagrant
     "sudo",
 )
-_BUILDER_PACKAGES = (
+_DRIVER_BUILDER = (
     "binutils",
     "coccinelle",
     "libc6-dev",
@@ -46,6 +46,10 @@ _BUILDER_PACKAGES = (
     "xz-utils",
     "zstd",
 )
+_KERNEL_BUILDER = (
+    *("bc", "bison", "flex", "gcc", "kmod", "libc6-dev", "libelf-dev", "make", "pahole", "perl"),
+    *("python3", "xz-utils"),
+)
 _TOOLS = ("apt-get", "dpkg-deb", "mke2fs", "mmdebstrap", "ssh-keygen", "unshare", "xz")
 # What a killed mmdebstrap leaves mounted goes with its processes.
 _PRIVATE_MOUNTS = ("unshare", "--mount", "--")
@@ -54,9 +58,9 @@ PAUSES_S = (10.0, 30.0)
 _UNWANTED_FILES = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*")
 
 
-def recipe_files() -> list[Path]:
-    """Return our own files an image depends on, this one included."""
-    scripts = [*(_HERE / "rootfs").iterdir(), *(_HERE / "drivers").iterdir()]
+def recipe_files(kernel: Kernel) -> list[Path]:
+    """Return our own files the kernel's image depends on, this one included."""
+    scripts = [*(_HERE / "rootfs").iterdir(), *kernel.recipe.iterdir()]
     return [Path(__file__), _HERE / "assemble", *sorted(p for p in scripts if p.is_file())]
 
 
@@ -83,8 +87,17 @@ def build_image(kernel: Kernel, work: Path, progress: Progress) -> Path:
         for step in steps:
             step.result()
 
-    progress(f"kernel {kernel.name}: compiling the shrinker driver, making the disks")
-    script: list[str | Path] = ["sh", _HERE / "assemble", work, out, _HERE, _ROOTFS_SIZE]
+    what = "it" if kernel.config else "the shrinker driver"
+    progress(f"kernel {kernel.name}: compiling {what}, making the disks")
+    script: list[str | Path] = [
+        "sh",
+        _HERE / "assemble",
+        work,
+        out,
+        _HERE,
+        kernel.recipe,
+        _ROOTFS_SIZE,
+    ]
     _logged(kernel, as_root([*_PRIVATE_MOUNTS, *script]), work / "assemble.log", progress)
     subprocess.run(as_root(["chown", "-R", f"{os.getuid()}:{os.getgid()}", out]), check=True)
     _write_facts(kernel, out)
@@ -108,12 +121,13 @@ def _rootfs_command(kernel: Kernel, work: Path) -> list[str]:
 
 
 def _builder_command(kernel: Kernel, work: Path) -> list[str]:
-    hook = ["sh", str(_HERE / "drivers" / "fetch-source")]
+    hook = ["sh", str(kernel.recipe / "fetch-source")]
+    packages = _KERNEL_BUILDER if kernel.config else _DRIVER_BUILDER
     return as_root([
         *_PRIVATE_MOUNTS,
         # Unpacked, not configured: a compiler needs no maintainer scripts, and it is faster.
         tool("mmdebstrap"), "--variant=extract", "--format=directory", "--include=?essential",
-        _include(kernel, kernel.headers, *_BUILDER_PACKAGES),
+        _include(kernel, kernel.headers, *packages),
         *_pins(kernel),
         f'--extract-hook={shlex.join(hook)} "$1" {kernel.source}',
         kernel.builder_suite, work / "builder", *kernel.builder_sources,
@@ -121,7 +135,7 @@ def _builder_command(kernel: Kernel, work: Path) -> list[str]:
 
 
 def _include(kernel: Kernel, *packages: str) -> str:
-    return f"--include={','.join(name for name in packages if name not in kernel.without)}"
+    return f"--include={','.join(name for name in packages if name and name not in kernel.without)}"
 
 
 def _pins(kernel: Kernel) -> list[str]:
@@ -181,7 +195,7 @@ def _write_facts(kernel: Kernel, out: Path) -> None:
     packages = dict(line.split(" ", 1) for line in lines)
     release = (out / "release").read_text(encoding="utf-8").strip()
     source = (out / "source-version").read_text(encoding="utf-8").strip()
-    version = packages[f"linux-image-{release}"]
+    version = packages.get(f"linux-image-{release}", source)  # there is none of one compiled here
     if source != version:
         raise UserError(
             f"{kernel.source} {source} is not the source of the image's kernel {version}",

@@ -77,7 +77,7 @@ def cache_directory() -> Path:
 def recipe_key(kernel: Kernel) -> str:
     """Return the hash of everything an image is made from: the kernel entry and our own files."""
     digest = hashlib.sha256(json.dumps(asdict(kernel), sort_keys=True).encode())
-    for path in build.recipe_files():
+    for path in build.recipe_files(kernel):
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 

@@ -27,11 +27,36 @@ class Kernel:
     builder_sources: tuple[str, ...]
     pins: str
     without: tuple[str, ...]
+    config: str
 
     @property
     def machine(self) -> str:
-        """The Debian release the kernel is from: the name of its Vagrant machine."""
+        """The Debian release the kernel is from: the name of its Vagrant machine.
+
+        Raises UserError for a kernel that no release has.
+        """
+        if self.config:
+            others = ", ".join(
+                kernel.name for kernel in load_kernels().values() if not kernel.config
+            )
+            raise UserError(
+                f"there is no Vagrant machine with kernel {self.name}",
+                f"without Vagrant there is; with it, take {others}",
+                EXIT_USAGE,
+            )
         return self.builder_suite
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from, for a person."""
+        if self.config:
+            return f"compiled from Debian {self.builder_suite}'s {self.source}"
+        return f"Debian {self.builder_suite}'s"
+
+    @property
+    def recipe(self) -> Path:
+        """The directory of what makes its image out of two Debian trees."""
+        return KERNELS_FILE.with_name("micro" if self.config else "drivers")
 
 
 def load_kernels() -> dict[str, Kernel]:
@@ -52,7 +77,7 @@ def find_kernel(name: str) -> Kernel:
 
 def find_machine(name: str) -> Kernel:
     """Return the kernel of a Vagrant machine. Raises UserError if there is none of that name."""
-    machines = {kernel.machine: kernel for kernel in load_kernels().values()}
+    machines = {kernel.machine: kernel for kernel in load_kernels().values() if not kernel.config}
     if name not in machines:
         raise UserError(
             f"the lab has no machine {name!r}", f"it has {', '.join(machines)}", EXIT_USAGE
@@ -76,8 +101,8 @@ def _kernel(name: str, table: dict[str, str | list[str]]) -> Kernel:
     defaults: dict[str, str | list[str]] = {
         "builder_suite": table["suite"],
         "builder_sources": table["sources"],
-        "pins": "",
         "without": [],
+        **dict.fromkeys(("image", "headers", "pins", "config"), ""),
     }
     values = {
         key: tuple(value) if isinstance(value, list) else value

@@ -170,6 +170,11 @@ def suspend(guest: Guest, asleep_s: float = 0.0) -> None:
     _until(lambda: guest.balloon.actual_pages() == 10 * MIB_PAGES, "the balloon is not refilled")
 
 
+def can_suspend(guest: Guest) -> bool:
+    """Whether the guest's kernel is built to be suspended."""
+    return guest.run("test -e /sys/power/state", check=False).returncode == 0
+
+
 def rebind(guest: Guest) -> None:
     """The driver leaves a filled balloon and takes it again; the module stays."""
     move_balloon(guest, 20 * MIB_PAGES)

@@ -46,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Count boots in one file, whichever process boots: workers, and what they run."""
     config.addinivalue_line("markers", "one_kernel: does not depend on the kernel")
+    config.addinivalue_line("markers", "micro: also on a kernel without modules and kprobes")
     if not hasattr(config, "workerinput"):
         descriptor, path = tempfile.mkstemp(prefix="balloontrace-boots-")
         os.close(descriptor)
@@ -58,8 +59,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     config = session.config
     if not hasattr(config, "workerinput") and not config.option.collectonly:
         kernels = config.getoption("--kernel") or list(load_kernels())
-        # Workers begin at the other end.
-        threading.Thread(target=_build_images, args=(kernels[::-1],), daemon=True).start()
+        # Workers begin at the other end; what must be compiled takes longest, and is wanted last.
+        kernels = sorted(reversed(kernels), key=_is_compiled)
+        threading.Thread(target=_build_images, args=(kernels,), daemon=True).start()
+
+
+def _is_compiled(kernel: str) -> bool:
+    return bool(find_kernel(kernel).config)
 
 
 def _build_images(kernels: list[str]) -> None:
@@ -84,12 +90,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist looks for the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Kernels can run side by side; the tests of one kernel share guests, so they stay together."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Kernels can run side by side; the tests of one kernel share guests, so they stay together.
+
+    Most tests load drivers, or cross-check with kprobes: not on a kernel that has neither.
+    """
+    elsewhere = []
     for item in items:
         if item.path.parent == Path(__file__).parent:
             parameters = item.callspec.params if hasattr(item, "callspec") else {}
-            item.add_marker(pytest.mark.xdist_group(parameters.get("kernel", item.path.stem)))
+            kernel = parameters.get("kernel", "")
+            item.add_marker(pytest.mark.xdist_group(kernel or item.path.stem))
+            if kernel and _is_compiled(kernel) and not item.get_closest_marker("micro"):
+                elsewhere.append(item)
+    config.hook.pytest_deselected(items=elsewhere)
+    items[:] = [item for item in items if item not in elsewhere]
 
 
 @pytest.hookimpl(wrapper=True)

@@ -49,6 +49,7 @@ def _attached(guest: Guest) -> list[str]:
     return guest.run(show).stdout.splitlines()
 
 
+@pytest.mark.micro
 def test_seams_are_those_of_a_recording(stock: Guest, fetch: Fetch) -> None:
     said = _doctor(stock)
     recorder = Recorder(stock)

@@ -15,6 +15,7 @@ from balloontrace.lab.loads import (
     SUSPEND_SEAMS,
     load,
     move_balloon,
+    report,
     suspend,
     unload,
 )
@@ -97,3 +98,33 @@ def test_a_recording_can_wait_for_the_driver(stock: Guest, fetch: Fetch) -> None
     assert report["reconciliation"]["agrees"] is True
     assert report["reconciliation"]["exact"] is True
     move_balloon(stock, 0)
+
+
+@pytest.mark.one_kernel
+def test_a_device_that_is_plugged_in_later_is_waited_for_and_traced(
+    kernel: str, fetch: Fetch, guests: Guests
+) -> None:
+    config = GuestConfig(kernel, "none", memory_bytes=MEMORY_BYTES, reporting=True)
+    with guests.own(config) as guest:
+        guest.run(
+            "modprobe virtio_balloon; cd /sys/bus/pci/devices; "
+            'echo 1 > "$(dirname "$(grep -l 0x1002 */device)")/remove"'
+        )
+        refused = guest.run("balloontrace record -o /root/no -d 1s", check=False)
+        recorder = Recorder(guest, "--wait")
+        guest.run("echo 1 > /sys/bus/pci/rescan")
+        recorder.await_state("negotiated")
+        move_balloon(guest, 12 * MIB_PAGES)
+        report(guest)
+        recording, said = _ended(recorder, fetch)
+    assert refused.returncode == 3
+    assert "no virtio balloon device" in refused.stderr
+    assert recording.header["balloon"] | {"driver": {}} == {
+        "device": None,
+        "features": [],
+        "driver": {},
+    }
+    assert "reporting" in said["guest"]["features"]
+    assert said["free_pages"]["reporting"]["pages"] > 0
+    assert _pages(said) == (12 * MIB_PAGES, 0)
+    assert said["reconciliation"]["exact"] is True

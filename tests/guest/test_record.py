@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from balloontrace.lab.guest import Guest
+from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.loads import MEMORY_BYTES, MIB_PAGES, move_balloon
 from balloontrace.recording import Recording, read_recording
 from tests.guest.conftest import REMOTE, Recorder, balloon_counters, report_of
@@ -27,6 +28,7 @@ def _empty_balloon(stock: Guest) -> None:
     move_balloon(stock, 0)
 
 
+@pytest.mark.micro
 def test_counts_equal_vmstat_and_qmp_to_the_page(stock: Guest, fetch: Fetch) -> None:
     before = balloon_counters(stock)
     recorder = Recorder(stock)
@@ -132,10 +134,12 @@ def test_two_recorders_at_once_count_the_same(stock: Guest, fetch: Fetch) -> Non
         assert report["reconciliation"]["agrees"] is True
 
 
-def test_bpftrace_counts_the_same(stock: Guest, fetch: Fetch) -> None:
+@pytest.mark.micro
+def test_bpftrace_counts_the_same(stock: Guest, kernel: str, fetch: Fetch) -> None:
+    entry, leave = ("fentry", "fexit") if find_kernel(kernel).config else ("kprobe", "kretprobe")
     program = (
-        "kretprobe:leak_balloon { @leaks = count(); @deflated = sum(retval); } "
-        "kprobe:balloon_page_enqueue { @inflated = count(); } "
+        f"{leave}:leak_balloon {{ @leaks = count(); @deflated = sum(retval); }} "
+        f"{entry}:balloon_page_enqueue {{ @inflated = count(); }} "
         'BEGIN { printf("attached\\n"); }'
     )
     recorder = Recorder(stock)
@@ -156,6 +160,7 @@ def test_bpftrace_counts_the_same(stock: Guest, fetch: Fetch) -> None:
     assert f"@leaks: {leaks}\n" in theirs
 
 
+@pytest.mark.micro
 def test_recorder_is_small_locked_and_the_last_victim(stock: Guest, fetch: Fetch) -> None:
     recorder = Recorder(stock)
     move_balloon(stock, 128 * MIB_PAGES)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ NOTHING = {
     "kswapd_wakes": 0,
 }
 NOT_OFFERED = {"rung": None, "not": ["the device does not offer the feature reporting"]}
+"""As recordings of balloontrace 0.1 say it."""
 
 
 def report_of(built: Built, tmp_path: Path) -> Report:
@@ -167,6 +169,7 @@ def test_the_notifier_and_the_victims(tmp_path: Path) -> None:
         "notifier_pages": 256,
         "notifier_s": 0.75,
         "killed": 2,
+        "vmstat_killed": None,
     }
     first, second = oom.tables["kills"]
     assert first == {
@@ -221,6 +224,17 @@ def test_kills_that_were_not_recorded_are_not_none(tmp_path: Path) -> None:
     assert missing == ["oom_notify (inlined)", "oom_kill (no tracepoint)"]
 
 
+def test_kills_that_only_the_kernel_counted_are_told_of(tmp_path: Path) -> None:
+    built = killed().sample(0, {"oom_kill": 7}).sample(9, {"oom_kill": 9})
+    report = report_of(built.ends(9), tmp_path)
+    assert report.results["oom"].scalars["vmstat_killed"] == 2
+    assert "/proc/vmstat counted" not in report_text(report)
+    built = Built().sample(0, {"oom_kill": 7}).sample(9, {"oom_kill": 8}).ends(9)
+    said = report_text(report_of(built, tmp_path))
+    assert "/proc/vmstat counted OOM kills: 1, of which are here: 0" in said
+    assert "nobody was killed" not in said
+
+
 def test_free_pages(tmp_path: Path) -> None:
     built = Built().call("report", 1, 0.5, 1024, 1024).call("report", 2, 0.25, 512, 0)
     built.call("report", 8, None, 512, 0)  # still open: neither reported nor refused
@@ -259,21 +273,51 @@ def test_delays_of_tasks_fit_the_page(tmp_path: Path) -> None:
     assert "Delays" not in report_text(report_of(Built().ends(1), tmp_path))
 
 
-def test_what_the_device_does_not_offer_takes_one_line(tmp_path: Path) -> None:
-    built = Built().ends(3)
+def needs_features(built: Built) -> Built:
+    """Its seams report and hint are traced, whether or not their features are negotiated."""
+    built.header["seams"]["report"]["feature"] = "reporting"
+    built.header["seams"]["hint"]["feature"] = "free_page_hint"
+    return built
+
+
+def not_offered(built: Built) -> Built:
     built.header["seams"] |= {"report": NOT_OFFERED, "hint": NOT_OFFERED}
+    return built
+
+
+@pytest.mark.parametrize("recorded", [needs_features, not_offered], ids=["now", "0.1"])
+def test_what_is_not_negotiated_takes_one_line(
+    recorded: Callable[[Built], Built], tmp_path: Path
+) -> None:
+    built = recorded(Built().ends(3))
     report = report_of(built, tmp_path)
     text = report_text(report)
     assert "Free pages" not in text
     assert "all 18 attached, none loses anything" in text
-    assert "nothing to trace, for the device does not offer it: report, hint" in text
+    assert "nothing to trace, its feature is not negotiated: report, hint" in text
     verbose = report_text(report, verbose=True)
-    assert "Free pages\n  not recorded: report (the device does not offer" in verbose
+    assert "Free pages\n  not recorded: report (" in verbose
     rows = {row["seam"]: row for row in report.recording.tables["seams"]}
-    assert (rows["hint"]["offered"], rows["sleep"]["offered"]) == (False, True)
+    assert (rows["hint"]["negotiated"], rows["sleep"]["negotiated"]) == (False, True)
 
 
-def test_an_offered_feature_that_cannot_be_traced_is_in_the_table(tmp_path: Path) -> None:
+def test_a_device_that_is_plugged_in_later_has_its_own_features(tmp_path: Path) -> None:
+    built = needs_features(Built())
+    later = {**built.header["balloon"], "device": "virtio7", "features": ["reporting"]}
+    built.header["balloon"] |= {"device": None, "features": []}
+    built.driver(2, "negotiated", balloon=later).call("report", 3, 0.5, 1024, 1024)
+    report = report_of(built.ends(9), tmp_path)
+    guest = report.results["guest"].scalars
+    assert (guest["device"], guest["features"]) == ("virtio7", ["reporting"])
+    free = report.results["free_pages"].scalars
+    assert free["reporting"]["pages"] == 1024
+    assert free["hinting"] is None
+    rows = {row["seam"]: row for row in report.recording.tables["seams"]}
+    assert (rows["report"]["negotiated"], rows["hint"]["negotiated"]) == (True, False)
+    assert report.results["driver"].tables["gaps"] == []
+
+
+def test_a_negotiated_feature_that_cannot_be_traced_is_in_the_table(tmp_path: Path) -> None:
     built = Built().ends(3)
     built.header["seams"]["report"] = {"rung": None, "not": ["this kernel has no such function"]}
     seams = report_text(report_of(built, tmp_path)).split("\nSeams\n")[1]

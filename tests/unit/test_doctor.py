@@ -44,7 +44,8 @@ def test_a_machine_without_a_balloon_is_told_what_to_do() -> None:
     if os.geteuid() == 0:
         assert last == (
             "record will not work: this machine has no virtio balloon device; "
-            "run inside a guest that has one (QEMU: -device virtio-balloon-pci)"
+            "run inside a guest that has one (QEMU: -device virtio-balloon-pci), or record --wait "
+            "until it is plugged in"
         )
     else:
         assert last.startswith("record will not work: tracing the kernel needs root, or ")
@@ -89,6 +90,7 @@ def _diagnosis(**changes: Any) -> Diagnosis:
             "transport": "pci",
             "address": "0000:00:02.0",
             "features": ["stats_vq", "deflate_on_oom"],
+            "not_negotiated": {"reporting": "the host does not offer it"},
             "driver": {
                 "name": "virtio_balloon",
                 "loaded": True,

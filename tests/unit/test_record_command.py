@@ -48,6 +48,7 @@ def test_a_machine_without_a_balloon(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     with pytest.raises(UserError, match="no virtio balloon device") as caught:
         require_traceable()
     assert caught.value.exit_code == EXIT_UNSUPPORTED
+    assert caught.value.hint.endswith("record --wait until it is plugged in")
 
 
 @pytest.mark.parametrize("command", [["record", "-d", "1s"], ["doctor"]])

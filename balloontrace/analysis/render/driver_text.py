@@ -83,7 +83,7 @@ def seams(page: Page, recording: Result, life: Result, verbose: bool) -> None:
         unknown = "the recording does not say how its events were traced"
         page.line(never if life.tables.get("gaps") else unknown, WARN)
         return
-    rows = [row for row in rows if verbose or row["offered"]]
+    rows = [row for row in rows if verbose or row["negotiated"]]
     shown = [row for row in rows if verbose or row["rung"] is None or row["loses"]]
     if shown:
         cells = [
@@ -105,6 +105,6 @@ def seams(page: Page, recording: Result, life: Result, verbose: bool) -> None:
             if loses := change["loses"] or (change["rung"] is None and change["why_not"]):
                 said += f" ({'loses ' if change['loses'] else ''}{loses})"
             page.line(said, WARN)
-    idle = [row["seam"] for row in recording.tables["seams"] if not row["offered"]]
+    idle = [row["seam"] for row in recording.tables["seams"] if not row["negotiated"]]
     if idle and not verbose:
-        page.line(f"nothing to trace, for the device does not offer it: {', '.join(idle)}", DIM)
+        page.line(f"nothing to trace, its feature is not negotiated: {', '.join(idle)}", DIM)

@@ -12,6 +12,7 @@ from balloontrace.analysis.render.page import (
     ABSENT,
     BAD,
     DIM,
+    WARN,
     Page,
     count,
     number,
@@ -118,8 +119,12 @@ def oom(page: Page, result: Result, verbose: bool) -> None:
         )
     elif calls == 0:
         page.line("the OOM killer did not ask the balloon")
-    if facts["killed"] == 0:
+    counted = facts["vmstat_killed"]
+    if facts["killed"] == 0 and not counted:
         page.line("nobody was killed")
+    if counted is not None and counted != (facts["killed"] or 0):
+        here = "none" if facts["killed"] is None else f"{facts['killed']:,}"
+        page.line(f"/proc/vmstat counted OOM kills: {counted:,}, of which are here: {here}", WARN)
     if not facts["killed"]:
         return
     page.line(f"OOM kills: {facts['killed']:,}", BAD)

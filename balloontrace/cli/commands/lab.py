@@ -27,7 +27,7 @@ def list_command() -> None:
     for kernel in load_kernels().values():
         image = find_image(kernel)
         state = f"built, {image.release}" if image else "not built"
-        output.result(f"  {kernel.name:15} Debian {kernel.machine}'s, {state}")
+        output.result(f"  {kernel.name:15} {kernel.origin}, {state}")
     output.result("Scenarios")
     for scenario in list_scenarios():
         output.result(f"  {scenario.name:15} {scenario.description}")

@@ -58,7 +58,7 @@ def command(
     force: bool = typer.Option(False, "-f", "--force", help="Overwrite an existing recording."),
     minimal: bool = typer.Option(False, "--minimal", help="Events only, no samplers."),
     wait: bool = typer.Option(
-        False, "--wait", help="Begin before the driver is loaded, and wait for it."
+        False, "--wait", help="Begin before the device or its driver is there, and wait for them."
     ),
     sync: bool = typer.Option(
         False, "--sync", help="Bring it to the disk every second: for a guest that may die."
@@ -92,7 +92,7 @@ def command(
         raise UserError(f"cannot run {argv[0]}: there is no such command")
     if ring_kib < 4 or ring_kib & (ring_kib - 1):
         raise typer.BadParameter("--ring-kib must be a power of two, at least 4")
-    require_traceable(driver=not wait)
+    require_traceable(wait=wait)
     launch.record(
         launch.Options(
             path=path or default_path(),

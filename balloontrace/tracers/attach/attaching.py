@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from balloontrace.behaviour import NOT_OFFERED
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
 from balloontrace.tracers.attach import means, state, switches
@@ -188,6 +187,7 @@ class _Trial:
         self._machine = dict(layout)
         self._layout: dict[str, int] = {}
         self._features = balloon.features()
+        self._transport = balloon.transport(balloon.device()) or "pci"  # what can be plugged in
         self._refused: dict[str, str] = {}
 
     def attach(self, code: Mapping[str, bytes], layout_map: int) -> tuple[dict[str, Any], Held]:
@@ -224,27 +224,33 @@ class _Trial:
         Raises Refused if a required seam cannot be observed by this means.
         """
         reasons: list[str] = []
-        if seam.feature and seam.feature not in self._features:
-            return None, _untraced([f"{NOT_OFFERED} {seam.feature}"])
         for number, rung in enumerate(seam.rungs, 1):
             if self._forced.get(seam.name, number) != number:
                 reason = "another rung was asked for"
+            elif rung.all_devices and seam.feature not in self._features:
+                reason = f"{seam.feature} is not negotiated, and other devices would pay"
             else:
                 reason = self._why_not(rung)
             if not reason:
                 self._layout.update({key: self._kernel.layout()[key] for key in rung.offsets})
                 self._layout.update(rung.settings)
                 described = {"rung": rung.name, "number": number, "loses": rung.loses}
-                return rung, {**described, "not": reasons}
+                return rung, {**described, "not": reasons, "feature": seam.feature}
             reasons.append(f"{rung.name}: {reason}")
         if seam.required:
             raise Refused({"": f"cannot trace the balloon's {seam.name}: {'; '.join(reasons)}"})
-        return None, _untraced(reasons)
+        described = {"rung": None, "number": 0, "loses": ""}
+        return None, {**described, "not": reasons, "feature": seam.feature}
 
     def _why_not(self, rung: Rung) -> str:
         """Why `rung` cannot be used on this kernel; '' if it can be tried."""
         if unset := [name for name in rung.needs if not self._layout.get(name)]:
             return f"not so here: {', '.join(dict(state.LAYOUT)[name] for name in unset)}"
+        if rung.feature and self._features and rung.feature not in self._features:
+            return f"{rung.feature} is not negotiated"
+        probes, one_of = self._on_transport(rung.probes), self._on_transport(rung.one_of)
+        if len(probes) < len(rung.probes) or len(one_of) < bool(rung.one_of):
+            return f"says nothing of devices on {self._transport.upper()}"
         known = self._kernel.layout()
         if unknown := {OFFSETS[key][0] for key in rung.offsets if key not in known}:
             return f"no BTF for struct {', '.join(sorted(unknown))}"
@@ -253,11 +259,11 @@ class _Trial:
             return "this kernel has no " + (
                 "such function" if missing == [rung.name] else ", ".join(missing)
             )
-        if rung.one_of and not any(probe.function in symbols for probe in rung.one_of):
-            return f"this kernel has none of {', '.join(probe.function for probe in rung.one_of)}"
+        if one_of and not any(probe.function in symbols for probe in one_of):
+            return f"this kernel has none of {', '.join(probe.function for probe in one_of)}"
         refused = [reason for probe in rung.probes if (reason := self._refusal(probe))]
-        if not refused and rung.one_of and not self._usable(rung.one_of):
-            refused = [self._refusal(probe) for probe in rung.one_of]
+        if not refused and one_of and not self._usable(one_of):
+            refused = [self._refusal(probe) for probe in one_of]
         for tracepoint in rung.tracepoints:
             if reason := self._refused.get(tracepoint.name, ""):
                 refused.append(f"the kernel refuses {tracepoint.name} ({reason})")
@@ -275,9 +281,13 @@ class _Trial:
             return f"the kernel refuses a probe ({reason})"
         return ""
 
+    def _on_transport(self, probes: Iterable[Probe]) -> list[Probe]:
+        """Those that say something of our device."""
+        return [probe for probe in probes if probe.transport in ("", self._transport)]
+
     def _usable(self, probes: Iterable[Probe]) -> list[Probe]:
-        symbols = self._kernel.symbols()
-        return [p for p in probes if p.function in symbols and not self._refusal(p)]
+        symbols, ours = self._kernel.symbols(), self._on_transport(probes)
+        return [p for p in ours if p.function in symbols and not self._refusal(p)]
 
     def _placed(self, rungs: Sequence[Rung]) -> list[Placed]:
         """Every probe of `rungs`, each once, in all its places."""
@@ -308,7 +318,3 @@ def _functions_of_calls(placed: Sequence[Placed]) -> dict[str, list[str]]:
     for probe, symbol in placed:
         found.setdefault(probe.call, []).append(symbol.name)
     return {call: list(dict.fromkeys(names)) for call, names in found.items()}
-
-
-def _untraced(reasons: Sequence[str]) -> dict[str, Any]:
-    return {"rung": None, "number": 0, "loses": "", "not": list(reasons)}

@@ -29,7 +29,8 @@ class Follower:
     """The attached probes, and what to do when their driver goes or comes.
 
     Each change is a sample `driver` of the recording: `state` is absent (at the start), gone,
-    attached (with what attaching.attach describes) or untraceable (`why`). `vmstat` of absent and
+    attached (with what attaching.attach describes), untraceable (`why`) or negotiated (another
+    device, or other features: `balloon`). `vmstat` of absent and
     gone are the balloon's counters between which the last traced page moved; `loader` is the
     process that attached the probes, or tried to, and is gone by now.
     """
@@ -53,6 +54,7 @@ class Follower:
         self._traced: int = given.content["driver_identity"]
         self._refused = 0
         self._attaching: tuple[int, socket.socket, int] | None = None
+        self._negotiated = balloon.negotiated(balloon.device())
 
     @property
     def fill_from(self) -> str:
@@ -106,6 +108,8 @@ class Follower:
         if self._attaching:
             self._receive(*self._attaching)
         now = balloon.identity()
+        if self._traced:
+            self._tell_negotiated()
         if self._attaching or now == self._traced:
             return
         if self._traced:
@@ -122,6 +126,18 @@ class Follower:
         for program in self._programs:
             os.close(program)
         self._probes, self._programs = [], []
+
+    def _tell_negotiated(self) -> None:
+        """A device can be bound, or plugged in, while its driver is traced. What is bound no longer
+        is not told: it has been removed, which is traced, and has negotiated nothing new."""
+        now = balloon.negotiated(self._negotiated[0])
+        if not now[1]:
+            now = balloon.negotiated(balloon.device())
+        if now[1] and now != self._negotiated:
+            self._negotiated = now
+            described = balloon.describe()
+            described["driver"] = self._content["balloon"]["driver"]  # with its functions
+            self._tell("negotiated", {"balloon": described})
 
     def _driver_gone(self, now: int) -> None:
         """Where the next one is there already, it may have moved pages before this reading."""
@@ -147,6 +163,7 @@ class Follower:
             self._probes, self._programs = given.probes, given.programs
             self._traced = given.content["driver_identity"]
             self._content = {**self._content, **given.content}
+            self._negotiated = balloon.negotiated(balloon.device())
             begun = self.begin()
         except UserError as error:
             self.detach()

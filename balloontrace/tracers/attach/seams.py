@@ -39,13 +39,15 @@ class Probe(NamedTuple):
     """A function of the kernel and what it is to bpf/balloon.c.
 
     call: a call or a moment of state.py; returns: its return is traced as well; arguments: they
-    must be those of its source, which a compiler may change.
+    must be those of its source, which a compiler may change; transport: of balloon.TRANSPORTS, of
+    other devices it says nothing.
     """
 
     function: str
     call: str
     returns: bool = True
     arguments: bool = True
+    transport: str = ""
 
 
 class Tracepoint(NamedTuple):
@@ -59,9 +61,11 @@ class Rung(NamedTuple):
     """One way to observe a seam.
 
     name: for people; probes and tracepoints: all needed; one_of: probes of which at least one is
-    needed, all that exist are attached; offsets: keys of OFFSETS it needs; settings: entries of
-    state.LAYOUT it sets; needs: those that a seam before it must have set; loses: what this rung
-    cannot tell that the one above it can.
+    needed, all that exist for the device's transport are attached; offsets: keys of OFFSETS it
+    needs; settings: entries of state.LAYOUT it sets; needs: those that a seam before it must have
+    set; loses: what this rung cannot tell that the one above it can; feature: what it sees happens
+    only if that is negotiated; all_devices: its probes are hit by what other devices do, too, which
+    is not worth while as long as the seam's feature is not negotiated.
     """
 
     name: str
@@ -72,13 +76,16 @@ class Rung(NamedTuple):
     settings: Mapping[str, int] = {}
     needs: Sequence[str] = ()
     loses: str = ""
+    feature: str = ""
+    all_devices: bool = False
 
 
 class Seam(NamedTuple):
     """One thing to observe and the ways to do it.
 
-    feature: without this feature of the device (balloon.FEATURES) it never happens; required: a
-    recording without it is worth nothing.
+    feature: it happens only once this one (of balloon.FEATURES) is negotiated, which may be later:
+    a device can be bound, or plugged in, while it is traced; required: a recording without it is
+    worth nothing.
     """
 
     name: str
@@ -101,9 +108,14 @@ _MARK_VICTIM = Probe("mark_oom_victim", "victim", returns=False)
 _VICTIM_MARKED = Tracepoint("mark_victim", "victim_tracepoint")
 
 _CONFIG_GETS = [
-    Probe(function, "config") for function in ("vp_get", "vm_get", "virtio_ccw_get_config")
+    Probe("vp_get", "config", transport="pci"),
+    Probe("vm_get", "config", transport="mmio"),
+    Probe("virtio_ccw_get_config", "config", transport="ccw"),
 ]
 """virtio_config_ops.get of the PCI transports (modern and legacy share the name), MMIO and CCW."""
+
+_IOREAD32 = Probe("ioread32", "register", arguments=False, transport="pci")
+"""By which the modern vp_get reads a member of 4 bytes (drivers/virtio/virtio_pci_modern.c)."""
 
 _VICTIM = ("task_comm", "task_tgid", "oom_memcg")
 
@@ -145,6 +157,13 @@ SEAMS: tuple[Seam, ...] = (
                 "config read by the size worker",
                 one_of=_CONFIG_GETS,
                 offsets=["num_pages", "size_work"],
+            ),
+            Rung(
+                "ioread32 by the size worker",
+                [_IOREAD32],
+                offsets=["num_pages", "size_work"],
+                loses="a probe hit for every register any driver reads by ioread32",
+                feature="version_1",
             ),
             Rung(
                 "config read by the size worker, without the balloon's size",
@@ -229,6 +248,7 @@ SEAMS: tuple[Seam, ...] = (
                 [_HINT, Probe("virtqueue_add_inbuf", "inbuf", returns=False)],
                 settings={"hint_inbufs": 1},
                 loses=f"pages taken back; {_EVERY_RECEIVE}",
+                all_devices=True,
             ),
             Rung("report_free_page_func", [_HINT], loses="the pages lent"),
         ],

@@ -28,9 +28,6 @@ from balloontrace.tracers.machine.balloon import DRIVER_MODULE, identity
 from balloontrace.tracers.machine.symbols import find_functions
 from balloontrace.tracers.samplers.vmstat import Meminfo, Vmstat
 
-_BUSES = {"platform": "mmio"}
-"""The bus of the device's parent -> its transport, where that is not called the same."""
-
 _BALLOON_COUNTERS = ("balloon_", "nr_balloon")
 
 ACCOUNTING = {
@@ -129,13 +126,17 @@ def _balloon() -> dict[str, Any]:
     described = balloon.describe()
     bound = bool(device) and (Path(device) / "driver").exists()
     mode, because, accounting = None, None, None
+    lacking: dict[str, str] = {}
     if bound:
+        offered = behaviour.NOT_NEGOTIATED.items()
+        lacking = {name: why for name, why in offered if name not in described["features"]}
         mode, because = behaviour.promised(described["features"], _functions())
         accounting = "used" if "deflate_on_oom" in described["features"] else "total"
     return {
         "device": described["device"],
         **_transport(device),
         "features": described["features"] if bound else None,
+        "not_negotiated": lacking,
         "driver": _driver(described["driver"], bound),
         "behaviour": mode,
         "behaviour_because": because,
@@ -145,12 +146,13 @@ def _balloon() -> dict[str, Any]:
 
 
 def _transport(device: str) -> dict[str, str | None]:
-    """Which bus the device is on (pci, mmio, ccw), and its address there."""
+    """How the device is reached, and its address there."""
     if not device:
         return {"transport": None, "address": None}
-    parent = Path(device).resolve().parent
-    bus = (parent / "subsystem").resolve().name
-    return {"transport": _BUSES.get(bus, bus), "address": parent.name}
+    return {
+        "transport": balloon.transport(device) or "unknown",
+        "address": Path(device).resolve().parent.name,
+    }
 
 
 def _driver(module: dict[str, str | None], bound: bool) -> dict[str, Any]:

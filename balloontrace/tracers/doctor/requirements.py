@@ -57,13 +57,14 @@ class Check(NamedTuple):
     required: bool = False
 
 
-def require_traceable(driver: bool = True) -> None:
-    """Check that this process can trace a balloon here; without `driver`, but for its driver.
+def require_traceable(wait: bool = False) -> None:
+    """Check that this process can trace a balloon here; `wait`: but for what may come later, the
+    device and its driver.
 
     Raises UserError (exit code 3) with what is missing.
     """
     for name, obstacle in obstacles():
-        if driver or name != "driver":
+        if not wait or name not in ("device", "driver"):
             raise obstacle
 
 
@@ -103,7 +104,8 @@ def obstacles() -> Iterator[tuple[str, UserError]]:
             "device",
             UserError(
                 "this machine has no virtio balloon device",
-                "run inside a guest that has one (QEMU: -device virtio-balloon-pci)",
+                "run inside a guest that has one (QEMU: -device virtio-balloon-pci), or "
+                "record --wait until it is plugged in",
                 EXIT_UNSUPPORTED,
             ),
         )

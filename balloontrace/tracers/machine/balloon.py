@@ -40,6 +40,9 @@ FEATURES = {
 }
 """Bits of include/uapi/linux/virtio_balloon.h and virtio_config.h -> names."""
 
+TRANSPORTS = {"pci": "pci", "platform": "mmio", "ccw": "ccw"}
+"""The bus of the device's parent -> its transport (drivers/virtio)."""
+
 _VIRTIO_DEVICES = "/sys/bus/virtio/devices"
 _MODULE = f"/sys/module/{DRIVER_MODULE}"
 
@@ -67,6 +70,12 @@ def device() -> str:
     return ""
 
 
+def transport(found: str) -> str:
+    """The transport of `found`, a device's directory; '' if it is none of TRANSPORTS."""
+    bus = os.path.realpath(f"{os.path.dirname(os.path.realpath(found))}/subsystem") if found else ""
+    return TRANSPORTS.get(os.path.basename(bus), "")
+
+
 def describe() -> dict[str, Any]:
     """`balloon` of the header: device, negotiated features by name, and the driver's module."""
     found = device()
@@ -86,5 +95,12 @@ def is_module() -> bool:
 
 def features() -> list[str]:
     """The features that the driver and the device agreed upon, by name."""
-    bits = text(f"{device()}/features")
+    bits = negotiated(device())[1]
     return [FEATURES.get(n, f"bit_{n}") for n, bit in enumerate(bits) if bit == "1"]
+
+
+def negotiated(found: str) -> tuple[str, str]:
+    """`found`, a device's directory, and its features as a digit for each bit; '' if it is gone, or
+    no driver has negotiated with it yet."""
+    bits = text(f"{found}/features") if found else ""
+    return found, bits if "1" in bits else ""
