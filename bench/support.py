@@ -37,11 +37,11 @@ COUNTED = {"fill": "inflate", "leak": "deflate", "migrate": "migrate"}
 _INTRODUCTION = """\
 # Support matrix
 
-Written by `make support` from real runs: one guest for each kernel of the lab (x86-64, QEMU; `micro`
-has no modules and no kprobes, and cannot be suspended), in which a tour of loads makes every seam
-fire. Each cell is the rung in use (1 is the best; what each is stands below the table), the events
-it gave on the tour, and `exact` where their pages equal /proc/vmstat to the page. `compact` cannot
-fire: the driver allocates single pages, and the kernel does not compact for these.
+Written by `make support` from real runs: one guest for each kernel of the lab (x86-64, QEMU;
+`micro` has no modules and no kprobes, and cannot be suspended), in which a tour of loads makes
+every seam fire. Each cell is the rung in use (1 is the best; what each is stands below the table),
+the events it gave on the tour, and `exact` where their pages equal /proc/vmstat to the page.
+`compact` cannot fire: the driver allocates single pages, and the kernel does not compact for these.
 
 On aarch64 the same programs were run by hand in a guest with Debian's Linux 6.1 under
 qemu-system-aarch64: tests/data/6.1-arm64.btrace is what they recorded, equal to /proc/vmstat to the

@@ -58,9 +58,10 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Build images while tests of other kernels run; a test that needs one waits for it."""
     config = session.config
     if not hasattr(config, "workerinput") and not config.option.collectonly:
-        kernels = config.getoption("--kernel") or list(load_kernels())
+        kernels = list(config.getoption("--kernel") or load_kernels())
         # Workers begin at the other end; what must be compiled takes longest, and is wanted last.
-        kernels = sorted(reversed(kernels), key=_is_compiled)
+        kernels.reverse()
+        kernels.sort(key=_is_compiled)
         threading.Thread(target=_build_images, args=(kernels,), daemon=True).start()
 
 

@@ -271,7 +271,7 @@ class _Trial:
 
     def _refusal(self, probe: Probe) -> str:
         """Why `probe` cannot be attached; '' if it can be tried, or is not there."""
-        places = self._kernel.symbols().get(probe.function, ())
+        places = self._places(probe)
         changed = [symbol.name for symbol in places if symbol.altered]
         if changed and probe.arguments:
             return f"the compiler changed the arguments: {', '.join(changed)}"
@@ -280,6 +280,16 @@ class _Trial:
         if reason := self._refused.get(probe.function, ""):
             return f"the kernel refuses a probe ({reason})"
         return ""
+
+    def _places(self, probe: Probe) -> Sequence[Symbol]:
+        """Where the kernel has the function. Given a name, it takes the first it lists itself."""
+        symbols = self._kernel.symbols()
+        places = symbols.get(probe.function, ())
+        if len(places) < 2 or not {*probe.beside} or not {*probe.beside} <= symbols.keys():
+            return places
+        ours, other = (symbols[name][0].address for name in probe.beside)
+        only = (min if ours < other else max)(places, key=lambda symbol: symbol.address)
+        return [only] if only.address and only == places[0] else places
 
     def _on_transport(self, probes: Iterable[Probe]) -> list[Probe]:
         """Those that say something of our device."""
@@ -293,11 +303,10 @@ class _Trial:
         """Every probe of `rungs`, each once, in all its places."""
         probes = [probe for rung in rungs for probe in (*rung.probes, *self._usable(rung.one_of))]
         by_function = {probe.function: probe for probe in probes}
-        symbols = self._kernel.symbols()
         return [
             Placed(probe, symbol)
-            for function, probe in by_function.items()
-            for symbol in symbols[function]
+            for probe in by_function.values()
+            for symbol in self._places(probe)
         ]
 
     def _attach_tracepoints(

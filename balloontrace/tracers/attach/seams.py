@@ -40,7 +40,8 @@ class Probe(NamedTuple):
 
     call: a call or a moment of state.py; returns: its return is traced as well; arguments: they
     must be those of its source, which a compiler may change; transport: of balloon.TRANSPORTS, of
-    other devices it says nothing.
+    other devices it says nothing; beside: of several functions of that name it is the one in the
+    source file of the first of these two, not that of the second. A linker keeps files together.
     """
 
     function: str
@@ -48,6 +49,7 @@ class Probe(NamedTuple):
     returns: bool = True
     arguments: bool = True
     transport: str = ""
+    beside: tuple[str, ...] = ()
 
 
 class Tracepoint(NamedTuple):
@@ -114,8 +116,10 @@ _CONFIG_GETS = [
 ]
 """virtio_config_ops.get of the PCI transports (modern and legacy share the name), MMIO and CCW."""
 
-_IOREAD32 = Probe("ioread32", "register", arguments=False, transport="pci")
-"""By which the modern vp_get reads a member of 4 bytes (drivers/virtio/virtio_pci_modern.c)."""
+_MODERN_GET = _CONFIG_GETS[0]._replace(
+    beside=("virtio_pci_modern_probe", "virtio_pci_legacy_probe")
+)
+"""Alone, for a means that can have but the first function of a name."""
 
 _VICTIM = ("task_comm", "task_tgid", "oom_memcg")
 
@@ -159,10 +163,9 @@ SEAMS: tuple[Seam, ...] = (
                 offsets=["num_pages", "size_work"],
             ),
             Rung(
-                "ioread32 by the size worker",
-                [_IOREAD32],
+                "config read by the size worker from a modern PCI device",
+                [_MODERN_GET],
                 offsets=["num_pages", "size_work"],
-                loses="a probe hit for every register any driver reads by ioread32",
                 feature="version_1",
             ),
             Rung(
@@ -338,6 +341,5 @@ SEAMS: tuple[Seam, ...] = (
 def functions() -> list[str]:
     """Every kernel function that any rung names, each once."""
     rungs = [rung for seam in SEAMS for rung in seam.rungs]
-    return list(
-        dict.fromkeys(probe.function for rung in rungs for probe in (*rung.probes, *rung.one_of))
-    )
+    probes = [probe for rung in rungs for probe in (*rung.probes, *rung.one_of)]
+    return list(dict.fromkeys(name for p in probes for name in (p.function, *p.beside)))

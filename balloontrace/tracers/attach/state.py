@@ -93,8 +93,6 @@ CALLS: tuple[Call, ...] = (
     Call("oom_kill", "", (*_ALLOCATE, "out_of_memory")),
     Call("bind", "bind", done="success"),
     Call("restore", "restore"),
-    # ioread32(address): the first in a run of the size worker reads the target
-    Call("register", "", ("worker",), done="special", in_worker=True),
 )
 """Calls a task can be in. The first are the bits of an event's `within`, in the same order."""
 
@@ -165,7 +163,7 @@ untracked, skipped, missed, and of the calls that are still open."""
 ENDS = ("written", "lost", "untracked", "skipped", "missed", "open")
 """What can have become of a call that was entered; `open` is counted by the recorder."""
 
-_SEEN_LEAK, _SEEN_SLEEP, _SEEN_TARGET = 1, 2, 4
+_SEEN_LEAK, _SEEN_SLEEP = 1, 2
 
 _KINDS = max(kind.number for kind in events.KINDS) + 1
 _COUNTERS = struct.Struct(f"@{len(COUNTERS)}Q")
@@ -218,7 +216,6 @@ def c_header() -> str:
 {_rows()}
 #define SEEN_LEAK {_SEEN_LEAK}
 #define SEEN_SLEEP {_SEEN_SLEEP}
-#define SEEN_TARGET {_SEEN_TARGET}
 struct layout {{
 {_members("u32", LAYOUT)}
 }};
@@ -242,7 +239,7 @@ struct slot {{
 struct task_calls {{
 	u32 open; /* bits of enum call */
 	u32 traced; /* those of them that are counted, and will be written */
-	u32 seen; /* SEEN_LEAK, SEEN_SLEEP, SEEN_TARGET: what this run of the size worker did */
+	u32 seen; /* SEEN_LEAK, SEEN_SLEEP: what this run of the size worker did */
 	u32 queue; /* of the open CALL_ACK */
 	u32 orphan; /* kind of the call the open CALL_ACK belongs to, if its entry was not traced */
 	u32 pid;

@@ -497,8 +497,6 @@ static __always_inline void note_entry(const struct arguments *a, const struct l
 		add(&h->scans, 1);
 	else if (call == CALL_HINT)
 		hint_entered(k, a->first);
-	else if (call == CALL_REGISTER)
-		t->seen |= SEEN_TARGET; /* whatever a run reads after it is something else */
 	else if (call == CALL_SLEEP)
 		t->seen |= SEEN_SLEEP;
 	else if (call == CALL_OUT_OF_MEMORY)
@@ -554,8 +552,6 @@ static __always_inline bool is_of_interest(const struct arguments *a, const stru
 		return false;
 	if (call == CALL_CONFIG && !reads_target(a))
 		return false;
-	if (call == CALL_REGISTER && t && t->seen & SEEN_TARGET)
-		return false;
 	if (call == CALL_SLEEP && t && is_others_sleep(t))
 		return false;
 	return now != PHASE_ENDING || (t && t->traced);
@@ -597,9 +593,9 @@ static __always_inline void entered(const struct arguments *a, u32 call)
 
 /* The worker has read the target; an event only if it is another one. */
 static __always_inline bool target_changed(const struct layout *k, struct task_calls *t,
-					   struct slot *s, u32 target)
+					   struct slot *s)
 {
-	u32 zero = 0;
+	u32 zero = 0, target = kernel_u32(s->object);
 	u64 *last = last_target.lookup(&zero);
 
 	s->asked = target;
@@ -695,9 +691,7 @@ static __always_inline bool note_return(const struct layout *k, struct task_call
 	} else if (call == CALL_SCAN) {
 		scanned(k, s, result, flags);
 	} else if (call == CALL_CONFIG) {
-		return is_traced(t, CALL_CONFIG) && target_changed(k, t, s, kernel_u32(s->object));
-	} else if (call == CALL_REGISTER) {
-		return is_traced(t, CALL_REGISTER) && target_changed(k, t, s, result);
+		return is_traced(t, CALL_CONFIG) && target_changed(k, t, s);
 	} else if (call == CALL_HINT) {
 		hinted(k, s, flags);
 	}
@@ -718,12 +712,11 @@ static __always_inline void emit_orphan(const struct layout *k, const struct tas
 static __always_inline void write_return(const struct layout *k, struct task_calls *t,
 					 const struct slot *s, u32 call, u32 flags)
 {
-	bool is_target = call == CALL_CONFIG || call == CALL_REGISTER;
-	u32 kind = is_target ? KIND_TARGET : kind_of(k, t, call);
+	u32 kind = call == CALL_CONFIG ? KIND_TARGET : kind_of(k, t, call);
 
 	if (!kind)
 		return;
-	if (call == CALL_WORKER || is_target)
+	if (call == CALL_WORKER || call == CALL_CONFIG)
 		COUNT(kind, entered);
 	emit(k, kind, s, s->done, within(t), call == CALL_ACK ? t->queue : QUEUE_NONE, flags);
 	if (call == CALL_ACK && t->orphan)

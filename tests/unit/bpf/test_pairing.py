@@ -45,25 +45,6 @@ def test_a_fill_is_written_with_the_pages_of_its_acks(driver: Driver, programs: 
     assert list(programs.tasks()) == []
 
 
-def test_the_first_register_that_a_worker_reads_is_the_target(
-    driver: Driver, programs: Programs
-) -> None:
-    driver.enter("register", 0xC000)  # any other driver's
-    driver.leave("register", 77)
-    driver.balloon.num_pages = 300
-    driver.run_worker()
-    for value in (1000, 12):  # the second in an interrupt that came upon the worker
-        driver.enter("register", 0xC000)
-        driver.leave("register", value)
-    driver.ack("inflate", 256)
-    driver.leave("worker")
-    (target,) = programs.events("target")
-    assert (target.asked, target.done) == (1000, 300)
-    (fill,) = programs.events("fill")
-    assert (fill.asked, fill.done) == (700, 256)
-    assert driver.accounted()
-
-
 def test_a_worker_that_does_nothing_is_no_fill(driver: Driver, programs: Programs) -> None:
     driver.fill(256)
     driver.run_worker()
