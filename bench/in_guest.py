@@ -44,14 +44,15 @@ def probes() -> list[Probe]:
     return list(dict.fromkeys(wanted))
 
 
-def bpftrace_program() -> str:
-    """Entry and return of the same functions: calls and nanoseconds of each."""
+def bpftrace_program(by: str = "kprobe") -> str:
+    """Entry and return of the same functions: calls and nanoseconds of each. by: or fentry."""
+    entry, leave = {"kprobe": ("kprobe", "kretprobe"), "fentry": ("kfunc", "kretfunc")}[by]
     parts = ['BEGIN { printf("attached\\n"); }']
     for number, probe in enumerate(probes()):
-        parts.append(f"kprobe:{probe.function} {{ @start{number}[tid] = nsecs; }}")
+        parts.append(f"{entry}:{probe.function} {{ @start{number}[tid] = nsecs; }}")
         if probe.returns:
             parts.append(
-                f"kretprobe:{probe.function} /@start{number}[tid]/ {{ "
+                f"{leave}:{probe.function} /@start{number}[tid]/ {{ "
                 f"@ns{number} = sum(nsecs - @start{number}[tid]); @calls{number} = count(); "
                 f"delete(@start{number}[tid]); }}"
             )
@@ -130,10 +131,10 @@ def measure(tool: str) -> dict[str, object]:
 def main() -> None:
     """Alternate the tools; the first round only warms the page cache.
 
-    argv: rounds; or --bpftrace, to print its program.
+    argv: rounds; or --bpftrace kprobe (or fentry), to print its program.
     """
     if sys.argv[1] == "--bpftrace":
-        print(bpftrace_program())
+        print(bpftrace_program(sys.argv[2]))
         return
     for number in range(int(sys.argv[1]) + 1):
         for tool in COMMANDS:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make bench`: what recording costs a guest, beside bpftrace with the same probes, and nothing.
 
-In one guest, round after round: inflate and deflate with no tracing, with `record`, with
-`record --minimal`, and with bpftrace, in an order that rotates. Each time is divided by that of the
-same round without tracing. Then the kernel's own statistics of what each program took, the
-recorder's costs per event, the ring's losses under a storm, and the smallest guest that can record.
-Prints budgets, and exits with 1 if one is missed.
+In a guest of each of KERNELS, round after round: inflate and deflate with no tracing, with `record`
+by each means that the kernel has, and with bpftrace, in an order that rotates. Each time is divided
+by that of the same round without tracing. Then the kernel's own statistics of what each program
+took, the recorder's costs per event, the ring's losses under a storm, the smallest guest that can
+record, and how long beginning and ending take. Prints budgets, and exits with 1 if one is missed.
+argv: rounds.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from __future__ import annotations
 import json
 import signal
 import statistics
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -32,10 +35,12 @@ from balloontrace.lab.loads import MIB_PAGES, migrate, move_balloon
 from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.record import start_recorder
 from balloontrace.recording import Recording, read_recording
+from bench.begin_and_end import begin_and_end, means_of
 from bench.command import budget, progress, run
 from bench.footprint import compare_attaching
 
 ROUNDS = 9
+KERNELS = ("6.1", "6.12")
 MEMORY_BYTES = 2 << 30
 MOVED_PAGES = 1280 * MIB_PAGES
 RATIO_BUDGET = 1.03
@@ -75,9 +80,12 @@ def recording(guest: Guest, *arguments: str) -> Iterator[int]:
 
 
 @contextmanager
-def bpftrace(guest: Guest) -> Iterator[None]:
-    """bpftrace with the same probes, counting and adding up in the kernel, runs meanwhile."""
-    command = f"PYTHONPATH=/opt/balloontrace python3 {_IN_GUEST} --bpftrace"
+def bpftrace(guest: Guest, by: str) -> Iterator[None]:
+    """bpftrace with the same probes, counting and adding up in the kernel, runs meanwhile.
+
+    by: kprobe or fentry.
+    """
+    command = f"PYTHONPATH=/opt/balloontrace python3 {_IN_GUEST} --bpftrace {by}"
     tracer = guest.popen(["bpftrace", "-e", guest.run(command).stdout])
     while b"attached" not in (line := tracer.stdout.readline()):
         if not line:
@@ -87,33 +95,33 @@ def bpftrace(guest: Guest) -> Iterator[None]:
     tracer.communicate()
 
 
-@contextmanager
-def nothing(_: Guest) -> Iterator[None]:
-    """No tracing."""
-    yield
-
-
-Tracer = Callable[[Guest], AbstractContextManager[object]]
-NONE, RECORD, MINIMAL, BPFTRACE = "no tracing", "record", "record --minimal", "bpftrace"
-TRACERS: dict[str, Tracer] = {
-    NONE: nothing,
-    RECORD: recording,
-    MINIMAL: lambda guest: recording(guest, "--minimal"),
-    BPFTRACE: bpftrace,
-}
+Tracer = Callable[[], AbstractContextManager[object]]
+NONE, RECORD, MINIMAL = "no tracing", "record", "record --minimal"
 WAYS = {"inflate": MOVED_PAGES, "deflate": 0}
 
 
-def rounds(guest: Guest) -> dict[str, dict[str, list[float]]]:
+def tracers_of(guest: Guest) -> dict[str, Tracer]:
+    """What can trace there, by name: `record` by each means that the kernel has, and bpftrace."""
+    found: dict[str, Tracer] = {NONE: nullcontext}
+    for name in means_of(guest):
+        found[f"{RECORD}, {name}"] = partial(recording, guest, "--means", name)
+    for by in ("kprobe", "fentry"):
+        found[f"bpftrace, {by}"] = partial(bpftrace, guest, by)
+    return found
+
+
+def rounds(
+    guest: Guest, tracers: Mapping[str, Tracer], wanted: int
+) -> dict[str, dict[str, list[float]]]:
     """Way -> tracer -> its seconds, one for each round."""
     seconds: dict[str, dict[str, list[float]]] = {
-        way: {tracer: [] for tracer in TRACERS} for way in WAYS
+        way: {tracer: [] for tracer in tracers} for way in WAYS
     }
-    names = list(TRACERS)
-    for number in range(ROUNDS + 1):
-        progress(f"round {number} of {ROUNDS}")
+    names = list(tracers)
+    for number in range(wanted + 1):
+        progress(f"round {number} of {wanted}")
         for name in (*names[number % len(names) :], *names[: number % len(names)]):
-            with TRACERS[name](guest):
+            with tracers[name]():
                 guest.run(_UNTIL_IDLE)  # tracers and their children have begun
                 for way, pages in WAYS.items():
                     took = moved_in(guest, pages)
@@ -132,10 +140,10 @@ def ratios(times: Sequence[float], without: Sequence[float]) -> tuple[float, str
     return median, f"{interval.low:.3f} to {interval.high:.3f}"
 
 
-def overhead(guest: Guest) -> bool:
+def overhead(guest: Guest, tracers: Mapping[str, Tracer], wanted: int) -> bool:
     """The table of ratios."""
-    seconds = rounds(guest)
-    print(f"\nInflating and deflating {MOVED_PAGES // MIB_PAGES} MiB, {ROUNDS} rounds, paired\n")
+    seconds = rounds(guest, tracers, wanted)
+    print(f"\nInflating and deflating {MOVED_PAGES // MIB_PAGES} MiB, {wanted} rounds, paired\n")
     print("| | seconds | ratio to no tracing | 95 % interval |\n|---|---:|---:|---:|")
     holds = True
     for way, by_tracer in seconds.items():
@@ -145,10 +153,12 @@ def overhead(guest: Guest) -> bool:
             print(f"| {way}, {name} | {middle:.2f} | {ratio:.3f} | {interval} |")
     print()
     for way, by_tracer in seconds.items():
-        ratio, _ = ratios(by_tracer[RECORD], by_tracer[NONE])
+        ours = [name for name in by_tracer if name.startswith(RECORD)]
+        least = {name: ratios(by_tracer[name], by_tracer[NONE])[0] for name in ours}
+        best = min(least, key=least.__getitem__)
         holds &= budget(
-            f"{way}: record takes {ratio:.3f} of the time, at most {RATIO_BUDGET}",
-            ratio <= RATIO_BUDGET,
+            f"{way}: {best} takes {least[best]:.3f} of the time, at most {RATIO_BUDGET}",
+            least[best] <= RATIO_BUDGET,
         )
     return holds
 
@@ -156,7 +166,7 @@ def overhead(guest: Guest) -> bool:
 def program_statistics(guest: Guest, tracer: Tracer) -> list[tuple[str, int, float]]:
     """(program, runs, nanoseconds a run) of every program that ran during one inflation and one
     deflation, by the kernel's own account (kernel.bpf_stats_enabled)."""
-    with tracer(guest):
+    with tracer():
         guest.run("sysctl -qw kernel.bpf_stats_enabled=1")
         moved_in(guest, MOVED_PAGES)
         moved_in(guest, 0)
@@ -167,12 +177,14 @@ def program_statistics(guest: Guest, tracer: Tracer) -> list[tuple[str, int, flo
     return sorted(rows, key=lambda row: -row[1] * row[2])
 
 
-def in_kernel(guest: Guest) -> None:
+def in_kernel(guest: Guest, tracers: Mapping[str, Tracer]) -> None:
     """What each program takes in the kernel."""
     print(f"\nIn the kernel, {MOVED_PAGES // MIB_PAGES} MiB in and out\n")
     print("| tracer | program | runs | ns a run | ms in all |\n|---|---|---:|---:|---:|")
-    for name in (RECORD, BPFTRACE):
-        rows = program_statistics(guest, TRACERS[name])
+    for name, tracer in tracers.items():
+        if name == NONE:
+            continue
+        rows = program_statistics(guest, tracer)
         for program, runs, ns in rows:
             print(f"| {name} | {program} | {runs:,} | {ns:,.0f} | {runs * ns / 1e6:.1f} |")
         total = sum(runs * ns for _, runs, ns in rows) / 1e6
@@ -359,23 +371,32 @@ def sum_of_fills(made: Recording) -> int:
     return int(trace_of(made).events("fill")["done"].sum())
 
 
-def main() -> int:
-    """Print all tables; 1 if a budget is missed."""
-    config = GuestConfig(memory_bytes=MEMORY_BYTES)
-    image = ensure_image(find_kernel(config.kernel), progress)
+def cost_of_tracing(kernel: str, wanted: int) -> bool:
+    """The tables of one kernel: the ratios, and what the programs take."""
+    config = GuestConfig(kernel, memory_bytes=MEMORY_BYTES)
+    image = ensure_image(find_kernel(kernel), progress)
     with Guest(image, config, progress) as guest:
         machine = f"{config.cpus} CPUs, {MEMORY_BYTES >> 30} GiB"
-        print(f"Linux {image.release}, {choose_accel()}, {machine}")
+        print(f"\nLinux {image.release}, {choose_accel()}, {machine}")
         guest.push_tree()
         guest.run(f"cat > {_IN_GUEST}", input=Path(__file__).with_name("in_guest.py").read_text())
-        results = [overhead(guest)]
-        in_kernel(guest)
+        tracers = tracers_of(guest)
+        holds = overhead(guest, tracers, wanted)
+        in_kernel(guest, tracers)
+    return holds
+
+
+def main() -> int:
+    """Print all tables; 1 if a budget is missed."""
+    wanted = int(sys.argv[1]) if sys.argv[1:] else ROUNDS
+    results = [cost_of_tracing(kernel, wanted) for kernel in KERNELS]
+    image = ensure_image(find_kernel("6.1"), progress)
     with Guest(image, GuestConfig(memory_bytes=1 << 30), progress) as guest:
         guest.push_tree()
         results += [recorder_costs(guest)]
         where_memory_is(guest)
         results += [losses(guest)]
-    results += [smallest(), compare_attaching()]
+    results += [smallest(), compare_attaching(), begin_and_end()]
     return 0 if all(results) else 1
 
 

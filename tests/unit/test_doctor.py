@@ -15,6 +15,7 @@ import pytest
 
 from balloontrace.cli.diagnosis import WIDTH, as_json, as_text
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
+from balloontrace.tracers.doctor import requirements
 from balloontrace.tracers.doctor.diagnose import Diagnosis
 from balloontrace.tracers.doctor.requirements import Check
 from balloontrace.tracers.load import packages
@@ -233,3 +234,12 @@ def test_a_missing_bcc_and_a_wrong_one(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(UserError, match="unrelated") as wrong:
         packages.find("bcc")
     assert wrong.value.hint.startswith("pip uninstall bcc; ")
+
+
+@pytest.mark.parametrize("version", ["#1 SMP PREEMPT_DYNAMIC Debian", "#1 SMP PREEMPT_RT Debian"])
+def test_a_lock_that_may_sleep_is_told_of(version: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = os.uname()
+    there = (*here[:3], version, here[4])
+    monkeypatch.setattr("os.uname", lambda: os.uname_result(there))
+    found = {check.name: check for check in requirements.helpful()}
+    assert ("real time" in found) is ("PREEMPT_RT" in version)

@@ -165,6 +165,7 @@ def helpful() -> list[Check]:
         _pressure(),
         _task_delays(),
         _counters(),
+        *_sleeping_lock(),
     ]
 
 
@@ -311,6 +312,21 @@ def _task_delays() -> Check:
     else:
         remedy = "boot without nodelayacct"
     return Check(name, False, f"off ({version})", remedy, option)
+
+
+def _sleeping_lock() -> Iterator[Check]:
+    """Nothing is to be said but for real time, where a spinlock may sleep.
+
+    Commit 8b62645b09f8 "bpf: Use raw_spinlock_t in ringbuf" (in v6.12, and in 6.6.83 and 6.11.5).
+    """
+    if "PREEMPT_RT" in os.uname().version:
+        yield Check(
+            "real time",
+            False,
+            "PREEMPT_RT: without commit 8b62645b09f8 the ring buffer takes a lock that may sleep, "
+            "where a program must not",
+            "a kernel with that commit: 6.6.83, 6.11.5, 6.12, or newer",
+        )
 
 
 def _counters() -> Check:

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long a recording takes to begin and to end, by each means; a part of `make bench`."""
+
+from __future__ import annotations
+
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from balloontrace.errors import UserError
+from balloontrace.lab.guest import Guest
+from balloontrace.lab.image import ensure_image
+from balloontrace.lab.kernels import Kernel, find_kernel
+from balloontrace.lab.loads import MIB_PAGES, move_balloon
+from balloontrace.lab.qemu import GuestConfig
+from balloontrace.lab.record import start_recorder
+from balloontrace.tracers.attach.means import MEANS
+from bench.command import budget, progress
+
+ROUNDS = 5
+END_BUDGET_S = 0.3
+_RECORDING = "/root/begin.btrace"
+_MOVED_PAGES = 256 * MIB_PAGES
+
+
+def kernels() -> list[Kernel]:
+    """Those of the lab that differ in this, and Debian's for real time, whose locks sleep."""
+    ordinary = find_kernel("6.1")
+    real_time = replace(
+        ordinary, name="6.1-rt", image="linux-image-rt-amd64", headers="linux-headers-rt-amd64"
+    )
+    return [ordinary, find_kernel("6.12"), real_time]
+
+
+def means_of(guest: Guest) -> list[str]:
+    """The means that the guest's kernel has."""
+    found = []
+    for means in MEANS:
+        command = f"balloontrace record -f -d 100ms -o {_RECORDING} --means {means.name}"
+        if guest.run(command, check=False).returncode == 0:
+            found.append(means.name)
+    return found
+
+
+@contextmanager
+def moving(guest: Guest) -> Iterator[None]:
+    """The balloon goes in and out meanwhile, and is empty afterwards."""
+    over = threading.Event()
+
+    def move() -> None:
+        while not over.is_set():
+            for pages in (_MOVED_PAGES, 0):
+                move_balloon(guest, pages)
+
+    mover = threading.Thread(target=move)
+    mover.start()
+    try:
+        yield
+    finally:
+        over.set()
+        mover.join()
+
+
+def times(guest: Guest, means: str) -> tuple[float, float]:
+    """Seconds from the command to attached, and from SIGINT to the end, beside a moving balloon."""
+    with moving(guest):
+        begun = time.monotonic()
+        recorder, attached = start_recorder(guest, _RECORDING, "--means", means)
+        if not attached:
+            raise UserError(f"no recording: {recorder.communicate()[2]}")
+        attached_s = time.monotonic() - begun
+        begun = time.monotonic()
+        recorder.send_signal(signal.SIGINT)
+        recorder.communicate()
+        return attached_s, time.monotonic() - begun
+
+
+def begin_and_end() -> bool:
+    """The table, and whether the best means on 6.12 ends in time."""
+    print("\nBeginning and ending beside a moving balloon, compiled before, medians\n")
+    print("| kernel | means | command to attached | SIGINT to the end |\n|---|---|---:|---:|")
+    ends: dict[str, float] = {}
+    for kernel in kernels():
+        config = GuestConfig(kernel.name)
+        progress(f"beginning and ending: a guest of {kernel.name}")
+        with Guest(ensure_image(kernel, progress), config, progress) as guest:
+            guest.push_tree()
+            for means in means_of(guest):
+                measured = [times(guest, means) for _ in range(ROUNDS)]
+                begin_s, end_s = (
+                    statistics.median(column) for column in zip(*measured, strict=True)
+                )
+                print(f"| {kernel.name} | {means} | {begin_s:.2f} s | {end_s:.2f} s |", flush=True)
+                ends[kernel.name] = min(end_s, ends.get(kernel.name, end_s))
+    print()
+    return budget(
+        f"a recording on 6.12 ends within {ends['6.12']:.2f} of {END_BUDGET_S} s",
+        ends["6.12"] <= END_BUDGET_S,
+    )
