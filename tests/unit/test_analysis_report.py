@@ -286,13 +286,13 @@ def test_the_commands_print_data_on_stdout(
 ) -> None:
     before = Path(shrinker_like().write(tmp_path / "before.btrace"))
     after = Path(stock_like().write(tmp_path / "after.btrace"))
-    report_command.command(before, as_json=False, html=None, svg=None, verbose=False)
+    report_command.command(before, as_json=False, html=None, svg=None, force=True, verbose=False)
     assert capsys.readouterr().out.startswith("recording  ")
-    report_command.command(before, as_json=True, html=None, svg=None, verbose=False)
+    report_command.command(before, as_json=True, html=None, svg=None, force=True, verbose=False)
     assert json.loads(capsys.readouterr().out)["schema"] == 1
-    compare_command.command(before, after, [], [], as_json=True, html=None, svg=None)
+    compare_command.command(before, after, [], [], as_json=True, html=None, svg=None, force=True)
     assert json.loads(capsys.readouterr().out)["before"]["path"] == str(before)
-    compare_command.command(before, after, [], [], as_json=False, html=None, svg=None)
+    compare_command.command(before, after, [], [], as_json=False, html=None, svg=None, force=True)
     captured = capsys.readouterr()
     assert "inflation duration" in captured.out
     assert captured.err == ""

@@ -9,6 +9,8 @@ import importlib.util
 import json
 import os
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 from pathlib import Path
@@ -28,7 +30,7 @@ from balloontrace.analysis.render.timeline_text import COLUMNS, timeline
 from balloontrace.analysis.trace import read_trace
 from balloontrace.cli.commands import compare as compare_command
 from balloontrace.cli.commands import report as report_command
-from balloontrace.errors import EXIT_UNSUPPORTED, EXIT_USAGE, UserError
+from balloontrace.errors import EXIT_FAILURE, EXIT_UNSUPPORTED, EXIT_USAGE, UserError
 from balloontrace.recording import Writer
 from tests.unit.builders import Built, shrinker_like, stock_like
 from tests.unit.test_house import loaded_by
@@ -307,18 +309,18 @@ def test_the_commands_write_pictures(tmp_path: Path, capsys: pytest.CaptureFixtu
     before = Path(shrinker_like().write(tmp_path / "before.btrace"))
     after = Path(stock_like().write(tmp_path / "after.btrace"))
     html, svg, png = (tmp_path / f"out.{kind}" for kind in ("html", "svg", "png"))
-    report_command.command(before, as_json=False, html=html, svg=svg, verbose=False)
+    report_command.command(before, as_json=False, html=html, svg=svg, force=True, verbose=False)
     assert capsys.readouterr().out == ""
     assert html.read_text().startswith("<!DOCTYPE html>")
     ElementTree.parse(svg)
-    report_command.command(before, as_json=True, html=None, svg=png, verbose=False)
+    report_command.command(before, as_json=True, html=None, svg=png, force=True, verbose=False)
     captured = capsys.readouterr()
     assert json.loads(captured.out)["schema"] == 1
     assert captured.err.startswith(f"wrote {png}")
     assert png.read_bytes().startswith(b"\x89PNG")
     other = Path(shrinker_like(rounds=9).write(tmp_path / "other.btrace"))
     runs = [before, other], [after]
-    compare_command.command(None, None, *runs, as_json=False, html=html, svg=None)
+    compare_command.command(None, None, *runs, as_json=False, html=html, svg=None, force=True)
     assert capsys.readouterr().out == ""
     compared = html.read_text()
     assert "Two balloons" in compared
@@ -327,17 +329,75 @@ def test_the_commands_write_pictures(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert drawn_runs == ["before.btrace", "after.btrace"]
     with pytest.raises(UserError, match="cannot write"):
         report_command.command(
-            before, as_json=False, html=tmp_path / "no" / "x.html", svg=None, verbose=False
+            before,
+            as_json=False,
+            html=tmp_path / "no" / "x.html",
+            svg=None,
+            force=True,
+            verbose=False,
         )
 
 
 def test_a_picture_of_an_unknown_kind_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
         report_command.command(
-            TOUR, as_json=False, html=None, svg=tmp_path / "x.jpg", verbose=False
+            TOUR, as_json=False, html=None, svg=tmp_path / "x.jpg", force=True, verbose=False
         )
     assert caught.value.exit_code == EXIT_USAGE
     assert not (tmp_path / "x.jpg").exists()
+
+
+def balloontrace(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line there."""
+    command = [sys.executable, "-m", "balloontrace", *arguments]
+    return subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> dict[str, bytes]:
+    """Two recordings, a.btrace and b.btrace: name -> content."""
+    names = ("a.btrace", "b.btrace")
+    return {name: Path(stock_like().write(tmp_path / name)).read_bytes() for name in names}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint", "status"),
+    [
+        # What a shell makes of `report --html *.btrace`.
+        (("report", "--html", "a.btrace", "b.btrace"), "ends with .html", EXIT_USAGE),
+        (("report", "--html", "a.btrace", "a.btrace", "-f"), "ends with .html", EXIT_USAGE),
+        (("compare", "--svg", "a.btrace", "a.btrace", "b.btrace"), "ends with .svg", EXIT_USAGE),
+        (("report", "b.btrace", "--html", "a.html", "-f"), "no regular file", EXIT_FAILURE),
+        (("report", "a.btrace", "--html", "old.html"), "exists; overwrite it", EXIT_FAILURE),
+        (("report", "b.html", "--html", "b.html", "-f"), "is a recording", EXIT_USAGE),
+        (("compare", "a.btrace", "b.html", "--html", "b.html", "-f"), "is a recording", EXIT_USAGE),
+    ],
+)
+def test_a_picture_never_destroys_what_it_should_not(
+    recordings: dict[str, bytes],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    complaint: str,
+    status: int,
+) -> None:
+    (tmp_path / "a.html").symlink_to("a.btrace")
+    (tmp_path / "b.html").hardlink_to(tmp_path / "b.btrace")
+    (tmp_path / "old.html").write_text("old")
+    done = balloontrace(tmp_path, *arguments)
+    assert (done.returncode, done.stdout) == (status, "")
+    assert complaint in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert {name: (tmp_path / name).read_bytes() for name in recordings} == recordings
+    assert (tmp_path / "old.html").read_text() == "old"
+
+
+def test_a_picture_is_its_owner_s(recordings: dict[str, bytes], tmp_path: Path) -> None:
+    (tmp_path / "old.svg").write_text("old")
+    done = balloontrace(tmp_path, "report", "a.btrace", "--svg", "old.svg", "-f")
+    assert done.returncode == 0, done.stderr
+    ElementTree.parse(tmp_path / "old.svg")
+    assert (tmp_path / "old.svg").stat().st_mode & 0o777 == 0o600
+    assert {path.suffix for path in tmp_path.iterdir()} == {".btrace", ".svg"}
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -346,7 +406,9 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         importlib.util, "find_spec", lambda name: None if name == "bokeh" else real(name)
     )
     with pytest.raises(UserError) as caught:
-        report_command.command(TOUR, as_json=False, html=tmp_path / "x", svg=None, verbose=False)
+        report_command.command(
+            TOUR, as_json=False, html=tmp_path / "x.html", svg=None, force=True, verbose=False
+        )
     assert caught.value.message == "--html needs bokeh, which is not installed here"
     assert "balloontrace[html]" in caught.value.hint
     assert caught.value.exit_code == EXIT_UNSUPPORTED

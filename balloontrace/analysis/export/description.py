@@ -8,10 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from balloontrace.analysis.export.columns import Column
-from balloontrace.analysis.export.destination import MARK
 from balloontrace.analysis.export.facts import facts
 from balloontrace.analysis.export.tables import Table
 from balloontrace.analysis.trace import Trace
+from balloontrace.destination import MARK
 
 
 def describe(

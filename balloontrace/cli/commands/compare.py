@@ -31,20 +31,21 @@ def command(
     svg: Optional[Path] = typer.Option(
         None, metavar="OUT", help="Write both timelines alone; a PNG if OUT ends with .png."
     ),
+    force: bool = typer.Option(False, "-f", "--force", help="Overwrite an earlier OUT."),
 ) -> None:
     """Compare recordings: the same measures side by side, and the ratio BEFORE / AFTER.
 
     Of several runs on a side, medians with confidence intervals.
     """
     dependencies.require("compare")
-    drawing = pictures.check(html, svg)
+    sides = _sides(before, after, before_runs, after_runs)
+    drawing = pictures.check(html, svg, [*sides[0], *sides[1]], force)
     from balloontrace.analysis.compare import compare
     from balloontrace.analysis.render.compare_text import compare_text
     from balloontrace.analysis.render.json import compare_json
     from balloontrace.analysis.render.page import wants_colour
     from balloontrace.analysis.report import Report, build
 
-    sides = _sides(before, after, before_runs, after_runs)
     reports: list[list[Report]] = [[], []]
     if drawing:
         from balloontrace.analysis.picture import picture_pair
@@ -59,8 +60,8 @@ def command(
         built += [build(str(path)) for path in side[len(built) :]]
     comparison = compare(*reports)
     if drawing:
-        pictures.write(html, lambda _: compare_html(comparison, *pair).encode())
-        pictures.write(svg, lambda kind: figure(side_by_side(*pair), kind))
+        pictures.write(html, force, lambda _: compare_html(comparison, *pair).encode())
+        pictures.write(svg, force, lambda kind: figure(side_by_side(*pair), kind))
     if as_json:
         output.result(compare_json(comparison))
     elif not drawing:

@@ -89,8 +89,8 @@ def _to_stdout(file: Path, form: Format, kinds: List[str]) -> tuple[Trace, str]:
 
 def _to_file(file: Path, out: Path, force: bool) -> tuple[Trace, str]:
     from balloontrace.analysis.export import perfetto
-    from balloontrace.analysis.export.destination import new_file
     from balloontrace.analysis.trace import read_trace
+    from balloontrace.destination import new_file
 
     with new_file(out, force) as place:
         trace = read_trace(str(file))
@@ -101,8 +101,8 @@ def _to_directory(
     file: Path, form: Format, out: Path, kinds: List[str], force: bool
 ) -> tuple[Trace, str]:
     from balloontrace.analysis.export import csv, parquet
-    from balloontrace.analysis.export.destination import new_directory
     from balloontrace.analysis.trace import read_trace
+    from balloontrace.destination import new_directory
 
     with new_directory(out, force) as place:
         trace = read_trace(str(file))

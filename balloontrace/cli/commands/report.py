@@ -21,13 +21,14 @@ def command(
     svg: Optional[Path] = typer.Option(
         None, metavar="OUT", help="Write the timeline alone; a PNG if OUT ends with .png."
     ),
+    force: bool = typer.Option(False, "-f", "--force", help="Overwrite an earlier OUT."),
     verbose: bool = typer.Option(
         False, "--verbose", "-v", help="All rows, all seams, and what the recorder cost."
     ),
 ) -> None:
     """Say what the balloon did in a recording, who did it, and whether the numbers are whole."""
     dependencies.require("report")
-    drawing = pictures.check(html, svg)
+    drawing = pictures.check(html, svg, [file], force)
     from balloontrace.analysis.render.json import report_json
     from balloontrace.analysis.report import build
 
@@ -45,8 +46,8 @@ def command(
         from balloontrace.analysis.render.html import report_html
         from balloontrace.analysis.render.series import alone
 
-        pictures.write(html, lambda _: report_html(pictured).encode())
-        pictures.write(svg, lambda kind: figure(alone(pictured), kind))
+        pictures.write(html, force, lambda _: report_html(pictured).encode())
+        pictures.write(svg, force, lambda kind: figure(alone(pictured), kind))
     if as_json:
         output.result(report_json(pictured.report))
     elif not drawing:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where an export goes: a file or a directory that is there whole, or not at all.
+"""Where pages, pictures and exports go: a file or a directory that is there whole, or not at all.
 
 It is written beside its place under a name of its own and renamed when it is complete. Like a
 recording, it is readable by its owner only: it tells what ran in the guest.
@@ -30,7 +30,7 @@ def new_file(path: Path, replace: bool) -> Iterator[IO[bytes]]:
 
     replace: whether it may take the place of a regular file. Raises UserError.
     """
-    _refuse_file(path, replace)
+    refuse_file(path, replace)
     with _failures(path):
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:
@@ -97,17 +97,17 @@ def _take_place(name: str, path: Path) -> None:
     except FileExistsError:
         raise _exists(path) from None
     except OSError:  # a file system without hard links
-        _refuse_file(path, replace=False)
+        refuse_file(path, replace=False)
         os.rename(name, path)
 
 
-def _refuse_file(path: Path, replace: bool) -> None:
+def refuse_file(path: Path, replace: bool) -> None:
     """Raise UserError if a file must not be put at `path`."""
     if not os.path.lexists(path):
         return
     # A symbolic link is not followed, and a device not replaced: root may well be who exports.
     if not stat.S_ISREG(path.lstat().st_mode):
-        raise UserError(f"{path} is no regular file", "name another with -o")
+        raise UserError(f"{path} is no regular file", "name another")
     if not replace:
         raise _exists(path)
 
@@ -117,7 +117,7 @@ def _refuse_directory(path: Path, replace: bool) -> None:
     if not os.path.lexists(path):
         return
     if path.is_symlink() or not path.is_dir():
-        raise UserError(f"{path} is no directory", "name another with -o")
+        raise UserError(f"{path} is no directory", "name another")
     try:
         inside = list(os.scandir(path))
     except OSError as error:
@@ -131,9 +131,9 @@ def _refuse_directory(path: Path, replace: bool) -> None:
     )
     if not ours or MARK not in {entry.name for entry in inside}:
         raise UserError(
-            f"{path} holds more than an export, so -f does not replace it", "name another with -o"
+            f"{path} holds more than an export, so -f does not replace it", "name another"
         )
 
 
 def _exists(path: Path) -> UserError:
-    return UserError(f"{path} exists", "overwrite it with -f, or name another with -o")
+    return UserError(f"{path} exists", "overwrite it with -f, or name another")
