@@ -129,10 +129,11 @@ compiled in, so that the compiled programs serve any build of the driver."""
 FILL_FROM = ("acks", "enqueues", "fill_balloon")
 """Values of LAYOUT's `fill_from`."""
 
-PHASES = ("attaching", "tracing", "ending")
+PHASES = ("attaching", "tracing", "ending", "ended")
 """Values of CONTROL's `phase`. Attaching: calls are followed, for what is made within them, and
 neither counted nor written. Ending: only what is made within a call that is being traced is traced;
-so nothing loses its cause, in whatever order probes are attached and detached."""
+so nothing loses its cause, in whatever order probes are attached and detached. Ended: nothing is
+counted or written any more, and the accounts can be closed before the probes are detached."""
 
 CONTROL: tuple[tuple[str, str], ...] = (
     ("phase", "enum phase; set by the reader"),

@@ -20,7 +20,8 @@
  *
  * 3. Causes. Which calls a task is in when a leak returns tells its cause. So nothing may be traced
  *    within a call that is not: see PHASES in state.py. While probes are being attached, calls are
- *    followed but not counted; when the recording ends, only what is within a traced call is traced.
+ *    followed but not counted; when the recording ends, only what is within a traced call is traced,
+ *    and then nothing: detaching takes as long as it takes.
  *
  * 4. Acks are the truth of a fill. fill_balloon is inlined almost everywhere; the array of page numbers
  *    that the worker sends on the queue `inflate` is what it took in. An ack is also all there is to
@@ -554,7 +555,7 @@ static __always_inline bool is_of_interest(const struct arguments *a, const stru
 		return false;
 	if (call == CALL_SLEEP && t && is_others_sleep(t))
 		return false;
-	return now != PHASE_ENDING || (t && t->traced);
+	return now < PHASE_ENDING || (now == PHASE_ENDING && t && t->traced);
 }
 
 static __always_inline void entered(const struct arguments *a, u32 call)
@@ -730,7 +731,7 @@ static __always_inline void returned(u64 result, u32 call)
 	const struct layout *k = known();
 	struct slot *s;
 
-	if (!k || !t || !is_open(t, call))
+	if (!k || !t || !is_open(t, call) || phase() == PHASE_ENDED)
 		return;
 	s = slot_of(t, call);
 	close_missed(k, t, ~(s->outer | bit(call)));
@@ -973,7 +974,8 @@ int kswapd_tracepoint(u64 *arguments)
 	struct task_calls *t = current_calls();
 	const struct layout *k = known();
 
-	if (k && t && is_traced(t, CALL_WORKER) && arguments[3] & GFP_DIRECT_RECLAIM)
+	if (k && t && is_traced(t, CALL_WORKER) && arguments[3] & GFP_DIRECT_RECLAIM &&
+	    phase() != PHASE_ENDED)
 		emit_moment(k, KIND_KSWAPD_WAKE, UNKNOWN_PAGES, within(t), 0, 0);
 	return 0;
 }
@@ -985,7 +987,7 @@ int task_exit(u64 *arguments)
 	u32 tid = bpf_get_current_pid_tgid();
 	const struct layout *k = known();
 
-	if (!k || !t)
+	if (!k || !t || phase() == PHASE_ENDED)
 		return 0;
 	close_missed(k, t, ~0u);
 	calls.delete(&tid);

@@ -73,6 +73,11 @@ def losses(counters: Mapping[str, Mapping[str, int]]) -> int:
     return sum(counts[name] for counts in counters.values() for name in events.LOSSES)
 
 
+def unpaired(counters: Mapping[str, Mapping[str, int]]) -> int:
+    """Calls that nothing accounts for."""
+    return sum(counts["unpaired"] for counts in counters.values())
+
+
 def returns_missed(counters: Mapping[str, Mapping[str, int]]) -> int:
     """Calls whose return was not seen."""
     return sum(counts["missed"] for counts in counters.values())

@@ -44,7 +44,8 @@ BLOCK_BYTES = 1 << 18
 
 SETTLE_S = 0.2
 SETTLE_INTERVAL_S = 0.01
-"""How long calls that are under way at the end may take to return, and how often it is looked."""
+"""How long calls that are under way at the end may take to return, and the programs that run then
+to end; and how often it is looked."""
 
 ENDINGS = {
     signal.SIGINT: "interrupted",
@@ -131,18 +132,19 @@ class Recorder:
         self._follower.check()
 
     def finish(self, reason: str, command: dict[str, Any] | None) -> dict[str, Any]:
-        """Detach, drain, account for every call, write the trailer; returns the trailer."""
+        """Trace no more, drain, account for every call, write the trailer; returns the trailer.
+
+        `detach` is what remains. It may take long: each probe waits for the kernel's RCU.
+        """
         self.drain()
         gap_s = self._longest_gap_s
         proof, before = self._follower.still_fires(), balloon_counters()
         self._control.enter_phase("ending")
-        opened = self._settle()
+        seen = stacks.of_tasks(call.tid for call in self._settle())
+        self._control.enter_phase("ended")
         after = balloon_counters()
-        seen = stacks.of_tasks(call.tid for call in opened)
+        opened, counted = self._balance()
         kernel_missed = self._follower.kernel_missed()
-        self._follower.detach()
-        self.drain()
-        opened = self._open_calls()
         there = accounting.believed(opened, seen, self._functions)
         if last := accounting.last_events(opened, there):
             self._writer.events(last)
@@ -150,7 +152,7 @@ class Recorder:
         if self._netlink:
             for content in self._netlink.finish(self._seen.take()):
                 self._writer.sample(content)
-        counters = accounting.account(state.sum_counters(self._counters[:]), opened, there)
+        counters = accounting.account(counted, opened, there)
         trailer = {
             "reason": reason,
             "ended_ns": time.monotonic_ns(),
@@ -171,6 +173,10 @@ class Recorder:
             self._writer.sync()
         return trailer
 
+    def detach(self) -> None:
+        """Detach every probe."""
+        self._follower.detach()
+
     def _open_calls(self) -> list[state.OpenCall]:
         tasks = system_calls.map_entries(self._maps["calls"], state.TASK_BYTES)
         return list(state.open_calls(tasks, self._follower.fill_from))
@@ -182,6 +188,21 @@ class Recorder:
             time.sleep(SETTLE_INTERVAL_S)
             self.drain()
         return opened
+
+    def _balance(self) -> tuple[list[state.OpenCall], dict[str, dict[str, int]]]:
+        """The open calls and the counters, when the programs that were running have ended.
+
+        What they counted as written has been read then, and every call is accounted for.
+        """
+        deadline_s = time.monotonic() + SETTLE_S
+        while True:
+            self.drain()
+            opened, counters = self._open_calls(), state.sum_counters(self._counters[:])
+            unpaired = accounting.unpaired(accounting.account(counters, opened, opened))
+            balanced = not unpaired and self._events == self._control["written"]
+            if balanced or time.monotonic() >= deadline_s:
+                return opened, counters
+            time.sleep(SETTLE_INTERVAL_S)
 
 
 def _suspended_ns() -> int:

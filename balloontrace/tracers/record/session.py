@@ -106,6 +106,7 @@ def record(options: dict[str, Any]) -> int:
     trailer = recorder.finish(reason, ended)
     for line in accounting.summary(trailer, recorder.bytes_written, path):
         _say(line)
+    recorder.detach()
     if failure:
         raise UserError(
             f"the recorder failed: {type(failure).__name__}: {failure}",

@@ -374,6 +374,26 @@ def test_at_the_end_what_is_under_way_is_traced_to_its_end(
     assert driver.accounted()
 
 
+def test_after_the_end_nothing_is_counted_or_written(driver: Driver, programs: Programs) -> None:
+    driver.run_worker()
+    driver.read_target(1000)
+    driver.begin_ack("inflate", 256)
+    programs.phase = "ended"
+    before, open_calls = programs.counters(), list(programs.open_calls())
+    driver.leave("ack")
+    driver.ack("inflate", 256)
+    driver.leave("worker")
+    driver.enter("notice")
+    programs.tracepoint("kswapd_tracepoint", 0, 0, 0, 0x400)
+    programs.tracepoint("task_exit")
+    driver.fill(256)
+    assert [event.kind for event in programs.events()] == ["target"]
+    assert programs.counters() == before
+    assert list(programs.open_calls()) == open_calls
+    assert [call.call for call in open_calls] == ["worker", "ack"]
+    assert driver.accounted()
+
+
 def test_a_proof_is_the_tracers_own(programs: Programs) -> None:
     programs.set_control("prover", 42)
     programs.task(9000)
