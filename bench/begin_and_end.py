@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import statistics
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from balloontrace.tracers.attach.means import MEANS
 from bench.command import budget, progress
 
 ROUNDS = 5
-END_BUDGET_S = 0.3
+TRAILER_BUDGET_S = 0.3
 _RECORDING = "/root/begin.btrace"
 _MOVED_PAGES = 256 * MIB_PAGES
 
@@ -65,25 +66,33 @@ def moving(guest: Guest) -> Iterator[None]:
         mover.join()
 
 
-def times(guest: Guest, means: str) -> tuple[float, float]:
-    """Seconds from the command to attached, and from SIGINT to the end, beside a moving balloon."""
+def times(guest: Guest, means: str) -> tuple[float, float, float]:
+    """Seconds from the command to attached, and from SIGINT to what is said after the trailer, and
+    to the end, beside a moving balloon."""
     with moving(guest):
         begun = time.monotonic()
-        recorder, attached = start_recorder(guest, _RECORDING, "--means", means)
+        recorder, attached = start_recorder(
+            guest, _RECORDING, "--means", means, stderr=subprocess.STDOUT
+        )
         if not attached:
             raise UserError(f"no recording: {recorder.communicate()[2]}")
         attached_s = time.monotonic() - begun
         begun = time.monotonic()
         recorder.send_signal(signal.SIGINT)
+        while b"wrote" not in (line := recorder.stdout.readline()):
+            if not line:
+                raise UserError("the recorder ended without a word")
+        trailer_s = time.monotonic() - begun
         recorder.communicate()
-        return attached_s, time.monotonic() - begun
+        return attached_s, trailer_s, time.monotonic() - begun
 
 
 def begin_and_end() -> bool:
-    """The table, and whether the best means on 6.12 ends in time."""
+    """The table, and whether the best means on 6.12 has its trailer in time."""
     print("\nBeginning and ending beside a moving balloon, compiled before, medians\n")
-    print("| kernel | means | command to attached | SIGINT to the end |\n|---|---|---:|---:|")
-    ends: dict[str, float] = {}
+    print("| kernel | means | command to attached | SIGINT to the trailer | to the end |")
+    print("|---|---|---:|---:|---:|")
+    trailers: dict[str, float] = {}
     for kernel in kernels():
         config = GuestConfig(kernel.name)
         progress(f"beginning and ending: a guest of {kernel.name}")
@@ -91,13 +100,12 @@ def begin_and_end() -> bool:
             guest.push_tree()
             for means in means_of(guest):
                 measured = [times(guest, means) for _ in range(ROUNDS)]
-                begin_s, end_s = (
-                    statistics.median(column) for column in zip(*measured, strict=True)
-                )
-                print(f"| {kernel.name} | {means} | {begin_s:.2f} s | {end_s:.2f} s |", flush=True)
-                ends[kernel.name] = min(end_s, ends.get(kernel.name, end_s))
+                begin_s, trailer_s, end_s = map(statistics.median, zip(*measured, strict=True))
+                cells = " | ".join(f"{seconds:.2f} s" for seconds in (begin_s, trailer_s, end_s))
+                print(f"| {kernel.name} | {means} | {cells} |", flush=True)
+                trailers[kernel.name] = min(trailer_s, trailers.get(kernel.name, trailer_s))
     print()
     return budget(
-        f"a recording on 6.12 ends within {ends['6.12']:.2f} of {END_BUDGET_S} s",
-        ends["6.12"] <= END_BUDGET_S,
+        f"6.12: from SIGINT to the trailer {trailers['6.12']:.2f} of {TRAILER_BUDGET_S} s",
+        trailers["6.12"] <= TRAILER_BUDGET_S,
     )
