@@ -65,12 +65,21 @@ def load_kernels() -> dict[str, Kernel]:
     return {name: _kernel(name, table) for name, table in tables.items()}
 
 
-def find_kernel(name: str) -> Kernel:
-    """Return one kernel. Raises UserError if the data file has no such table."""
+def find_kernel(name: str, driver: str = "stock") -> Kernel:
+    """Return one kernel, for guests with that balloon driver (of qemu.DRIVERS).
+
+    Raises UserError if the data file has no such table, or the kernel's driver cannot be exchanged.
+    """
     kernels = load_kernels()
     if name not in kernels:
         raise UserError(
             f"the lab has no kernel {name!r}", f"it has {', '.join(kernels)}", EXIT_USAGE
+        )
+    if kernels[name].config and driver != "stock":
+        raise UserError(
+            f"kernel {name} has its own driver built in: there is no {driver!r} for it",
+            "take --driver stock, or another kernel",
+            EXIT_USAGE,
         )
     return kernels[name]
 

@@ -119,7 +119,7 @@ def _make_guest(
     if provider == "vagrant":
         say(f"a Vagrant machine, {what}")
         return VagrantGuest(config, console_log, say)
-    image = ensure_image(find_kernel(config.kernel), progress)
+    image = ensure_image(find_kernel(config.kernel, config.driver), progress)
     say(f"booting a guest, {what}, {choose_accel()}")
     return Guest(image, config, say, console_log)
 

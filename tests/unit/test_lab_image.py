@@ -67,6 +67,12 @@ def test_an_unknown_kernel_is_answered_with_the_known_ones() -> None:
         find_kernel("2.4")
 
 
+def test_a_driver_that_is_built_in_cannot_be_exchanged() -> None:
+    assert find_kernel("6.1", "shrinker") == find_kernel("6.1")
+    with pytest.raises(UserError, match="kernel micro has its own driver built in"):
+        find_kernel("micro", "shrinker")
+
+
 def test_a_missing_tool_is_named_with_its_package(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -118,7 +118,7 @@ def shell_command(
 
     (name,) = _drivers(driver, one=True)
     config = GuestConfig(kernel=kernel, driver=name, memory_bytes=parse_size(memory))
-    image = ensure_image(find_kernel(kernel), output.status)
+    image = ensure_image(find_kernel(kernel, name), output.status)
     output.status(f"booting a guest with kernel {image.release}")
     with Guest(image, config, output.status) as guest:
         guest.push_tree()
