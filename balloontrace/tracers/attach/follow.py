@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import time
+from typing import Any
 
 from balloontrace.errors import UserError
 from balloontrace.recording import Writer
@@ -19,10 +20,6 @@ from balloontrace.tracers.attach import handover
 from balloontrace.tracers.attach.control import Control
 from balloontrace.tracers.machine import balloon, bpf_info
 from balloontrace.tracers.samplers.vmstat import balloon_counters
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 
 class Follower:

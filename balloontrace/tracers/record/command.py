@@ -8,16 +8,13 @@ import os
 import select
 import signal
 import time
+from typing import Any
 
 from balloontrace.tracers.machine import system_calls
 from balloontrace.tracers.machine.files import text
 
 GRACE_S = 2.0
 """What a command has to end itself after SIGTERM, before SIGKILL: the recording waits for it."""
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any
 
 
 class Command:

@@ -15,12 +15,9 @@ import signal
 import socket
 import sys
 import time
+from typing import Any, NoReturn
 
 from balloontrace.tracers.machine import system_calls
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Any, NoReturn
 
 REQUEST_INTERVAL_S = 5.0
 """Between two requests."""

@@ -11,6 +11,7 @@ import os
 import select
 import signal
 import time
+from typing import Any
 
 from balloontrace.recording import Writer
 from balloontrace.tracers.attach import state
@@ -25,10 +26,6 @@ from balloontrace.tracers.record.ring import ITEM_BYTES, Ring
 from balloontrace.tracers.samplers import Samplers
 from balloontrace.tracers.samplers.tasks import SeenTasks
 from balloontrace.tracers.samplers.vmstat import balloon_counters
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:  # typing itself would cost the recorder a megabyte
-    from typing import Any
 
 READ_INTERVAL_S = 1.0
 """Between two looks at the ring; BPF wakes the reader when it is half full. In a slow guest a look

@@ -16,6 +16,7 @@ import socket
 import stat
 import sys
 import time
+from typing import Any
 
 from balloontrace.errors import EXIT_EVENTS_LOST, UserError
 from balloontrace.tracers.attach.handover import Handover, receive
@@ -24,10 +25,6 @@ from balloontrace.tracers.record import accounting
 from balloontrace.tracers.record.command import Command
 from balloontrace.tracers.record.netlink_client import NetlinkProcess
 from balloontrace.tracers.record.recorder import ENDINGS, Recorder, Wakeups, loop
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:  # typing itself would cost the recorder a megabyte
-    from typing import Any
 
 LAST_VICTIM = -999
 """oom_score_adj: killed after everything else, but not never (-1000), for a kernel that finds
