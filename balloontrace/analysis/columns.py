@@ -7,6 +7,7 @@ bytes per event, and what no analysis asks for is not computed.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,10 @@ class _Fields:
             column.extend(tasks[name][starts], share)
         self.length += len(rows)
 
+    def tids(self) -> Array:
+        """Thread id of each event."""
+        return self.per_event(self.run_tasks["tid"].values)
+
     def per_event(self, of_runs: Array) -> Array:
         """One value for each event of one for each run."""
         values: Array = np.repeat(of_runs, np.diff(self.run_starts.values, append=self.length))
@@ -153,6 +158,50 @@ class Events:
         first, last = int(starts.min()), int(ends.max())
         self.first_ns = first if self.first_ns is None else min(first, self.first_ns)
         self.last_ns = last if self.last_ns is None else max(last, self.last_ns)
+
+    def close_missed(self, flag: int) -> dict[int, int]:
+        """Mark open calls that cannot be open with `flag`, and take their duration away.
+
+        A task's calls nest: what began within a call that has returned, or before one of the same
+        kind, has lost its return. Recorders tell of that themselves since balloontrace 0.1; before,
+        they wrote such a call as an open one. Returns kind -> how many.
+        """
+        rows = {
+            k: np.flatnonzero(f.columns["duration_ns"].values == _OPEN) for k, f in self._each()
+        }
+        tids = {kind: fields.tids()[rows[kind]] for kind, fields in self._each()}
+        of_interest = np.unique(np.concatenate([_NONE, *tids.values()]))
+        if not len(of_interest):
+            return {}
+        theirs = self._calls_of(of_interest)
+        missed: dict[int, int] = {}
+        for kind, fields in self._each():
+            for row, tid in zip(rows[kind].tolist(), tids[kind].tolist(), strict=True):
+                start = fields.columns["start_ns"].values[row]
+                mine = theirs["tid"] == tid
+                around = mine & (theirs["start_ns"] <= start) & (theirs["end_ns"] > start)
+                anew = mine & (theirs["kind"] == kind) & (theirs["start_ns"] > start)
+                if around.any() or anew.any():
+                    fields.columns["duration_ns"].values[row] = 0
+                    fields.columns["flags"].values[row] |= flag
+                    missed[kind] = missed.get(kind, 0) + 1
+        return missed
+
+    def _each(self) -> Iterable[tuple[int, _Fields]]:
+        return self._fields.items()
+
+    def _calls_of(self, tids: Array) -> dict[str, Array]:
+        """tid, kind, start and end of all events of these tasks; what is open ends as it began."""
+        parts: dict[str, list[Array]] = {"tid": [], "kind": [], "start_ns": [], "end_ns": []}
+        for kind, fields in self._each():
+            tid = fields.tids()
+            mine = np.isin(tid, tids)
+            starts, durations = (fields.columns[name].values[mine] for name in _TIMES)
+            parts["tid"].append(tid[mine])
+            parts["kind"].append(np.full(len(starts), kind))
+            parts["start_ns"].append(starts)
+            parts["end_ns"].append(starts + np.where(durations == _OPEN, 0, durations))
+        return {name: np.concatenate(arrays) for name, arrays in parts.items()}
 
     def is_first(self, first: int, second: int) -> Bools:
         """For each event with one of two numbers, in order of return, whether it has the first."""

@@ -23,8 +23,8 @@ WHOLE_CALLS = ("scan", "oom_notify", "migrate")
 @dataclass(frozen=True)
 class Sample:
     """Calls of one row. durations_ns: of those seen from entry to return; open_ns: how long those
-    that had not returned at the end had lasted; unseen: calls that were entered before the probes
-    were there."""
+    that had not returned at the end had lasted; unseen: calls whose entry or
+    return was not seen."""
 
     durations_ns: Ints
     open_ns: Ints

@@ -46,7 +46,7 @@ def _recording(trace: Trace) -> Result:
         "means": section(trace.header, "means").get("used"),
         "lost_events": trace.trailer.get("lost_events"),
         "lost_pages": _counted(trace, "lost_pages"),
-        "returns_missed": _counted(trace, "missed"),
+        "returns_missed": _missed(trace),
         "ring_lost": sum(_counted(trace, "lost").values()),
         "ring_bytes": trace.header.get("ring_bytes"),
         "ended": trace.trailer.get("reason"),
@@ -66,6 +66,13 @@ def _counted(trace: Trace, counter: str) -> dict[str, int]:
     counters = section(trace.trailer, "counters")
     found = {kind: section(counters, kind).get(counter) for kind in counters}
     return {kind: number for kind, number in found.items() if number}
+
+
+def _missed(trace: Trace) -> dict[str, int]:
+    """Kind -> calls whose return was not seen, by the recorder's word or by what encloses them."""
+    counted = _counted(trace, "missed")
+    kinds = dict.fromkeys((*counted, *trace.missed))
+    return {kind: counted.get(kind, 0) + trace.missed.get(kind, 0) for kind in kinds}
 
 
 def _seams(trace: Trace) -> list[dict[str, Any]]:

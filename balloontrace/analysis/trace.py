@@ -20,7 +20,7 @@ from balloontrace.analysis.columns import INTEGERS, Calls, Events
 from balloontrace.analysis.columns import Bools as Bools
 from balloontrace.analysis.columns import Ints as Ints
 from balloontrace.errors import UserError
-from balloontrace.events import BALLOON_PAGE_BYTES, LOSSES, UNKNOWN_PAGES
+from balloontrace.events import BALLOON_PAGE_BYTES, FLAGS, LOSSES, UNKNOWN_PAGES, number_of
 from balloontrace.recording import Recording, read_recording
 
 Columns = Calls | pd.DataFrame
@@ -42,6 +42,8 @@ class Trace:
     end_ns: int
     disagrees: bool = False
     """The traced totals are known not to be those of /proc/vmstat."""
+    missed: dict[str, int] = field(default_factory=dict)
+    """Kind -> calls that the recorder took for open, and whose return was missed."""
     _calls: dict[str, Calls] = field(default_factory=dict)
 
     @property
@@ -276,7 +278,11 @@ class _Blocks:
 
 def _trace(recording: Recording, events: Events) -> Trace:
     begin_ns, end_ns = _span(recording, events)
-    return Trace(recording, events, begin_ns, end_ns)
+    flags = recording.header.setdefault("flags", {})
+    missed = events.close_missed(flags.setdefault("missed", number_of(FLAGS, "missed")))
+    names = {number: name for name, number in section(recording.header, "kinds").items()}
+    by_name = {names[kind]: calls for kind, calls in missed.items() if kind in names}
+    return Trace(recording, events, begin_ns, end_ns, missed=by_name)
 
 
 def _layout(recording: Recording) -> np.dtype[np.void]:

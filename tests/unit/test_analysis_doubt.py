@@ -74,3 +74,26 @@ def test_one_kinds_losses_are_no_doubt_of_another(tmp_path: Path) -> None:
     content = json.loads(report_json(_report(built, tmp_path)))
     assert content["totals"]["deflated_pages"] == 0
     assert content["returns_missed"] == {"scan": 1}
+
+
+@pytest.mark.parametrize("knows_the_flag", [True, False], ids=["now", "0.1"])
+def test_an_open_call_within_one_that_returned_has_lost_its_return(
+    knows_the_flag: bool, tmp_path: Path
+) -> None:
+    built = Built(base=1000).call("oom_notify", 5, 0.002, 0, 256, tid=70, comm=b"java")
+    built.leak(5, None, 256, within="oom", tid=70, comm=b"java").ends(65)
+    built.leak(30, None, 100, tid=71, comm=b"other")  # nothing says that this one returned
+    if not knows_the_flag:
+        built.header["flags"] = {k: v for k, v in built.header["flags"].items() if k != "missed"}
+    report = _report(built, tmp_path)
+    assert report.recording.scalars["returns_missed"] == {"leak": 1}
+    leaks = next(r for r in report.results["latencies"].tables["latencies"] if r["call"] == "leak")
+    assert (leaks["open"], leaks["open_longest_s"], leaks["unseen"]) == (1, 35.0, 1)
+    causes = {row["cause"]: row for row in report.results["causes"].tables["causes"]}
+    assert (causes["oom"]["pages"], causes["oom"]["busy_s"]) == (256, 0.0)
+
+
+def test_an_open_call_that_was_entered_anew_has_lost_its_return(tmp_path: Path) -> None:
+    built = Built().call("scan", 5, None, 512, 0, tid=70).call("scan", 6, 0.5, 512, 0, tid=70)
+    built.call("scan", 7, None, 512, 0, tid=71).ends(65)
+    assert _report(built, tmp_path).recording.scalars["returns_missed"] == {"scan": 1}

@@ -33,7 +33,7 @@ def latencies(page: Page, result: Result, verbose: bool) -> None:
             )
         if row["unseen"]:
             page.line(
-                f"{_name(row)}: {row['unseen']:,} more began before the probes were there: in no "
+                f"{_name(row)}: {row['unseen']:,} more, whose begin or return was not seen: in no "
                 "column above",
                 WARN,
             )
