@@ -364,8 +364,8 @@ def bound(built: Built, at: float, done: int = 1) -> Built:
 @pytest.mark.parametrize(
     ("pages", "bound_at", "done", "hit"),
     [
-        (1000, 2.6, 1, False),  # bound again at once, with little in the balloon
-        (2560, 2.6, 1, True),  # 10 MiB go back and forth
+        (1000, 2.6, 1, False),  # bound again at once
+        (256_000, 2.6, 1, False),  # the same, with all of a gigabyte in it
         (1000, 3.5, 1, True),  # away for 1.1 s
         (1000, 2.6, 0, True),  # it failed to bind
     ],

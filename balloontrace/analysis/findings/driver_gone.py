@@ -24,14 +24,13 @@ class DriverGone(Finding):
     needs = ("driver",)
 
     AWAY_S = 1.0
-    """Shorter absences are a driver bound again on purpose."""
-
-    GIVEN_BACK_PAGES = 2560
-    """Unless it gave back at least 10 MiB as it left, which the host has to lend and take again."""
+    """Shorter absences are a driver bound again on purpose, whatever it gave back: the host lends
+    that and takes it again, and its target is followed."""
 
     def check(self, results: Results) -> Evidence | None:
         """Look at each time the driver left."""
-        hit = [row for row in _absences(results["driver"]) if self._matters(row)]
+        rows = _absences(results["driver"])
+        hit = [row for row in rows if not row["back"] or row["away_s"] >= self.AWAY_S]
         if not hit:
             return None
         longest = max(hit, key=lambda row: float(row["away_s"]))
@@ -44,12 +43,6 @@ class DriverGone(Finding):
             "the driver's own remove was seen"
             if seen
             else "its remove was not recorded: the driver's functions were found to be gone",
-        )
-
-    def _matters(self, row: dict[str, Any]) -> bool:
-        given_back = row["pages"] or 0
-        return (
-            not row["back"] or row["away_s"] >= self.AWAY_S or given_back >= self.GIVEN_BACK_PAGES
         )
 
 
