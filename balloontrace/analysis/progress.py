@@ -64,8 +64,8 @@ class Progress(Analysis):
     """One row per episode.
 
     A new target that equals the balloon's size asks for nothing and has no direction: it ends the
-    episode before it and begins none. What moves after a target is reached belongs to the totals,
-    and so does what the driver gives back as it leaves: its leaving ends an episode.
+    episode before it and begins none. What moves after a target is reached is in periods.py. What
+    the driver gives back as it leaves belongs to the totals: its leaving ends an episode.
     """
 
     name = "episodes"
@@ -77,7 +77,7 @@ class Progress(Analysis):
         curve = size_curve(trace)
         if curve is None:
             return Result(self.name, missing=["the balloon's size at the start"])
-        goals, cost, puffs = _goals(trace, curve), SpanCost(trace), _puffs(trace)
+        goals, cost, puffs = goals_of(trace, curve), SpanCost(trace), puffs_of(trace)
         rows, spans = [], []
         for goal, following in zip_longest(goals, goals[1:]):
             row = _episode(trace, curve, cost, goal, following)
@@ -92,7 +92,7 @@ class Progress(Analysis):
         )
 
 
-def _goals(trace: Trace, curve: SizeCurve) -> list[Goal]:
+def goals_of(trace: Trace, curve: SizeCurve) -> list[Goal]:
     """What the balloon was to do, in order of time.
 
     A driver that comes is told the host's target, but that is no event if it is the one that was
@@ -221,7 +221,7 @@ def _rates(curve: SizeCurve, steps: slice, direction: int, time_s: float) -> dic
     }
 
 
-def _puffs(trace: Trace) -> Ints | None:
+def puffs_of(trace: Trace) -> Ints | None:
     """Start and duration in ns of each sleep for want of pages, in order of time; None if not
     recorded."""
     if not trace.recorded("sleep"):

@@ -15,7 +15,7 @@ from tests.guest.conftest import Recorder, report_of
 PAGES = 77 * MIB_PAGES + 3
 
 RUNGS = [
-    ("ack=2", "target=2", "report=2", "hint=2", "reclaim=2", "oom_kill=2"),
+    ("ack=2", "target=3", "report=2", "hint=2", "reclaim=2", "oom_kill=2"),
     ("ack=3", "fill=3", "hint=3", "oom_kill=3"),
     ("leak=2", "oom_kill=4"),
     ("leak=3",),

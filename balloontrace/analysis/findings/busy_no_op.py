@@ -30,14 +30,17 @@ class BusyNoOp(Finding):
     """And at least ten chunks of 256 (10 MiB): a few chunks in a short recording show nothing."""
 
     def check(self, results: Results) -> Evidence | None:
-        """Look at each inflate episode; the evidence is the worst one's."""
+        """Look at each inflate episode, and at what moved after a target was reached; the evidence
+        is the worst one's."""
         hit = [
             (number, row)
             for number, row in enumerate(results["episodes"].tables["episodes"], start=1)
-            if row["direction"] == "inflate"
-            and row["reclaimed_pages"] >= self.RECLAIMED_PAGES
-            and row["reclaimed_pages"] >= self.RECLAIMED_SHARE * row["inflated_pages"] > 0
+            if row["direction"] == "inflate" and self._is_no_op(row)
         ]
+        after = [row for row in results["periods"].tables["after"] if self._is_no_op(row)]
+        reclaimed = [int(row["reclaimed_pages"]) for _, row in hit]
+        if after and max(int(row["reclaimed_pages"]) for row in after) > max(reclaimed, default=0):
+            return self._after(after, results)
         if not hit:
             return None
         number, worst = max(hit, key=lambda pair: int(pair[1]["reclaimed_pages"]))
@@ -51,9 +54,38 @@ class BusyNoOp(Finding):
             "longest_no_progress_s": worst["longest_no_progress_s"],
             "reclaimed_by": needers(results["causes"], "shrinker"),
         }
-        return Evidence(
-            numbers, _sentence(numbers), "high", "each leak was seen inside the shrinker's scan"
-        )
+        return Evidence(numbers, _sentence(numbers), "high", _CERTAIN)
+
+    def _is_no_op(self, row: dict[str, Any]) -> bool:
+        """Whether reclaim took back much of what went in."""
+        share = self.RECLAIMED_SHARE * row["inflated_pages"]
+        return bool(row["reclaimed_pages"] >= max(self.RECLAIMED_PAGES, share) and share > 0)
+
+    def _after(self, after: list[dict[str, Any]], results: Results) -> Evidence:
+        """The evidence of what moved after a target was reached."""
+        worst = max(after, key=lambda row: int(row["reclaimed_pages"]))
+        keys = ("target_pages", "inflated_pages", "reclaimed_pages", "left", "reached_s", "end_s")
+        numbers = {
+            "targets": len(after),
+            **{key: worst[key] for key in keys},
+            "times_the_target": worst["inflated_pages"] / max(1, worst["target_pages"]),
+            "reclaimed_by": needers(results["causes"], "shrinker"),
+        }
+        return Evidence(numbers, _sentence_after(numbers), "high", _CERTAIN)
+
+
+_CERTAIN = "each leak was seen inside the shrinker's scan"
+
+
+def _sentence_after(numbers: dict[str, Any]) -> str:
+    """The same, of a target that had been reached."""
+    return (
+        f"The target of {numbers['target_pages']:,} pages was reached at "
+        f"{numbers['reached_s']:.1f} s; until {numbers['end_s']:.1f} s reclaim took back "
+        f"{numbers['reclaimed_pages']:,} pages and the driver took in "
+        f"{numbers['inflated_pages']:,} again, {numbers['times_the_target']:.1f} times the target. "
+        f"Reclaim was done by: {said_needers(numbers['reclaimed_by'])}."
+    )
 
 
 def _sentence(numbers: dict[str, Any]) -> str:

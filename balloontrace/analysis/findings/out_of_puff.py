@@ -34,12 +34,21 @@ class OutOfPuff(Finding):
     emulated CPU without ERMS, which clears pages faster)."""
 
     def check(self, results: Results) -> Evidence | None:
-        """Look at each inflate episode; the evidence is the one's that slept longest."""
+        """Look at each inflate episode, and at what came after a target was reached; the evidence
+        is the one's that slept longest."""
         hit = [
             (number, row)
             for number, row in enumerate(results["episodes"].tables["episodes"], start=1)
             if row["direction"] == "inflate" and self._out_of_puff(row)
         ]
+        after = [
+            row
+            for row in results["periods"].tables["after"]
+            if (row["sleeps"] or 0) >= self.SLEEPS and row["end_pages"] < row["target_pages"]
+        ]
+        slept_s = max((float(row["sleep_s"]) for _, row in hit), default=0.0)
+        if after and max(float(row["sleep_s"]) for row in after) > slept_s:
+            return _after(after)
         if not hit:
             return None
         number, worst = max(hit, key=lambda pair: float(pair[1]["sleep_s"]))
@@ -53,12 +62,33 @@ class OutOfPuff(Finding):
         if worst["outcome"] == "reached":
             sure = "medium", "memory came free in the end: the target was late, not out of reach"
         else:
-            sure = "high", "each sleep is the driver's own answer to a failed allocation"
+            sure = "high", _CERTAIN
         return Evidence(numbers, _sentence(numbers), *sure)
 
     def _out_of_puff(self, episode: dict[str, Any]) -> bool:
         late = episode["outcome"] != "reached" or episode["longest_no_progress_s"] >= self.LATE_S
         return late and (episode["sleeps"] or 0) >= self.SLEEPS
+
+
+def _after(after: list[dict[str, Any]]) -> Evidence:
+    """The evidence of a target that was reached and could not be held."""
+    worst = max(after, key=lambda row: float(row["sleep_s"]))
+    keys = ("reached_s", "end_s", "target_pages", "end_pages", "sleeps", "sleep_s")
+    numbers = {
+        "targets": len(after),
+        **{key: worst[key] for key in keys},
+        "short_pages": worst["target_pages"] - worst["end_pages"],
+    }
+    said = (
+        f"The target of {numbers['target_pages']:,} pages was reached at "
+        f"{numbers['reached_s']:.1f} s and could not be held: until {numbers['end_s']:.1f} s the "
+        f"driver slept {numbers['sleeps']:,} times for want of a page, {numbers['sleep_s']:.1f} s "
+        f"in all, and ended {numbers['short_pages']:,} pages short."
+    )
+    return Evidence(numbers, said, "high", _CERTAIN)
+
+
+_CERTAIN = "each sleep is the driver's own answer to a failed allocation"
 
 
 def _sentence(numbers: dict[str, Any]) -> str:

@@ -13,7 +13,17 @@ from balloontrace.analysis.report import Report
 SCHEMA = 1
 
 ORDER = (
-    *("guest", "totals", "reconciliation", "episodes", "causes", "cost", "phases", "latencies"),
+    *(
+        "guest",
+        "totals",
+        "reconciliation",
+        "episodes",
+        "periods",
+        "causes",
+        "cost",
+        "phases",
+        "latencies",
+    ),
     *("oom", "free_pages", "driver", "findings"),
 )
 

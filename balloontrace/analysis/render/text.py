@@ -30,6 +30,7 @@ from balloontrace.analysis.render.page import (
     seconds,
 )
 from balloontrace.analysis.report import Report
+from balloontrace.events import BALLOON_PAGE_BYTES
 
 SHOWN_ROWS = 10
 """Rows of a table without -v; the rest is counted, and all of them are in --json."""
@@ -247,6 +248,42 @@ def _no_progress(page: Page, spans: list[dict[str, Any]], verbose: bool) -> None
     page.line(f"no progress for: {', '.join(said)}" + (f", and {more:,} more" if more else ""))
 
 
+def _periods(page: Page, result: Result, verbose: bool) -> None:
+    """Size and target at the end, and what moved under a target that had been reached."""
+    facts, rows = result.scalars, result.tables["after"]
+    size, target = (_pages_and_mib(facts[key]) for key in ("size_pages", "target_pages"))
+    page.line(f"at the end: {size} in the balloon, target {target}")
+    ordered = sorted(rows, key=lambda row: -int(row["inflated_pages"] + row["deflated_pages"]))
+    shown = ordered if verbose else ordered[:SHOWN_ROWS]
+    if shown:
+        page.table(
+            ["reached s", "for s", "target", "left it", "in", "out", "by re-\nclaim", "least",
+             "most", "sleeps", "at the\nend"],
+            [_period(row) for row in shown],
+            gap=1,
+        )  # fmt: skip
+    _more(page, len(rows) - len(shown), "targets")
+
+
+def _period(row: dict[str, Any]) -> list[str]:
+    pages = ("inflated_pages", "deflated_pages", "reclaimed_pages", "least_pages", "most_pages")
+    return [
+        number(row["reached_s"], 1),
+        number(row["end_s"] - row["reached_s"], 1),
+        count(row["target_pages"]),
+        count(row["left"]),
+        *(count(row[key]) for key in pages),
+        count(row["sleeps"]),
+        count(row["end_pages"]),
+    ]
+
+
+def _pages_and_mib(pages: int | None) -> str:
+    if pages is None:
+        return "not seen"
+    return f"{pages:,} pages ({pages * BALLOON_PAGE_BYTES / 2**20:,.1f} MiB)"
+
+
 def _causes(page: Page, result: Result, verbose: bool) -> None:
     """Who took pages out of the balloon."""
     rows = result.tables["causes"]
@@ -321,6 +358,7 @@ def _more(page: Page, hidden: int, what: str) -> None:
 SECTIONS: dict[str, Show] = {
     "totals": _totals,
     "episodes": _episodes,
+    "periods": _periods,
     "causes": _causes,
     "cost": cost_text.cost,
     "phases": memory_text.phases,
@@ -334,7 +372,12 @@ SECTIONS: dict[str, Show] = {
 }
 """Layouts in the order of the report; a result without one is shown after these."""
 
-TITLES = {"host_acks": "Waits for the host", "oom": "Out of memory", "free_pages": "Free pages"}
+TITLES = {
+    "periods": "After the target was reached",
+    "host_acks": "Waits for the host",
+    "oom": "Out of memory",
+    "free_pages": "Free pages",
+}
 """Headings that are not just the name."""
 
 WORTH_SHOWING: dict[str, Callable[[Result], bool]] = {
