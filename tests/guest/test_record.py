@@ -148,7 +148,8 @@ def test_bpftrace_counts_the_same(stock: Guest, kernel: str, fetch: Fetch) -> No
         pass
     move_balloon(stock, 48 * MIB_PAGES)
     move_balloon(stock, 3)
-    bpftrace.send_signal(signal.SIGINT)
+    # bpftrace 0.17 misses a SIGINT that comes just before it sleeps.
+    stock.run(f"while kill -INT {bpftrace.pid} 2> /dev/null; do sleep 1; done")
     _, theirs, _ = bpftrace.communicate()
     assert recorder.stop()[0] == 0
     recording = fetch(stock)
