@@ -36,6 +36,9 @@ HAVE = {
 """What each kernel of the lab has: kprobe.multi since 5.18, but Debian's 6.1 is built without
 CONFIG_FPROBE; fentry of the driver's functions where its module carries BTF."""
 
+TARGET_UNKNOWN = ("7.2", "fentry")
+"""BTF made by pahole 1.30 or newer leaves out functions whose name others have, as vp_get."""
+
 
 @pytest.mark.micro
 @pytest.mark.parametrize("means", [means.name for means in MEANS])
@@ -59,7 +62,10 @@ def test_each_means_counts_the_same(stock: Guest, fetch: Fetch, kernel: str, mea
     assert report["reconciliation"]["exact"] is True
     assert report["totals"]["inflated_pages"] == after[0] - before[0] == PAGES
     assert report["totals"]["deflated_pages"] == after[1] - before[1] == PAGES
-    assert [episode["target_pages"] for episode in report["episodes"]] == [PAGES, 0]
+    if (kernel, means) == TARGET_UNKNOWN:
+        assert report["not_recorded"]["episodes"][0].startswith("target (config read by")
+    else:
+        assert [episode["target_pages"] for episode in report["episodes"]] == [PAGES, 0]
     assert recording.trailer is not None
     assert recording.trailer["returns_missed"] == recording.trailer["kernel_missed"] == 0
     for counts in recording.trailer["counters"].values():
