@@ -147,15 +147,18 @@ class Trace:
             "its events were lost": any(counts.get(name) for name in LOSSES),
             "blocks of the recording are missing": self.recording.missing_blocks > 0,
             "totals disagree with /proc/vmstat": self.disagrees,
-            "the size worker moved pages for one": kind == "target" and self._worker_moved(),
+            "the size worker moved pages, and read one that was not seen": kind == "target"
+            and self._worker_moved(),
         }
         return next((reason for reason, applies in reasons.items() if applies), "")
 
     def _worker_moved(self) -> bool:
-        """Whether the size worker did anything, which it never does without reading the target."""
-        leaks = self.calls("leak")
+        """Whether a run of the size worker was traced from its begin: that reads the target."""
+        fills, leaks = self.calls("fill"), self.calls("leak")
+        whole = ~self.marked(fills, "flags", "flags", "partial")
         by_worker = leaks["within"] == self.number("within", "worker")
-        return len(self.calls("fill")) > 0 or bool(by_worker.any())
+        by_worker &= ~self.marked(leaks, "flags", "flags", "partial")
+        return bool(whole.any() or by_worker.any())
 
     def attached(self, kind: str) -> bool:
         """Whether this kind's seam had a rung, and the recorder knew the kind (older ones traced

@@ -97,3 +97,11 @@ def test_an_open_call_that_was_entered_anew_has_lost_its_return(tmp_path: Path) 
     built = Built().call("scan", 5, None, 512, 0, tid=70).call("scan", 6, 0.5, 512, 0, tid=70)
     built.call("scan", 7, None, 512, 0, tid=71).ends(65)
     assert _report(built, tmp_path).recording.scalars["returns_missed"] == {"scan": 1}
+
+
+def test_a_target_that_must_have_been_read_is_not_absent(tmp_path: Path) -> None:
+    report = _report(Built().fill(1, 0.5, 256).ends(9), tmp_path)
+    (why,) = report.results["episodes"].missing
+    assert why == "target (the size worker moved pages, and read one that was not seen)"
+    begun_before = Built().fill(1, 0.5, 256, flags="partial").ends(9)
+    assert _report(begun_before, tmp_path).results["episodes"].missing == []

@@ -103,7 +103,7 @@ def test_what_is_not_known_is_null(tmp_path: Path) -> None:
 
 
 def test_not_recorded_is_no_table_and_did_not_happen_is_an_empty_one(tmp_path: Path) -> None:
-    built = Built().fill(1.0, 0.5, 256)
+    built = Built().target(1.0, 256, 0).fill(1.0, 0.5, 256)
     built.header["seams"]["oom_kill"] = {"rung": None, "not": ["mark_victim: absent"]}
     built.header["seams"]["fill"]["loses"] = "pages of calls under way"
     trace = built_trace(built, tmp_path)
