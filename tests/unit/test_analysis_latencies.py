@@ -92,7 +92,7 @@ def test_a_call_whose_entry_was_not_seen_is_counted_apart(tmp_path: Path) -> Non
     row = rows_of(built, tmp_path)["fill", None]
     assert (row["calls"], row["unseen"], row["min_s"]) == (1, 1, 0.5)
     text = " ".join(report_text(report_of(built, tmp_path)).split())
-    assert "fill: 1 more began before the probes were there" in text
+    assert "fill: 1 more, whose begin or return was not seen" in text
 
 
 def test_a_rung_that_sees_only_the_host_s_part_of_a_leak_is_named(tmp_path: Path) -> None:
