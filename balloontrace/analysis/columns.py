@@ -7,7 +7,6 @@ bytes per event, and what no analysis asks for is not computed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -166,17 +165,19 @@ class Events:
         kind, has lost its return. Recorders tell of that themselves since balloontrace 0.1; before,
         they wrote such a call as an open one. Returns kind -> how many.
         """
-        rows = {
-            k: np.flatnonzero(f.columns["duration_ns"].values == _OPEN) for k, f in self._each()
+        opened = {
+            kind: rows
+            for kind, fields in self._fields.items()
+            if len(rows := np.flatnonzero(fields.columns["duration_ns"].values == _OPEN))
         }
-        tids = {kind: fields.tids()[rows[kind]] for kind, fields in self._each()}
-        of_interest = np.unique(np.concatenate([_NONE, *tids.values()]))
-        if not len(of_interest):
+        if not opened:  # most recordings: who made each call is not worked out then
             return {}
-        theirs = self._calls_of(of_interest)
+        tids = {kind: self._fields[kind].tids()[rows] for kind, rows in opened.items()}
+        theirs = self._calls_of(np.unique(np.concatenate([*tids.values()])))
         missed: dict[int, int] = {}
-        for kind, fields in self._each():
-            for row, tid in zip(rows[kind].tolist(), tids[kind].tolist(), strict=True):
+        for kind, rows in opened.items():
+            fields = self._fields[kind]
+            for row, tid in zip(rows.tolist(), tids[kind].tolist(), strict=True):
                 start = fields.columns["start_ns"].values[row]
                 mine = theirs["tid"] == tid
                 around = mine & (theirs["start_ns"] <= start) & (theirs["end_ns"] > start)
@@ -187,13 +188,10 @@ class Events:
                     missed[kind] = missed.get(kind, 0) + 1
         return missed
 
-    def _each(self) -> Iterable[tuple[int, _Fields]]:
-        return self._fields.items()
-
     def _calls_of(self, tids: Array) -> dict[str, Array]:
         """tid, kind, start and end of all events of these tasks; what is open ends as it began."""
         parts: dict[str, list[Array]] = {"tid": [], "kind": [], "start_ns": [], "end_ns": []}
-        for kind, fields in self._each():
+        for kind, fields in self._fields.items():
             tid = fields.tids()
             mine = np.isin(tid, tids)
             starts, durations = (fields.columns[name].values[mine] for name in _TIMES)

@@ -56,7 +56,7 @@ class Kernel:
     @property
     def recipe(self) -> Path:
         """The directory of what makes its image out of two Debian trees."""
-        return KERNELS_FILE.with_name("micro" if self.config else "drivers")
+        return (KERNELS_FILE.parent / (self.config or "drivers/install")).parent
 
 
 def load_kernels() -> dict[str, Kernel]:

@@ -157,7 +157,7 @@ LAYOUTS = [STOCK, {**STOCK, **HINTING}, {**STOCK, "page_pages": 16, "kills_marke
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=["stock", "hinting", "64k"])
 @given(tasks=TASKS, data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_every_call_page_and_cause_is_accounted_for(
     layout: dict[str, int], tasks: list[list[Call]], data: st.DataObject
 ) -> None:
@@ -174,7 +174,7 @@ def test_every_call_page_and_cause_is_accounted_for(
 
 
 @given(tasks=TASKS, data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 def test_nothing_loses_its_cause_whenever_a_recording_begins_and_ends(
     tasks: list[list[Call]], data: st.DataObject
 ) -> None:
