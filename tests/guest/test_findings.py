@@ -30,7 +30,11 @@ def evidence(report: dict[str, Any], *only: str) -> dict[str, Any]:
 
 def test_a_host_that_sends_its_target_again(tmp_path: Path) -> None:
     report = ran("oom-resend", tmp_path)
-    found = evidence(report, "oom-ping-pong")
+    # How often the worker finds no page beside the task, and sleeps, is the machine's pace.
+    (held,) = report["periods"]["after"]
+    short = held["end_pages"] < held["target_pages"] == GIB_PAGES * 3 // 4
+    found = evidence(report, "oom-ping-pong", *["out-of-puff"] * (short and held["sleeps"] >= 5))
+    assert held["left"] >= 1
     assert found["retaken_pages"] >= 10 * MIB_PAGES
     assert found["notices"] > found["targets"] == 0
     assert found["given_to"][0]["actor"] == "task python3"
