@@ -22,15 +22,15 @@ from balloontrace.analysis.report import Report
 class Measure:
     """One row of the table.
 
-    unit: `s`, `pages`, `ratio`, or empty for words; at_least: an inflation that did not reach its
-    target gives no more than a lower bound of this.
+    unit: `s`, `pages`, `ratio`, or empty for words; at_least: of which inflations `of` is no more
+    than a lower bound. A value may be infinite: an inflation that moved pages and gained none.
     """
 
     name: str
     title: str
     unit: str
     of: Callable[[Report], Any]
-    at_least: bool = False
+    at_least: Callable[[dict[str, Any]], bool] = lambda episode: False
 
 
 def main_inflation(report: Report) -> dict[str, Any] | None:
@@ -53,9 +53,21 @@ def _duration(report: Report) -> float | None:
     return episode["end_s"] - episode["start_s"] if episode else None
 
 
-def _reached(report: Report) -> bool:
+def _amplification(report: Report) -> float | None:
     episode = main_inflation(report)
-    return episode is not None and episode["outcome"] == "reached"
+    if episode is None:
+        return None
+    if episode["amplification"] is None:
+        return math.inf if episode["inflated_pages"] else None
+    return float(episode["amplification"])
+
+
+def _not_reached(episode: dict[str, Any]) -> bool:
+    return bool(episode["outcome"] != "reached")
+
+
+def _events_missing(episode: dict[str, Any]) -> bool:
+    return bool(episode["events_missing"])
 
 
 def _total(key: str) -> Callable[[Report], Any]:
@@ -63,14 +75,16 @@ def _total(key: str) -> Callable[[Report], Any]:
 
 
 MEASURES = (
-    Measure("inflation_duration_s", "inflation duration", "s", _duration, True),
+    Measure("inflation_duration_s", "inflation duration", "s", _duration, _not_reached),
     Measure("outcome", "outcome", "", _of_inflation("outcome")),
     Measure(
-        "longest_no_progress_s", "longest no-progress", "s", _of_inflation("longest_no_progress_s")
+        *("longest_no_progress_s", "longest no-progress", "s"),
+        _of_inflation("longest_no_progress_s"),
+        _events_missing,
     ),
     Measure("balloon_inflate", "balloon_inflate", "pages", _total("inflated_pages")),
     Measure("balloon_deflate", "balloon_deflate", "pages", _total("deflated_pages")),
-    Measure("amplification", "amplification", "ratio", _of_inflation("amplification")),
+    Measure("amplification", "amplification", "ratio", _amplification, _events_missing),
     Measure("churn_ratio", "churn ratio", "ratio", _of_inflation("churn_ratio")),
 )
 """The two counters are the traced totals of the whole recording under the names /proc/vmstat gives
@@ -83,9 +97,9 @@ def compare(before: Report | Runs, after: Report | Runs) -> Result:
     """Table `rows`: name, title, unit, before, after, ratio = before / after (None if undefined).
 
     before, after: the value of the only run, or the median of several; of words, the one that all
-    runs share, else None. before_at_least, after_at_least: it is a lower bound. *_values: the value
-    of each run, None where there is none. *_interval, ratio_interval: low, high, confidence; None
-    if there are too few runs.
+    runs share, else None. before_at_least, after_at_least: it is a lower bound; *_unbounded: it is
+    infinite, and None. *_values: the value of each run, None where there is none. *_interval,
+    ratio_interval: low, high, confidence; None if there are too few runs.
     Table `sides`: for each side what must be known to trust its column, `runs` each by itself.
     Scalars: the confidence asked for, and how many runs a side must have for each interval.
     """
@@ -116,9 +130,10 @@ def _row(measure: Measure, before: Runs, after: Runs) -> dict[str, Any]:
         known[side] = [value for value in values if value is not None]
         one = _one(measure, values, known[side])
         row |= {
-            side: one.value if one else None,
+            side: _finite(one.value) if one else None,
             f"{side}_at_least": bool(one and one.at_least),
-            f"{side}_values": [asdict(value) if value else None for value in values],
+            f"{side}_unbounded": bool(one and one.value == math.inf),
+            f"{side}_values": [_content_of(value) for value in values],
             f"{side}_interval": None,
         }
     row |= {"ratio": None, "ratio_interval": None}
@@ -137,7 +152,8 @@ def _value(measure: Measure, report: Report) -> Value | None:
     value = measure.of(report)
     if value is None:
         return None
-    return Value(value, measure.at_least and not _reached(report))
+    episode = main_inflation(report)
+    return Value(value, episode is not None and measure.at_least(episode))
 
 
 def _one(measure: Measure, values: list[Value | None], known: list[Value]) -> Value | None:
@@ -151,8 +167,21 @@ def _one(measure: Measure, values: list[Value | None], known: list[Value]) -> Va
     return known[0] if all(value == known[0] for value in values) else None
 
 
+def _finite(value: Any) -> Any:
+    return None if value == math.inf else value
+
+
+def _content_of(value: Value | None) -> dict[str, Any] | None:
+    """One run's value; null and `unbounded` for one that is infinite."""
+    if value is None:
+        return None
+    return asdict(value) | {"value": _finite(value.value), "unbounded": value.value == math.inf}
+
+
 def _content(interval: Interval | None) -> dict[str, Any] | None:
-    return None if interval is None else asdict(interval)
+    if interval is None or interval.low == math.inf:
+        return None
+    return asdict(interval) | {"high": _finite(interval.high)}
 
 
 def ratio(before: float | None, after: float | None) -> float | None:

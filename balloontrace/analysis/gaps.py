@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from balloontrace.analysis.trace import Trace, section
+from balloontrace.analysis.trace import Trace, per_trace, section
 
 INFLATED, DEFLATED = "balloon_inflate", "balloon_deflate"
 """Counters in /proc/vmstat, in pages of the kernel."""
@@ -57,6 +57,7 @@ def reading(pair: dict[str, Any], counter: str) -> tuple[int, int] | None:
     return None if before is None or after is None else (int(before), int(after))
 
 
+@per_trace
 def driver_gaps(trace: Trace) -> list[Gap]:
     """The gaps of a recording in order of time."""
     gaps: list[Gap] = []

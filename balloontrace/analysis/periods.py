@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from balloontrace.analysis.base import Analysis, Result
-from balloontrace.analysis.progress import Goal, goals_of, puffs_of
-from balloontrace.analysis.sizes import SizeCurve, size_curve
+from balloontrace.analysis.progress import Goal, goals_of, puffs_of, times_left
+from balloontrace.analysis.sizes import FILL, SizeCurve, size_curve
 from balloontrace.analysis.trace import Ints, Trace
 
 
@@ -26,8 +26,10 @@ class Periods(Analysis):
     optional = ("sleep",)
 
     def run(self, trace: Trace) -> Result:
-        """Scalars: `size_pages` and `target_pages` at the end. Table `after`: the periods in which
-        the balloon moved, or the driver slept for want of pages, after the target was reached."""
+        """Scalars: `size_pages` and `target_pages` at the end; `targets_whole`, True, or None if a
+        change of the target may be missing. Table `after`: the periods in which the balloon moved,
+        or the driver slept for want of pages, after the target was reached; turns: how often the
+        size worker took pages out and then in, or in and then out."""
         curve = size_curve(trace)
         if curve is None:
             return Result(self.name, missing=["the balloon's size at the start"])
@@ -40,6 +42,7 @@ class Periods(Analysis):
         scalars = {
             "size_pages": curve.size_after(len(curve.time_ns)),
             "target_pages": goals[-1].target if goals else None,
+            "targets_whole": None if trace.doubt("target") else True,
         }
         return Result(self.name, scalars, {"after": rows})
 
@@ -58,19 +61,20 @@ def _period(
     reached, reached_ns = _reached(curve, goal, target, slice(first, last))
     if reached is None:
         return None
-    change, sizes = curve.change[reached:last], curve.size[reached:last]
-    slept = _slept(puffs, reached_ns, end_ns)
+    steps = slice(reached, last)
+    change, sizes = curve.change[steps], curve.size[steps]
+    traced, slept = curve.traced[steps], _slept(puffs, reached_ns, end_ns)
     if not change.any() and not slept["sleeps"]:
         return None
-    at_target = np.concatenate(([True], sizes == target))
     return {
         "target_pages": target,
         "reached_s": trace.seconds(reached_ns),
         "end_s": trace.seconds(end_ns),
-        "left": int((at_target[:-1] & ~at_target[1:]).sum()),
-        "inflated_pages": int(change.sum(where=change > 0)),
-        "deflated_pages": -int(change.sum(where=change < 0)),
-        "reclaimed_pages": -int(change.sum(where=curve.reclaim[reached:last])),
+        "left": times_left(sizes, target),
+        "turns": _turns(curve, steps),
+        "inflated_pages": int(change.sum(where=traced & (change > 0))),
+        "deflated_pages": -int(change.sum(where=traced & (change < 0))),
+        "reclaimed_pages": -int(change.sum(where=curve.caused("shrinker")[steps])),
         "least_pages": int(sizes.min(initial=target)),
         "most_pages": int(sizes.max(initial=target)),
         "end_pages": curve.size_after(last),
@@ -90,6 +94,14 @@ def _reached(curve: SizeCurve, goal: Goal, target: int, steps: slice) -> tuple[i
         return None, 0
     step = steps.start + int(there.argmax())
     return step + 1, int(curve.time_ns[step])
+
+
+def _turns(curve: SizeCurve, steps: slice) -> int:
+    """How often the size worker took pages out that it then took in, or the other way round."""
+    mine = (curve.cause[steps] == FILL) | curve.caused("host")[steps]
+    ways = np.sign(curve.change[steps][mine])
+    ways = ways[ways != 0]
+    return int((ways[1:] != ways[:-1]).sum())
 
 
 def _slept(puffs: Ints | None, start_ns: int, end_ns: int) -> dict[str, Any]:

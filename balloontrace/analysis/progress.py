@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -10,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.calls import of_worker
 from balloontrace.analysis.cost import SpanCost
 from balloontrace.analysis.gaps import driver_gaps
 from balloontrace.analysis.phases import gib_per_second
-from balloontrace.analysis.sizes import SizeCurve, size_curve
+from balloontrace.analysis.sizes import SizeCurve, Unseen, size_curve
 from balloontrace.analysis.totals import churn_ratio
-from balloontrace.analysis.trace import Ints, Trace
+from balloontrace.analysis.trace import MOVES, Ints, Trace, per_trace
 from balloontrace.events import UNKNOWN_PAGES
 
 LISTED_SPAN_S = 1.0
@@ -27,6 +29,9 @@ The longest span is exact whatever its length."""
 PUFF_NS = 200_000_000
 """What the driver sleeps when it gets no page (fill_balloon, drivers/virtio/virtio_balloon.c). The
 worker's shorter sleeps are those of reclaim."""
+
+MOST_UNSEEN = 5
+"""So many doubtful spans are told of one by one."""
 
 _ANEW = "began when the driver came and found the target that was set before"
 
@@ -148,13 +153,26 @@ def _notes(trace: Trace, curve: SizeCurve, rows: list[dict[str, Any]]) -> list[s
         notes.append("the balloon moved while probes attached: its size is known to about a chunk")
     if (trace.events("target")["asked"] == UNKNOWN_PAGES).any():
         notes.append("targets whose value could not be seen begin no episode")
-    for kind in ("fill", "leak"):
+    notes += [_said_unseen(trace, one) for one in curve.unseen[:MOST_UNSEEN]]
+    if (more := len(curve.unseen) - MOST_UNSEEN) > 0:
+        notes.append(f"and so {more:,} more times")
+    for kind in MOVES:
         if trace.unknown_pages(kind):
             notes.append(f"the size misses {kind} calls whose pages could not be seen")
     for key, said in (("ended_by", "superseded: the driver left"), ("begun_by", _ANEW)):
         if numbers := [f"#{n}" for n, row in enumerate(rows, 1) if row[key] == "driver"]:
             notes.append(f"{', '.join(numbers)} {said}")
     return notes
+
+
+def _said_unseen(trace: Trace, one: Unseen) -> str:
+    """Between which moments the size is doubtful, and why that is known."""
+    start_s, end_s = trace.seconds(one.start_ns), trace.seconds(one.end_ns)
+    span = f"events are missing between {start_s:,.1f} and {end_s:,.1f} s"
+    if one.pages is None:
+        return f"{span}: the size is not sure there"
+    way = "more" if one.pages > 0 else "less"
+    return f"{span}: the balloon had {abs(one.pages):,} pages {way} than they tell of"
 
 
 def _episode(
@@ -167,7 +185,7 @@ def _episode(
     if target is None or target == start_size:
         return None
     direction = 1 if target > start_size else -1
-    last = curve.steps_until(following.time_ns) if following else len(curve.time_ns)
+    last = until = curve.steps_until(following.time_ns) if following else len(curve.time_ns)
     sizes = curve.size[first:last]
     there = sizes >= target if direction > 0 else sizes <= target
     if there.any():
@@ -181,6 +199,7 @@ def _episode(
     edges = progress_edges(
         curve.time_ns[steps], curve.size[steps], start_size, start_ns, end_ns, direction
     )
+    gained = (curve.size_after(last) - start_size) * direction
     return {
         "start_s": trace.seconds(start_ns),
         "end_s": trace.seconds(end_ns),
@@ -190,34 +209,59 @@ def _episode(
         "end_pages": curve.size_after(last),
         "asked_pages": abs(target - start_size),
         "outcome": outcome,
+        "left": times_left(curve.size[last:until], target) if outcome == "reached" else None,
         "begun_by": goal.by,
         "ended_by": following.by if following and outcome == "superseded" else None,
-        **_moved(curve, steps, abs(target - start_size), direction),
-        **_rates(curve, steps, direction, (end_ns - start_ns) / 1e9),
-        **_no_progress(trace, edges),
+        **_moved(curve, steps, gained, direction),
+        **_rates(curve, steps, gained, (end_ns - start_ns) / 1e9),
+        **_no_progress(trace, watched(edges, curve.unseen), worker_rests(trace)),
+        "events_missing": any(
+            one.start_ns < end_ns and one.end_ns > start_ns for one in curve.unseen
+        ),
         **cost.between(start_ns, end_ns),
     }
 
 
-def _moved(curve: SizeCurve, steps: slice, asked: int, direction: int) -> dict[str, Any]:
-    """What the episode's steps moved, in pages."""
-    change = curve.change[steps]
-    inflated, deflated = (abs(int(change.sum(where=way))) for way in (change > 0, change < 0))
+def times_left(sizes: Ints, target: int) -> int:
+    """How often the balloon left a target that it had; sizes: after each step since it had it."""
+    at_target = np.concatenate(([True], sizes == target))
+    return int((at_target[:-1] & ~at_target[1:]).sum())
+
+
+def _moved(curve: SizeCurve, steps: slice, gained: int, direction: int) -> dict[str, Any]:
+    """What the episode's calls moved, in pages, and what the balloon gained toward its target.
+
+    unseen_pages: by how much the size was set right meanwhile: so many pages at least moved in
+    calls that are not here.
+    """
+    change, traced = curve.change[steps], curve.traced[steps]
+    ways = (traced & (change > 0), traced & (change < 0))
+    inflated, deflated = (abs(int(change.sum(where=way))) for way in ways)
+    unseen = int(np.abs(change[~traced]).sum())
+    moved = inflated if direction > 0 else deflated
     return {
         "inflated_pages": inflated,
         "deflated_pages": deflated,
-        "reclaimed_pages": -int(change.sum(where=curve.reclaim[steps])),
-        "amplification": (inflated if direction > 0 else deflated) / asked,
-        "churn_ratio": churn_ratio(inflated, deflated),
+        "reclaimed_pages": -int(change.sum(where=curve.caused("shrinker")[steps])),
+        "gained_pages": gained,
+        "unseen_pages": unseen,
+        "amplification": amplification(moved + unseen, gained),
+        "churn_ratio": None if unseen else churn_ratio(inflated, deflated),
     }
 
 
-def _rates(curve: SizeCurve, steps: slice, direction: int, time_s: float) -> dict[str, Any]:
+def amplification(moved: int, gained: int) -> float | None:
+    """Pages moved toward the target for each that was gained (metrics.md); None: none was gained,
+    and it is beyond all bounds."""
+    return moved / gained if gained > 0 else None
+
+
+def _rates(curve: SizeCurve, steps: slice, gained: int, time_s: float) -> dict[str, Any]:
     """GiB/s that the episode moved in and out, and that it gained toward its target."""
-    change = curve.change[steps]
+    change = np.abs(curve.change[steps])
     return {
-        "moved_gib_per_s": gib_per_second(int(np.abs(change).sum()), time_s),
-        "net_gib_per_s": gib_per_second(int(change.sum()) * direction, time_s),
+        "moved_gib_per_s": gib_per_second(int(change.sum()), time_s),
+        "net_gib_per_s": gib_per_second(gained, time_s),
     }
 
 
@@ -245,14 +289,53 @@ def _slept(trace: Trace, puffs: Ints | None, row: dict[str, Any]) -> dict[str, A
     }
 
 
-def _no_progress(trace: Trace, edges: Ints) -> dict[str, Any]:
-    """The longest span between two edges, and those worth listing, in seconds since attach."""
-    lengths = np.diff(edges)
-    listed = np.flatnonzero(lengths >= LISTED_SPAN_S * 1e9)
+def watched(edges: Ints, unseen: Sequence[Unseen]) -> Ints:
+    """The intervals between `edges`, less what of them is in `unseen`, where there may have been
+    progress: shape (intervals, 2)."""
+    doubtful = np.array([(one.start_ns, one.end_ns) for one in unseen], dtype=np.int64)
+    if not len(doubtful):
+        return np.column_stack((edges[:-1], edges[1:]))
+    inner = doubtful[(doubtful > edges[0]) & (doubtful < edges[-1])]
+    cut = np.union1d(edges, inner)
+    starts, ends = cut[:-1], cut[1:]
+    place = np.searchsorted(doubtful[:, 0], starts, side="right") - 1
+    seen = (place < 0) | (doubtful[place, 1] <= starts)
+    return np.column_stack((starts[seen], ends[seen]))
+
+
+@per_trace
+def worker_rests(trace: Trace) -> Ints:
+    """The times of LISTED_SPAN_S and more in which the size worker was in no fill and no leak, in
+    order: shape (rests, 2)."""
+    fills, leaks = trace.calls("fill"), trace.calls("leak")
+    mine = of_worker(trace, "leak")
+    starts, ends = (
+        np.sort(np.concatenate((fills[name], leaks[name][mine]))) for name in ("start_ns", "end_ns")
+    )
+    rests = np.column_stack((np.append(trace.begin_ns, ends), np.append(starts, trace.end_ns)))
+    long: Ints = rests[rests[:, 1] - rests[:, 0] >= LISTED_SPAN_S * 1e9]
+    return long
+
+
+def _rest_s(rests: Ints, start_ns: int, end_ns: int) -> float:
+    """The longest of `rests` within a time, in seconds."""
+    mine = rests[rests[:, 1].searchsorted(start_ns) : rests[:, 0].searchsorted(end_ns)]
+    return int(np.diff(np.clip(mine, start_ns, end_ns)).max(initial=0)) / 1e9
+
+
+def _no_progress(trace: Trace, intervals: Ints, rests: Ints) -> dict[str, Any]:
+    """The longest of these intervals, and those worth listing, in seconds since attach; the longest
+    is None if nothing is known of any. rest_s: for how long of it the size worker made no call."""
+    lengths = intervals[:, 1] - intervals[:, 0]
+    listed = intervals[lengths >= LISTED_SPAN_S * 1e9]
     return {
-        "longest_no_progress_s": int(lengths.max()) / 1e9,
+        "longest_no_progress_s": int(lengths.max()) / 1e9 if len(lengths) else None,
         "no_progress": [
-            {"start_s": trace.seconds(edges[i]), "end_s": trace.seconds(edges[i + 1])}
-            for i in listed.tolist()
+            {
+                "start_s": trace.seconds(start_ns),
+                "end_s": trace.seconds(end_ns),
+                "rest_s": _rest_s(rests, start_ns, end_ns),
+            }
+            for start_ns, end_ns in listed.tolist()
         ],
     }

@@ -84,6 +84,18 @@ class Reconciliation(Analysis):
         return Result(self.name, scalars)
 
 
+def equal_kinds(reconciled: dict[str, Any]) -> frozenset[str]:
+    """The kinds of event whose pages are those of /proc/vmstat, to the page. reconciled: the
+    scalars of a Reconciliation."""
+    return frozenset(
+        kind
+        for name, (kind, _, _) in COUNTERS.items()
+        if reconciled[f"traced_{name}"] is not None
+        and reconciled[f"bounds_{name}"] is None
+        and reconciled[f"traced_{name}"] == reconciled[f"vmstat_{name}"]
+    )
+
+
 def _window(trace: Trace) -> Window:
     """The readings that bracket the traced spans; without a trailer, up to a sample."""
     detach = section(trace.trailer, "vmstat_detach")

@@ -9,7 +9,7 @@ from typing import Any
 
 from balloontrace.analysis.base import Result, run_all, why_not
 from balloontrace.analysis.findings import check_all
-from balloontrace.analysis.reconcile import Reconciliation
+from balloontrace.analysis.reconcile import Reconciliation, equal_kinds
 from balloontrace.analysis.trace import Trace, read_trace, section
 from balloontrace.behaviour import NOT_OFFERED
 
@@ -29,7 +29,9 @@ def build(path: str) -> Report:
 
 def report_of(trace: Trace) -> Report:
     """Analyse a trace."""
-    trace.disagrees = Reconciliation().run(trace).scalars["agrees"] is False
+    reconciled = Reconciliation().run(trace).scalars
+    trace.disagrees, trace.proven = reconciled["agrees"] is False, equal_kinds(reconciled)
+    trace.computed.clear()  # whether they agree is part of what is known
     results = run_all(trace)
     results["findings"] = check_all(results)
     return Report(_recording(trace), results)

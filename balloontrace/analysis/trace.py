@@ -8,9 +8,10 @@ so a recording of another version stays readable as long as it has the fields us
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any
+from functools import cached_property, wraps
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,9 @@ from balloontrace.analysis.columns import Ints as Ints
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES, FLAGS, LOSSES, UNKNOWN_PAGES, number_of
 from balloontrace.recording import Recording, read_recording
+
+MOVES = ("fill", "leak")
+"""The kinds of event that change the balloon's size."""
 
 Columns = Calls | pd.DataFrame
 """Events of one kind: either way, `columns[name]` is one value per event."""
@@ -42,8 +46,13 @@ class Trace:
     end_ns: int
     disagrees: bool = False
     """The traced totals are known not to be those of /proc/vmstat."""
+    proven: frozenset[str] = frozenset()
+    """Kinds whose traced pages are those of /proc/vmstat, to the page: nothing of them is missing,
+    whatever is of others."""
     missed: dict[str, int] = field(default_factory=dict)
     """Kind -> calls that the recorder took for open, and whose return was missed."""
+    computed: dict[Any, Any] = field(default_factory=dict)
+    """What several analyses need (see `per_trace`)."""
     _calls: dict[str, Calls] = field(default_factory=dict)
 
     @property
@@ -145,12 +154,22 @@ class Trace:
         reasons = {
             "the probes ceased to fire": section(self.trailer, "proof").get("end") is False,
             "its events were lost": any(counts.get(name) for name in LOSSES),
-            "blocks of the recording are missing": self.recording.missing_blocks > 0,
-            "totals disagree with /proc/vmstat": self.disagrees,
+            "blocks of the recording are missing": self.recording.missing_blocks > 0
+            and kind not in self.proven,
+            "totals disagree with /proc/vmstat": self.disagrees and kind not in self.proven,
             "the size worker moved pages, and read one that was not seen": kind == "target"
+            and not len(self.calls(kind))
             and self._worker_moved(),
         }
         return next((reason for reason, applies in reasons.items() if applies), "")
+
+    @property
+    def pages_missed(self) -> bool:
+        """Whether pages moved that no event here tells of, or may have."""
+        counters = section(self.trailer, "counters")
+        lost = any(section(counters, kind).get(name) for kind in MOVES for name in LOSSES)
+        damaged = self.recording.damage or self.recording.missing_blocks
+        return not self.proven.issuperset(MOVES) and bool(lost or damaged or self.disagrees)
 
     def _worker_moved(self) -> bool:
         """Whether a run of the size worker was traced from its begin: that reads the target."""
@@ -216,6 +235,22 @@ class Trace:
     def unknown_pages(self, kind: str) -> int:
         """Calls of this kind whose `done` the seam's rung could not see."""
         return int((self.calls(kind)["done"] == UNKNOWN_PAGES).sum())
+
+
+_Answer = TypeVar("_Answer")
+
+
+def per_trace(compute: Callable[[Trace], _Answer]) -> Callable[[Trace], _Answer]:
+    """A function of a trace that is computed once for each; its answer must not be changed."""
+
+    @wraps(compute)
+    def computed(trace: Trace) -> _Answer:
+        if compute not in trace.computed:
+            trace.computed[compute] = compute(trace)
+        answer: _Answer = trace.computed[compute]
+        return answer
+
+    return computed
 
 
 def section(content: dict[str, Any], key: str) -> dict[str, Any]:

@@ -70,6 +70,15 @@ def test_a_target_beyond_what_the_guest_has(tmp_path: Path) -> None:
     assert found["short_pages"] > 0
 
 
+def test_a_host_that_changes_its_mind(tmp_path: Path) -> None:
+    report = ran("target-flapping", tmp_path)
+    found = evidence(report, "target-flapping")
+    assert found["cycles"] == 7
+    assert found["inflated_pages"] == 7 * GIB_PAGES * 3 // 16 == report["totals"]["inflated_pages"]
+    assert {row["outcome"] for row in report["episodes"]} == {"reached"}
+    assert {row["left"] for row in report["episodes"]} == {0}
+
+
 def test_a_host_that_is_slow_to_take_pages(tmp_path: Path) -> None:
     report = ran("slow-host", tmp_path)
     found = evidence(report, "slow-host-ack")

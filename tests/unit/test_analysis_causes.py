@@ -151,7 +151,7 @@ def test_busy_no_op_begins_at_its_thresholds(tmp_path: Path, reclaimed: int, fou
         built.fill(i, 0.1, 256)
         if i < reclaimed:
             built.leak(i + 0.5, 0.1, 256, within="scan leak", tid=KSWAPD_TID)
-    findings = report_of(built.ends(50), tmp_path).results["findings"]
+    findings = report_of(built.ends(45), tmp_path).results["findings"]
     assert len(findings.tables["findings"]) == found
 
 
@@ -159,7 +159,8 @@ def test_deflation_the_host_asked_for_is_not_a_no_op(tmp_path: Path) -> None:
     built = Built().target(0, 25_600)
     for i in range(50):
         built.fill(i, 0.1, 256)
+    built.target(50, 0)
     for i in range(50):
-        built.leak(60 + i, 0.1, 256, within="worker leak")
-    findings = report_of(built.ends(120), tmp_path).results["findings"]
+        built.leak(50 + i, 0.1, 256, within="worker leak")
+    findings = report_of(built.ends(105), tmp_path).results["findings"]
     assert findings.tables["findings"] == []

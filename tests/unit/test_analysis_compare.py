@@ -16,7 +16,7 @@ from balloontrace.analysis.render.json import compare_json
 from balloontrace.analysis.report import Report, build
 from balloontrace.cli.app import app
 from balloontrace.errors import EXIT_USAGE, UserError
-from tests.unit.builders import Built, shrinker_like, stock_like, vmstat
+from tests.unit.builders import KSWAPD_TID, Built, shrinker_like, stock_like, vmstat
 
 
 def a_run(seconds: float, reached: bool = True) -> Built:
@@ -89,7 +89,7 @@ def test_runs_that_did_not_reach_their_target(tmp_path: Path) -> None:
     row = content_of(before, after)["rows"]["inflation_duration_s"]
     # Whatever the last three would have taken, the fourth is the median.
     assert (row["before"], row["before_at_least"]) == (63, False)
-    assert row["before_values"][6] == {"value": 92, "at_least": True}
+    assert row["before_values"][6] == {"value": 92, "at_least": True, "unbounded": False}
     assert (row["before_interval"]["low"], row["before_interval"]["high"]) == (60, None)
     assert (row["ratio_interval"]["low"], row["ratio_interval"]["high"]) == (60 / 16, None)
     assert content_of(before, after)["rows"]["outcome"]["before"] is None
@@ -124,7 +124,7 @@ def test_runs_not_to_be_trusted_are_named(tmp_path: Path) -> None:
     assert (side["complete"], side["agrees"], side["lost_events"]) == (False, False, None)
     assert (side["kernel"], side["cpus"], side["differs"]) == (
         *(None, 2),
-        ["kernel", "inflation_target_pages"],  # of a run whose totals are wrong it is not known
+        ["kernel"],  # of a run whose totals are wrong it is not known
     )
     text = compare_text(compare(before, before))
     facts = text.split("\nBefore\n")[1].split("\nAfter\n")[0]
@@ -196,3 +196,18 @@ def test_real_recordings_of_different_kernels_are_compared() -> None:
     assert rows["balloon_inflate"]["before"] == 499_396
     assert rows["balloon_inflate"]["after"] == 499_396
     assert rows["inflation_duration_s"]["before_at_least"] is True
+
+
+def test_what_gained_nothing_is_beyond_all_bounds(tmp_path: Path) -> None:
+    no_op = Built().target(1, 100_000)
+    for i in range(40):
+        no_op.fill(1 + i, 0.1, 256).leak(1.5 + i, 0.1, 256, within="scan leak", tid=KSWAPD_TID)
+    before, after = runs(tmp_path, "b", no_op.ends(45)), runs(tmp_path, "a", a_run(10))
+    row = content_of(before, after)["rows"]["amplification"]
+    assert (row["before"], row["before_unbounded"], row["ratio"]) == (None, True, None)
+    assert row["before_values"] == [{"value": None, "at_least": False, "unbounded": True}]
+    assert (row["after"], row["after_unbounded"]) == (1.0, False)
+    text = compare_text(compare(before, after))
+    assert "amplification gained nothing 1.000 -" in " ".join(text.split())
+    several = compare_text(compare(before * 7, after * 7))
+    assert "amplification gained nothing 1.000 -" in " ".join(several.split())

@@ -61,11 +61,18 @@ def test_where_all_may_not_be_there_nothing_is_called_absent(
 
 
 def test_what_is_there_is_told_all_the_same(tmp_path: Path) -> None:
-    built = Built().fill(1.0, 0.5, 256).ends(60, vmstat(12800, 0))
+    built = Built().fill(1.0, 0.5, 256).ends(60, vmstat(12800, 512))
     content = json.loads(report_json(_report(built, tmp_path)))
     assert content["totals"]["inflated_pages"] == 256
     assert content["totals"]["deflated_pages"] is None
     assert content["reconciliation"]["agrees"] is False
+
+
+def test_what_the_guest_counted_too_is_no_more_in_doubt(tmp_path: Path) -> None:
+    built = Built().fill(1.0, 0.5, 256).ends(60, vmstat(12800, 0))
+    content = json.loads(report_json(_report(built, tmp_path)))
+    assert content["totals"]["deflated_pages"] == content["totals"]["migrated_pages"] == 0
+    assert content["oom"] is None
 
 
 def test_one_kinds_losses_are_no_doubt_of_another(tmp_path: Path) -> None:

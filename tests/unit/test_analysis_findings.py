@@ -10,7 +10,7 @@ import pytest
 
 from balloontrace.analysis.render.text import report_text
 from balloontrace.analysis.report import Report, build
-from tests.unit.builders import RECORDER_PID, Built, stock_like
+from tests.unit.builders import RECORDER_PID, Built, stock_like, vmstat
 
 MIB_PAGES = 256
 
@@ -122,7 +122,7 @@ def test_what_only_the_recorder_needed_is_no_ping_pong(tmp_path: Path) -> None:
     for i in range(40):
         built.fill(i, 0.1, MIB_PAGES)
         given_back(built, i + 0.5, tid=99, pid=RECORDER_PID)
-    report = report_of(built.ends(60), tmp_path)
+    report = report_of(built.ends(45), tmp_path)
     assert report.results["oom"].tables["bouts"] == []
     assert report.results["findings"].tables["findings"] == []
 
@@ -230,7 +230,7 @@ def test_sleeps_after_each_of_which_inflation_goes_on_are_kswapd_being_late(tmp_
 
 
 def test_a_few_sleeps_are_no_finding(tmp_path: Path) -> None:
-    assert found(sleepy(4).ends(20), tmp_path) == {}
+    assert found(sleepy(4).ends(9), tmp_path) == {}
 
 
 def test_sleeps_that_were_not_recorded_are_not_looked_for(tmp_path: Path) -> None:
@@ -402,3 +402,106 @@ def test_the_most_severe_finding_comes_first(tmp_path: Path) -> None:
 def test_certainty_is_told_with_its_reason(tmp_path: Path) -> None:
     text = report_text(report_of(slow(1, 2.0), tmp_path))
     assert "Certainty: medium: the wait was seen, but so few of them" in text
+
+
+def oscillating(cycles: int, target: int = 17, page_size: int = 65_536) -> Built:
+    """A target between two pages of the guest: a fill overshoots it, a leak undershoots it."""
+    built = Built().target(1, target, 0).fill(1, 0.001, 16).fill(1.001, 0.001, 16)
+    built.header["guest"]["page_size"] = page_size
+    for cycle in range(cycles):
+        built.leak(2 + cycle * 0.01, 0.001, 16, within="worker leak")
+        built.fill(2.005 + cycle * 0.01, 0.001, 16)
+    end = vmstat(built.moved["fill"] // 16, built.moved["leak"] // 16)
+    return built.ends(3 + cycles * 0.01, end)
+
+
+def test_oscillation_with_its_evidence(tmp_path: Path) -> None:
+    report = report_of(oscillating(6000), tmp_path)
+    (row,) = report.results["findings"].tables["findings"]
+    assert (row["id"], row["severity"], row["certainty"]) == ("oscillation", "high", "high")
+    evidence = row["evidence"]
+    assert (evidence["cycles"], evidence["target_pages"]) == (5999, 17)
+    assert evidence["inflated_pages"] == evidence["deflated_pages"] == 96_000
+    assert (evidence["least_pages"], evidence["most_pages"]) == (16, 32)
+    assert (evidence["page_pages"], evidence["target_is_multiple"]) == (16, False)
+    assert "07622bd41563" in row["remedy"]
+    assert "reached, left" in report_text(report)
+
+
+@pytest.mark.parametrize(("cycles", "shown"), [(9, []), (11, ["oscillation"])])
+def test_oscillation_begins_at_its_threshold(cycles: int, shown: list[str], tmp_path: Path) -> None:
+    assert list(found(oscillating(cycles), tmp_path)) == shown
+
+
+def test_oscillation_is_not_looked_for_where_a_target_may_be_missing(tmp_path: Path) -> None:
+    built = oscillating(100)
+    assert built.trailer is not None
+    built.trailer["counters"] = {"target": {"lost": 1}}
+    findings = report_of(built, tmp_path).results["findings"]
+    assert findings.tables["findings"] == []
+    assert findings.scalars["unchecked"]["oscillation"] == ["periods.targets_whole"]
+
+
+def test_what_others_take_and_the_worker_takes_again_is_no_oscillation(tmp_path: Path) -> None:
+    assert "oscillation" not in found(ping_pong(100, 100).ends(200), tmp_path)
+
+
+def flapping(cycles: int, pages: int = 256_000, top_s: float = 3.0) -> Built:
+    """Up in 2 s and, after top_s, down in 1 s; the guest has 4 GiB."""
+    built, each_s = Built(), 10 + top_s
+    for cycle in range(cycles):
+        at = cycle * each_s
+        built.target(at, pages, 0).fill(at, 2, pages)
+        built.target(at + 2 + top_s, 0, pages).leak(at + 2 + top_s, 1, pages)
+    return built.ends(cycles * each_s)
+
+
+def test_target_flapping_with_its_evidence(tmp_path: Path) -> None:
+    row = found(flapping(30), tmp_path)["target-flapping"]
+    assert (row["severity"], row["certainty"]) == ("medium", "high")
+    evidence = row["evidence"]
+    assert (evidence["cycles"], evidence["inflated_pages"]) == (30, 30 * 256_000)
+    assert (evidence["top_median_s"], evidence["moving_s"]) == (3.0, 90.0)
+    assert "30 times, 29.3 GiB in all, 7.3 times the guest's memory" in row["summary"]
+
+
+@pytest.mark.parametrize(
+    ("cycles", "pages", "top_s", "shown"),
+    [
+        (6, 256_000, 3, ["target-flapping"]),
+        (5, 256_000, 3, []),  # a benchmark
+        (30, 2560, 3, []),  # small steps
+        (30, 256_000, 61, []),  # it was of use meanwhile
+    ],
+)
+def test_target_flapping_begins_at_its_thresholds(
+    cycles: int, pages: int, top_s: float, shown: list[str], tmp_path: Path
+) -> None:
+    assert list(found(flapping(cycles, pages, top_s), tmp_path)) == shown
+
+
+def hanging(rest_s: float) -> Built:
+    """Five of two hundred chunks, and after a rest the others."""
+    built = Built().target(1, 200 * MIB_PAGES, 0)
+    for chunk in range(200):
+        built.fill(1 + chunk * 0.01 + rest_s * (chunk >= 5), 0.01, MIB_PAGES)
+    return built.ends(4 + rest_s)
+
+
+def test_a_worker_at_rest_with_its_evidence(tmp_path: Path) -> None:
+    row = found(hanging(20), tmp_path)["worker-at-rest"]
+    assert (row["severity"], row["certainty"]) == ("medium", "medium")
+    evidence = row["evidence"]
+    assert evidence["rest_s"] == pytest.approx(20.0)
+    assert (evidence["episode"], evidence["times"], evidence["outcome"]) == (1, 1, "reached")
+
+
+def test_a_worker_that_rests_for_less_or_tries_in_vain_is_not_at_rest(tmp_path: Path) -> None:
+    assert found(hanging(9.9), tmp_path) == {}
+    trying = hanging(19).call("fill", 10, 1.0, 256, 0, within="worker")
+    assert found(trying, tmp_path) == {}
+    # What the OOM notifier took back meanwhile only another target makes it take again.
+    done = given_back(Built().target(1, 512, 0).fill(1, 0.1, 256), 1.2)
+    assert found(done.fill(1.5, 0.1, 256).ends(30), tmp_path) == {}
+    waiting = Built().target(1, 51_200, 0).fill(1, None, 0).ends(30)
+    assert found(waiting, tmp_path) == {}

@@ -314,3 +314,19 @@ def test_a_suspended_guest_is_said_so(tmp_path: Path, slept_ns: int, said: bool)
     built.trailer["suspended_ns"] = slept_ns
     report = report_of(built, tmp_path)
     assert ("the guest was suspended for 2.5 s in all" in words(report)) is said
+
+
+def test_what_moved_in_a_gap_is_in_no_episode(tmp_path: Path) -> None:
+    # 12,800 pages in; the driver leaves and gives back 12,800 unseen, takes 2,560 unseen.
+    built = Built().target(1, 25_600).fill(1, 0.5, 12_800)
+    built.gone(3, vmstat(12_800)).attached(4, vmstat(15_360, 12_800))
+    built.fill(4.5, 0.5, 23_040).ends(8, vmstat(38_400, 12_800))
+    first, second = report_of(built, tmp_path).results["episodes"].tables["episodes"]
+    assert (first["outcome"], first["ended_by"], first["end_pages"]) == (
+        "superseded",
+        "driver",
+        12_800,
+    )
+    assert (first["deflated_pages"], first["unseen_pages"], first["churn_ratio"]) == (0, 0, 0)
+    assert (second["start_pages"], second["inflated_pages"]) == (2560, 23_040)
+    assert (second["outcome"], second["amplification"]) == ("reached", 1.0)

@@ -59,7 +59,11 @@ def test_a_target_that_could_not_be_held(tmp_path: Path) -> None:
     assert (row["sleeps"], row["sleep_s"], row["end_pages"]) == (300, 60.0, 15_360)
     found = finding(report, "out-of-puff")
     assert found["evidence"]["short_pages"] == 10_240
-    assert report.results["periods"].scalars == {"size_pages": 15_360, "target_pages": TARGET}
+    assert report.results["periods"].scalars == {
+        "size_pages": 15_360,
+        "target_pages": TARGET,
+        "targets_whole": True,
+    }
 
 
 def test_what_comes_after_a_target_that_asks_for_nothing(tmp_path: Path) -> None:
@@ -68,7 +72,11 @@ def test_what_comes_after_a_target_that_asks_for_nothing(tmp_path: Path) -> None
     report = report_of(built.ends(9), tmp_path)
     (row,) = after(report)
     assert (row["reached_s"], row["end_s"], row["deflated_pages"]) == (5.0, 8.0, 100)
-    assert report.results["periods"].scalars == {"size_pages": 0, "target_pages": 0}
+    assert report.results["periods"].scalars == {
+        "size_pages": 0,
+        "target_pages": 0,
+        "targets_whole": True,
+    }
 
 
 def test_a_balloon_at_rest_has_nothing_to_tell(tmp_path: Path) -> None:
@@ -79,5 +87,9 @@ def test_a_balloon_at_rest_has_nothing_to_tell(tmp_path: Path) -> None:
 
 def test_without_any_target_there_is_a_size(tmp_path: Path) -> None:
     report = report_of(Built(base=500).ends(9), tmp_path)
-    assert report.results["periods"].scalars == {"size_pages": 500, "target_pages": None}
+    assert report.results["periods"].scalars == {
+        "size_pages": 500,
+        "target_pages": None,
+        "targets_whole": True,
+    }
     assert "500 pages (2.0 MiB) in the balloon, target not seen" in report_text(report)

@@ -34,17 +34,21 @@ def test_ideal_inflate_and_deflate(tmp_path: Path) -> None:
         "end_pages": 102_400,
         "asked_pages": 102_400,
         "outcome": "reached",
+        "left": 0,
         "begun_by": "target",
         "ended_by": None,
         "inflated_pages": 102_400,
         "deflated_pages": 0,
         "reclaimed_pages": 0,
+        "gained_pages": 102_400,
+        "unseen_pages": 0,
         "amplification": 1.0,
         "churn_ratio": 0.0,
         "moved_gib_per_s": 102_400 / 2**18 / 4,
         "net_gib_per_s": 102_400 / 2**18 / 4,
         "longest_no_progress_s": 0.01,
         "no_progress": [],
+        "events_missing": False,
         "driver_busy_s": 2.8,  # of each 0.01 s the host took 0.003
         "driver_busy_share": 0.7,
         **dict.fromkeys(("psi_some_s", "psi_full_s", "psi_span_s")),
@@ -75,8 +79,8 @@ def test_a_loss_that_is_made_good_is_no_progress(tmp_path: Path) -> None:
     assert row["churn_ratio"] == pytest.approx(1 - 768 / 1280)
     assert row["longest_no_progress_s"] == 5.0
     assert row["no_progress"] == [
-        {"start_s": 1.0, "end_s": 2.0},
-        {"start_s": 2.0, "end_s": 7.0},
+        {"start_s": 1.0, "end_s": 2.0, "rest_s": 0.0},
+        {"start_s": 2.0, "end_s": 7.0, "rest_s": 2.0},
     ]
 
 
@@ -85,7 +89,7 @@ def test_superseded_then_unfinished(tmp_path: Path) -> None:
     first, second = episodes(built, tmp_path)
     assert (first["outcome"], first["start_s"], first["end_s"]) == ("superseded", 1.0, 2.0)
     assert (first["ended_by"], second["ended_by"]) == ("target", None)
-    assert first["amplification"] == 0.256
+    assert (first["gained_pages"], first["amplification"]) == (256, 1.0)
     assert (second["outcome"], second["end_s"]) == ("unfinished", 4.0)
     assert second["asked_pages"] == 244
     assert second["longest_no_progress_s"] == pytest.approx(1.9)

@@ -58,7 +58,7 @@ def test_the_json_contract(tmp_path: Path) -> None:
     assert content["reconciliation"]["agrees"] is True
     assert {"vmstat_inflate", "vmstat_deflate"} <= set(content["reconciliation"])
     assert set(content["episodes"][0]) >= EPISODE_KEYS
-    assert set(content["episodes"][0]["no_progress"][0]) == {"start_s", "end_s"}
+    assert set(content["episodes"][0]["no_progress"][0]) == {"start_s", "end_s", "rest_s"}
     assert {"cause", "actor", "calls", "pages", "busy_s"} <= set(content["causes"][0])
     assert {"fill", "leak"} <= set(content["phases"])
     keys = {"id", "severity", "certainty", "certainty_because", "title", "evidence", "remedy"}

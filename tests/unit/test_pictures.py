@@ -266,27 +266,41 @@ def lines_of(picture_: Picture, blocks: bool = True) -> list[str]:
 
 
 def test_the_timeline_in_text(tmp_path: Path) -> None:
-    # 78 columns of 1 s: up to half by 39 s, then all of it for the rest; the target is all of it.
+    # 78 columns of 1 s: up to half by 39 s, then all of it within one column; the target is all of
+    # it.
     built = Built().target(0, 1024, 0).fill(30, 9, 512).fill(58, 0.5, 512)
     built.call("oom_kill", 60.5, 0, 0, 31)
     for at in (10.2, 11.4):
         built.call("oom_notify", at, 0.1, 0, 0)
     _, heading, *lines = lines_of(drawn(built.ends(78), tmp_path))
-    assert heading == "Timeline (1.0 s a column)"
+    assert heading == "Timeline (1.0 s a column; ░: for a part of it)"
     before = 2 + 12 + 1
     assert [line[before:] for line in lines[:4]] == [
-        "─" * 58 + "█" * 20,
-        " " * 58 + "█" * 20,
-        " " * 38 + "█" * 40,
-        " " * 38 + "█" * 40,
+        "─" * 59 + "█" * 19,
+        " " * 58 + "░" + "█" * 19,
+        " " * 39 + "█" * 39,
+        " " * 39 + "█" * 39,
     ]
-    assert lines[0].startswith("         4 MiB ")
+    assert lines[0].startswith("      4.00 MiB ")
     assert lines[4:] == [
         "   no progress " + "=" * 59,
         "  OOM notifier " + " " * 10 + "oo",
         "      OOM kill " + " " * 60 + "X",
         " " * before + "0" + " " * 38 + "39.0" + " " * 29 + "78.0 s",
     ]
+
+
+def test_a_balloon_that_comes_and_goes_within_a_column_is_drawn_from_least_to_most(
+    tmp_path: Path,
+) -> None:
+    # 720 cycles in 78 columns: whatever moment of a column was drawn, it would be chance.
+    built = Built()
+    for cycle in range(720):
+        built.target(cycle, 1024, 0).fill(cycle, 0.25, 1024)
+        built.target(cycle + 0.5, 0, 1024).leak(cycle + 0.5, 0.25, 1024)
+    _, heading, *lines = lines_of(drawn(built.ends(720), tmp_path))
+    assert heading == "Timeline (9.2 s a column; ░: for a part of it)"
+    assert [line[2 + 12 + 1 :] for line in lines[:4]] == ["─" * 78, *["░" * 78] * 3]
 
 
 def test_the_timeline_in_ascii(tour: Picture) -> None:

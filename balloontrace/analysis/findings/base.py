@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import balloontrace.analysis.findings
 from balloontrace.analysis.base import Result
 from balloontrace.analysis.causes import actor_name
+from balloontrace.events import BALLOON_PAGE_BYTES
 
 Results = Mapping[str, Result]
 
@@ -115,6 +116,17 @@ def needers(causes: Result, cause: str) -> list[dict[str, Any]]:
 def said_needers(rows: list[dict[str, Any]]) -> str:
     """The first of `needers` in words; names are raw."""
     return ", ".join(f"{who['actor']} {who['share'] * 100:.0f} %" for who in rows[:3])
+
+
+def pages_of_page(results: Results) -> int:
+    """Balloon pages in one page of the guest's kernel."""
+    page_size = results["guest"].scalars["page_size"] or BALLOON_PAGE_BYTES
+    return max(1, int(page_size) // BALLOON_PAGE_BYTES)
+
+
+def said_s(seconds: float | None) -> str:
+    """A time in words; None: nothing is known of it."""
+    return "not known" if seconds is None else f"{seconds:.1f} s"
 
 
 def _row(finding: type[Finding], evidence: Evidence) -> dict[str, Any]:

@@ -5,7 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from balloontrace.analysis.findings.base import Evidence, Finding, Results, needers, said_needers
+from balloontrace.analysis.findings.base import (
+    Evidence,
+    Finding,
+    Results,
+    needers,
+    said_needers,
+    said_s,
+)
 
 
 class BusyNoOp(Finding):
@@ -96,6 +103,6 @@ def _sentence(numbers: dict[str, Any]) -> str:
         f"{numbers['inflated_pages']:,} and grew by {numbers['gained_pages']:,}; "
         f"reclaim took back {numbers['reclaimed_pages']:,} "
         f"({numbers['reclaimed_share'] * 100:.0f} % of what went in). "
-        f"Longest time without progress {numbers['longest_no_progress_s']:.1f} s. "
+        f"Longest time without progress {said_s(numbers['longest_no_progress_s'])}. "
         f"Reclaim was done by: {said_needers(numbers['reclaimed_by'])}."
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from balloontrace.analysis.findings.base import Evidence, Finding, Results
+from balloontrace.analysis.findings.base import Evidence, Finding, Results, said_s
 
 
 class OutOfPuff(Finding):
@@ -66,7 +66,8 @@ class OutOfPuff(Finding):
         return Evidence(numbers, _sentence(numbers), *sure)
 
     def _out_of_puff(self, episode: dict[str, Any]) -> bool:
-        late = episode["outcome"] != "reached" or episode["longest_no_progress_s"] >= self.LATE_S
+        stood_still_s = episode["longest_no_progress_s"] or 0
+        late = episode["outcome"] != "reached" or stood_still_s >= self.LATE_S
         return late and (episode["sleeps"] or 0) >= self.SLEEPS
 
 
@@ -104,5 +105,5 @@ def _sentence(numbers: dict[str, Any]) -> str:
         f"Episode {numbers['episode']}, {numbers['start_s']:.1f} s to {numbers['end_s']:.1f} s: "
         f"inflation slept {numbers['sleeps']:,} times for want of a page, "
         f"{numbers['sleep_s']:.1f} s in all, first at {numbers['first_sleep_s']:.1f} s; {ended}. "
-        f"Longest time without progress {numbers['longest_no_progress_s']:.1f} s."
+        f"Longest time without progress {said_s(numbers['longest_no_progress_s'])}."
     )

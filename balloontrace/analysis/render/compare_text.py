@@ -13,6 +13,7 @@ from balloontrace.analysis.render.page import (
     BAD,
     DIM,
     GOOD,
+    UNBOUNDED,
     WARN,
     Page,
     count,
@@ -85,10 +86,12 @@ def _row(row: dict[str, Any]) -> list[str]:
 def _cell(row: dict[str, Any], side: str) -> str:
     """The value of a side; where its runs say different words, how many say which."""
     values = row[f"{side}_values"]
-    known = [value["value"] for value in values if value]
+    known = [value["value"] for value in values if value is not None]
     if not row["unit"] and row[side] is None and known:
         return ", ".join(f"{word} {times}" for word, times in Counter(known).most_common())
     missing = f" ({len(known)} of {len(values)} runs)" if 0 < len(known) < len(values) else ""
+    if row[f"{side}_unbounded"]:
+        return UNBOUNDED + missing
     return _bound(row[f"{side}_at_least"], ">") + _value(row[side], row["unit"]) + missing
 
 
@@ -231,4 +234,6 @@ _SHORT = {
 def _run_value(value: dict[str, Any] | None, row: dict[str, Any]) -> str:
     if value is None:
         return ABSENT
+    if value["unbounded"]:
+        return UNBOUNDED
     return _bound(value["at_least"], ">") + _value(value["value"], row["unit"])

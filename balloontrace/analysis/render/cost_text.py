@@ -17,8 +17,8 @@ OF_MEMORY = ("reclaim", "thrashing", "compact", "swapin")
 """Delays that lack of memory makes."""
 
 
-def episodes(page: Page, rows: list[dict[str, Any]]) -> None:
-    """What each of these episodes moved a second, gained a second, and cost."""
+def episodes(page: Page, rows: list[tuple[int, dict[str, Any]]]) -> None:
+    """What each of these episodes, with its number, moved and gained a second, and cost."""
     page.table(
         [
             "#",
@@ -39,7 +39,7 @@ def episodes(page: Page, rows: list[dict[str, Any]]) -> None:
                 percent(row["driver_busy_share"]),
                 *(seconds(row[f"psi_{what}_s"]) for what in ("some", "full", "span")),
             ]
-            for number_, row in enumerate(rows, start=1)
+            for number_, row in rows
         ],
     )
 

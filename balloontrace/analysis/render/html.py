@@ -28,6 +28,8 @@ from balloontrace.analysis.render.page import (
     BAD,
     GOOD,
     WARN,
+    amplified,
+    bounded,
     count,
     gib,
     number,
@@ -186,10 +188,10 @@ def _headline(picture: Picture) -> list[tuple[str, str, str]]:
             episode["outcome"], f"{episode['outcome']} after {took}"
         )
         tiles += [
-            ("main inflation", f"{number(episode['amplification'], 2, '×')}", reached),
+            ("main inflation", amplified(episode, "×"), reached),
             (
                 "longest no-progress",
-                seconds(episode["longest_no_progress_s"]),
+                bounded(seconds(episode["longest_no_progress_s"]), episode["events_missing"]),
                 "in the main inflation",
             ),
         ]

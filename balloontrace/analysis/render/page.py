@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterable, Sequence
 from io import StringIO
+from typing import Any
 
 from rich.console import Console
 from rich.padding import Padding
@@ -23,6 +24,9 @@ GOOD, WARN, BAD, DIM = "green", "yellow", "bold red", "dim"
 
 ABSENT = "-"
 """In a table: not recorded, or undefined."""
+
+UNBOUNDED = "gained nothing"
+"""An amplification beyond all bounds."""
 
 
 def wants_colour() -> bool:
@@ -119,6 +123,19 @@ def seconds(value: float | None) -> str:
 def number(value: float | None, digits: int = 2, unit: str = "") -> str:
     """A ratio or the like with its unit."""
     return ABSENT if value is None else f"{value:,.{digits}f}{unit}"
+
+
+def bounded(text: str, at_least: bool) -> str:
+    """A value, marked if it is a lower bound."""
+    return f"> {text}" if at_least and text != ABSENT else text
+
+
+def amplified(episode: dict[str, Any], unit: str = "x") -> str:
+    """The amplification of an episode (metrics.md)."""
+    if episode["amplification"] is None:
+        moved = episode["inflated_pages"] or episode["deflated_pages"]
+        return UNBOUNDED if moved else ABSENT
+    return bounded(number(episode["amplification"], 2, unit), episode["events_missing"])
 
 
 def percent(value: float | None) -> str:

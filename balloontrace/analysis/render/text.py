@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,8 @@ from balloontrace.analysis.render.page import (
     GOOD,
     WARN,
     Page,
+    amplified,
+    bounded,
     count,
     gib,
     number,
@@ -194,7 +197,10 @@ def _episodes(page: Page, result: Result, verbose: bool) -> None:
     if not rows:
         page.line("the target did not change")
         return
-    shown = rows if verbose else rows[:SHOWN_ROWS]
+    shown = list(enumerate(rows, start=1))
+    hidden = 0 if verbose else len(rows) - SHOWN_ROWS
+    if hidden > 0:
+        shown = sorted(shown, key=lambda pair: _badness(pair[1]), reverse=True)[:SHOWN_ROWS]
     page.table(
         [
             "#",
@@ -209,12 +215,20 @@ def _episodes(page: Page, result: Result, verbose: bool) -> None:
             "churn\nratio",
             "longest no-\nprogress",
         ],
-        [_episode(number_, row) for number_, row in enumerate(shown, start=1)],
+        [_episode(number_, row) for number_, row in shown],
         gap=1,
     )
-    _more(page, len(rows) - len(shown), "episodes")
+    if hidden > 0:
+        page.line(f"the worst first; and {count(hidden)} more episodes (-v shows all)", DIM)
     cost_text.episodes(page, shown)
     _no_progress(page, result.intervals["no_progress"], verbose)
+
+
+def _badness(episode: dict[str, Any]) -> tuple[float, float]:
+    """What to sort episodes by: how long nothing was gained, then how much was moved for it."""
+    ratio = episode["amplification"]
+    moved_per_page = (math.inf if episode["inflated_pages"] else 0.0) if ratio is None else ratio
+    return episode["longest_no_progress_s"] or 0.0, moved_per_page
 
 
 def _episode(number_: int, row: dict[str, Any]) -> list[str]:
@@ -224,12 +238,12 @@ def _episode(number_: int, row: dict[str, Any]) -> list[str]:
         number(row["end_s"] - row["start_s"], 1),
         row["direction"],
         count(row["target_pages"]),
-        row["outcome"],
+        f"{row['outcome']}, left" if row["left"] else row["outcome"],
         count(row["inflated_pages"]),
         count(row["deflated_pages"]),
-        number(row["amplification"], 2, "x"),
+        amplified(row),
         number(row["churn_ratio"], 3),
-        seconds(row["longest_no_progress_s"]),
+        bounded(seconds(row["longest_no_progress_s"]), row["events_missing"]),
     ]
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import sys
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from typing import Any
 
 from balloontrace.analysis.base import Result
@@ -14,9 +14,13 @@ from balloontrace.events import BALLOON_PAGE_BYTES
 COLUMNS, ROWS = 78, 4
 """Size of the picture of the balloon in characters."""
 
-BLOCKS, TARGET = " ▁▂▃▄▅▆▇█", "─"
-ASCII_BLOCKS, ASCII_TARGET = " ..::||##", "-"
-"""Each string has one character for each eighth of a row."""
+BLOCKS, NOW_AND_THEN, TARGET = " ▁▂▃▄▅▆▇█", "░", "─"
+ASCII_BLOCKS, ASCII_NOW_AND_THEN, ASCII_TARGET = " ..::||##", "~", "-"
+"""Blocks: one character for each eighth of a row. Now and then: the balloon was so large for a part
+of the column's time."""
+
+Range = tuple[int, int]
+"""Least and greatest value in a column."""
 
 LANES = {
     "no_progress": ("no progress", "="),
@@ -33,16 +37,18 @@ def wants_blocks() -> bool:
 
 
 def timeline(page: Page, course: Result, blocks: bool = True) -> None:
-    """The balloon's size at the end of each column, the target above it, and what happened; nothing
-    if nothing did."""
+    """The balloon's least and greatest size in each column, the target above it, and what happened;
+    nothing if nothing did."""
     size, target = course.tables["size"], course.tables["target"]
     lanes = {kind: line for kind in LANES if (line := _lane(course, kind)).strip()}
     tallest = max((row["pages"] or 0 for row in (*size, *target)), default=0)
     if not (tallest and size) and not lanes:
         return
     end_s = float(course.scalars["end_s"])
-    page.heading(f"Timeline ({seconds(end_s / COLUMNS)} a column)")
     lines = _balloon(size, target, tallest, end_s, blocks) if size and tallest else []
+    part = NOW_AND_THEN if blocks else ASCII_NOW_AND_THEN
+    legend = f"; {part}: for a part of it" if any(part in line for line in lines) else ""
+    page.heading(f"Timeline ({seconds(end_s / COLUMNS)} a column{legend})")
     for kind, line in lanes.items():
         lines.append(f"{LANES[kind][0]:>12} {line}")
     middle, end = f"{end_s / 2:,.1f}", f"{end_s:,.1f} s"
@@ -60,35 +66,59 @@ def _balloon(
     blocks: bool,
 ) -> list[str]:
     """The balloon as bars of `ROWS` rows, with its scale on the left."""
-    ink, line = (BLOCKS, TARGET) if blocks else (ASCII_BLOCKS, ASCII_TARGET)
-    levels = [_level(value, tallest) for value in _at_column_ends(size, end_s)]
-    wanted = [_level(value, tallest) for value in _at_column_ends(target, end_s)]
+    ink = (BLOCKS, NOW_AND_THEN, TARGET) if blocks else _ASCII
+    sizes, targets = (
+        [_levels(values, tallest) for values in _in_columns(rows, end_s)] for rows in (size, target)
+    )
     lines = []
     for row in reversed(range(ROWS)):
-        below = row * 8
-        cells = [
-            ink[min(8, level - below)]
-            if level is not None and level > below
-            else line
-            if goal is not None and below < goal <= below + 8
-            else " "
-            for level, goal in zip(levels, wanted, strict=True)
-        ]
-        label = f"{tallest * BALLOON_PAGE_BYTES / 2**20:,.0f} MiB" if row == ROWS - 1 else ""
+        cells = [_cell(row * 8, *column, *ink) for column in zip(sizes, targets, strict=True)]
+        label = _mib(tallest) if row == ROWS - 1 else ""
         lines.append(f"{'0' if row == 0 else label:>12} {''.join(cells)}")
     return lines
 
 
-def _level(pages: int | None, tallest: int) -> int | None:
+_ASCII = (ASCII_BLOCKS, ASCII_NOW_AND_THEN, ASCII_TARGET)
+
+
+def _cell(
+    below: int, size: Range | None, target: Range | None, blocks: str, now_and_then: str, line: str
+) -> str:
+    """One character. below: eighths of a row under it; size, target: in the same, None: unknown."""
+    least, most = size or (0, 0)
+    if least >= below + 8:
+        return blocks[8]
+    if least > below and most <= below + 8:
+        return blocks[most - below]
+    if target and any(below < level <= below + 8 for level in target):
+        return line
+    return now_and_then if most > below else " "
+
+
+def _mib(pages: int) -> str:
+    mib = pages * BALLOON_PAGE_BYTES / 2**20
+    return f"{mib:,.2f} MiB" if mib < 10 else f"{mib:,.0f} MiB"
+
+
+def _levels(values: Range | None, tallest: int) -> Range | None:
     """Eighths of a row; what is not 0 is seen."""
-    return None if pages is None else -(-pages * ROWS * 8 // tallest)
+    if values is None:
+        return None
+    least, most = (-(-pages * ROWS * 8 // tallest) for pages in values)
+    return least, most
 
 
-def _at_column_ends(rows: list[dict[str, Any]], end_s: float) -> list[int | None]:
-    """A step function's value at the end of each column; None before it is known."""
+def _in_columns(rows: list[dict[str, Any]], end_s: float) -> list[Range | None]:
+    """A step function's least and greatest value in each column; None where it is not known."""
     times = [row["at_s"] for row in rows]
-    places = [bisect_right(times, end_s * (column + 1) / COLUMNS) for column in range(COLUMNS)]
-    return [rows[place - 1]["pages"] if place else None for place in places]
+    begins = [end_s * column / COLUMNS for column in range(COLUMNS)]
+    lasts = [bisect_left(times, begin_s) for begin_s in begins[1:]] + [len(times)]
+    found = []
+    for begin_s, last in zip(begins, lasts, strict=True):
+        first = max(0, bisect_right(times, begin_s) - 1)  # what holds when the column begins
+        known = [row["pages"] for row in rows[first:last] if row["pages"] is not None]
+        found.append((min(known), max(known)) if known else None)
+    return found
 
 
 def _lane(course: Result, kind: str) -> str:

@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The balloon is short of its target, and the size worker does nothing about it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from balloontrace.analysis.findings.base import Evidence, Finding, Results
+
+
+class WorkerAtRest(Finding):
+    """Nobody works toward the target."""
+
+    id = "worker-at-rest"
+    severity = "medium"
+    title = "The size worker rests, short of the target"
+    remedy = (
+        "Send the target again: it wakes the worker. Then find out what kept its work item from "
+        "being run: a guest that its host did not run, a lost interrupt, or a workqueue that is "
+        "stuck (dmesg: workqueue lockup; echo t > /proc/sysrq-trigger shows the workqueues)."
+    )
+    needs = ("episodes",)
+
+    REST_S = 10.0
+    """The worker queues itself anew as long as it is short of the target, and sleeps for 0.2 s at
+    most (update_balloon_size_func). So long, no busy machine keeps it waiting."""
+
+    def check(self, results: Results) -> Evidence | None:
+        """Look for the longest time without a call of the worker in each without progress."""
+        episodes = results["episodes"].tables["episodes"]
+        hit = [
+            span
+            for span in results["episodes"].intervals["no_progress"]
+            if span["rest_s"] >= self.REST_S and not _done(episodes[span["episode"] - 1])
+        ]
+        if not hit:
+            return None
+        worst = max(hit, key=lambda span: float(span["rest_s"]))
+        episode = episodes[worst["episode"] - 1]
+        numbers = {
+            "times": len(hit),
+            **{key: worst[key] for key in ("episode", "rest_s", "start_s", "end_s")},
+            **{key: episode[key] for key in ("direction", "outcome", "target_pages")},
+            "gained_pages": episode["gained_pages"],
+            "asked_pages": episode["asked_pages"],
+        }
+        return Evidence(numbers, _sentence(numbers), "medium", _CERTAIN)
+
+
+_CERTAIN = "no call of the worker was seen; why it was not run is not in the recording"
+
+
+def _done(episode: dict[str, Any]) -> bool:
+    """Whether the worker moved all that it was asked for, or may have. What others moved back since
+    it looks at when the host sends a target again."""
+    moved = episode["inflated_pages" if episode["direction"] == "inflate" else "deflated_pages"]
+    more = moved - episode["asked_pages"]
+    whole = more >= 0 if episode["outcome"] != "reached" else more > 0
+    return bool(episode["events_missing"] or whole)
+
+
+def _sentence(numbers: dict[str, Any]) -> str:
+    """The evidence in words."""
+    also = f" This was the longest of {numbers['times']:,} times." if numbers["times"] > 1 else ""
+    return (
+        f"Episode {numbers['episode']} ({numbers['direction']}, target "
+        f"{numbers['target_pages']:,} pages): between {numbers['start_s']:.1f} s and "
+        f"{numbers['end_s']:.1f} s the worker made no call for {numbers['rest_s']:.1f} s. Of "
+        f"{numbers['asked_pages']:,} pages the episode gained {numbers['gained_pages']:,} "
+        f"({numbers['outcome']}).{also}"
+    )
