@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import json
-import mmap
 import os
 import struct
 import zlib
@@ -40,6 +39,11 @@ _UNSUMMED = _FRAME.size - _CRC.size
 
 MAX_PAYLOAD = 32 << 20
 """Bytes; a frame that promises more is damage. The writer's largest block is one whole ring."""
+
+_WASTE_SHARE, _WASTE_BYTES = 16, 256 << 20
+"""What a reader sums up in vain, and what it inflates beyond four times the file, is at most so
+many times the file's size, and so much more: nobody can make a file that takes for ever to read. Of
+a file that is only damaged each block is summed up in vain once."""
 
 _SHORT = 1 << 16
 """Stored bytes up to which a block is inflated at one go, which spares a copy: deflate makes at
@@ -161,42 +165,86 @@ _SHAPES = {HEADER: shape.HEADER, SAMPLE: shape.SAMPLE, TRAILER: shape.TRAILER}
 EventsTaker = Callable[[Recording, bytes], None]
 
 
-def read_blocks(data: bytes | mmap.mmap) -> Iterator[Block | Damage]:
+class Source:
+    """The bytes of a file, `data[a:b]`, read when they are asked for.
+
+    Not mapped: whoever truncates a mapped file kills its reader (SIGBUS). What is gone by then is
+    an end that comes early.
+    """
+
+    _WINDOW = 1 << 20
+
+    def __init__(self, file: BinaryIO) -> None:
+        """Raises OSError if the file cannot be read at any place, as a pipe."""
+        self._file = file
+        self._length = file.seek(0, os.SEEK_END)
+        self._start, self._window = 0, b""
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, span: slice) -> bytes:
+        start, stop, _ = span.indices(self._length)
+        before = start - self._start
+        if before < 0 or stop > self._start + len(self._window):
+            if stop - start > self._WINDOW:
+                return os.pread(self._file.fileno(), stop - start, start)
+            self._start, before = start, 0
+            self._window = os.pread(self._file.fileno(), self._WINDOW, start)
+        return self._window[before : before + stop - start]
+
+    def find(self, wanted: bytes, start: int) -> int:
+        """The first place of `wanted` from `start` on; -1: there is none."""
+        while len(part := self[start : start + self._WINDOW]) >= len(wanted):
+            place = part.find(wanted)
+            if place >= 0:
+                return start + place
+            start += len(part) - len(wanted) + 1
+        return -1
+
+
+def read_blocks(data: bytes | Source) -> Iterator[Block | Damage]:
     """Every valid block of `data` (a whole file) in order, and the spans between that are not.
 
-    Raises nothing: whatever `data` holds, what is readable is returned.
+    Raises nothing: whatever `data` holds, what is readable is returned, unless it was made to take
+    for ever (see _WASTE_SHARE): then the rest is damage.
     """
     offset = len(MAGIC) if data[: len(MAGIC)] == MAGIC else 0
     bad_from = offset
-    while offset < len(data):
+    vain_left = _WASTE_SHARE * len(data) + _WASTE_BYTES
+    inflated_left = vain_left + 4 * len(data)
+    while offset < len(data) and vain_left >= 0 and inflated_left >= 0:
         block, end = _block_at(data, offset)
         if block is None:
+            vain_left -= end - offset
             following = data.find(SYNC, offset + 1)
             offset = following if following >= 0 else len(data)
             continue
         if offset > bad_from:
             yield Damage(bad_from, offset - bad_from)
         yield block
+        inflated_left -= len(block.payload)
         offset = bad_from = end
-    if offset > bad_from:
-        yield Damage(bad_from, offset - bad_from)
+    if len(data) > bad_from:
+        yield Damage(bad_from, len(data) - bad_from)
 
 
-def _block_at(data: bytes | mmap.mmap, offset: int) -> tuple[Block | None, int]:
-    """The block whose frame starts at `offset` and the offset after it, or (None, 0)."""
-    if len(data) - offset < _FRAME.size:
-        return None, 0
-    sync, kind, flags, _, sequence, stored_len, raw_len, crc = _FRAME.unpack_from(data, offset)
+def _block_at(data: bytes | Source, offset: int) -> tuple[Block | None, int]:
+    """The block whose frame starts at `offset`, or None; and the end of what was read for it."""
+    frame = data[offset : offset + _FRAME.size]
     start = offset + _FRAME.size
-    if sync != SYNC or max(stored_len, raw_len) > MAX_PAYLOAD or len(data) - start < stored_len:
-        return None, 0
-    stored = data[start : start + stored_len]
-    if zlib.crc32(stored, zlib.crc32(data[offset : offset + _UNSUMMED])) != crc:
-        return None, 0
+    if len(frame) < _FRAME.size:
+        return None, offset
+    sync, kind, flags, _, sequence, stored_len, raw_len, crc = _FRAME.unpack(frame)
+    end = start + stored_len
+    if sync != SYNC or max(stored_len, raw_len) > MAX_PAYLOAD or len(data) < end:
+        return None, offset
+    stored = data[start:end]
+    if zlib.crc32(stored, zlib.crc32(frame[:_UNSUMMED])) != crc:
+        return None, end
     payload = _inflate(stored, raw_len) if flags & _ZLIB else stored
     if payload is None or len(payload) != raw_len:
-        return None, 0
-    end = start + stored_len
+        return None, end + raw_len
     return Block(kind, sequence, payload, offset, end), end
 
 
@@ -221,26 +269,29 @@ def read_recording(path: str, take: EventsTaker | None = None) -> Recording:
     try:
         with open(path, "rb") as file:
             data = _contents(file)
+            if not len(data):
+                raise UserError(
+                    f"{path} is empty", "the recorder had not attached when it was stopped"
+                )
+            if data[: len(MAGIC)] != MAGIC:
+                raise UserError(
+                    f"{path} is not a balloontrace recording",
+                    "record one with: balloontrace record",
+                )
+            return _collect(path, data, take)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
-    if not len(data):
-        raise UserError(f"{path} is empty", "the recorder had not attached when it was stopped")
-    if data[: len(MAGIC)] != MAGIC:
-        raise UserError(
-            f"{path} is not a balloontrace recording", "record one with: balloontrace record"
-        )
-    return _collect(path, data, take)
 
 
-def _contents(file: BinaryIO) -> bytes | mmap.mmap:
-    """All that is in a file: mapped, which takes no memory, where it can be; a pipe is read."""
+def _contents(file: BinaryIO) -> bytes | Source:
+    """What is in a file, without taking memory for all of it; a pipe is read."""
     try:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except (OSError, ValueError):
+        return Source(file)
+    except OSError:
         return file.read()
 
 
-def _collect(path: str, data: bytes | mmap.mmap, take: EventsTaker | None) -> Recording:
+def _collect(path: str, data: bytes | Source, take: EventsTaker | None) -> Recording:
     """Sort the blocks of a file by type into a Recording."""
     found = Recording(path, {})
     expected = 0

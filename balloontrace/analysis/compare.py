@@ -100,7 +100,9 @@ def compare(before: Report | Runs, after: Report | Runs) -> Result:
     runs share, else None. before_at_least, after_at_least: it is a lower bound; *_unbounded: it is
     infinite, and None. *_values: the value of each run, None where there is none. *_interval,
     ratio_interval: low, high, confidence; None if there are too few runs.
-    Table `sides`: for each side what must be known to trust its column, `runs` each by itself.
+    verdict: "differs" or "within noise", where there is a ratio_interval: whether 1 is in it.
+    Table `unlike`: see _unlike. Table `sides`: for each side what must be known to trust its
+    column, `runs` each by itself.
     Scalars: the confidence asked for, and how many runs a side must have for each interval.
     """
     sides = {
@@ -116,9 +118,29 @@ def compare(before: Report | Runs, after: Report | Runs) -> Result:
         },
         {
             "rows": [_row(measure, sides["before"], sides["after"]) for measure in MEASURES],
-            "sides": [_side(name, runs) for name, runs in sides.items()],
+            "sides": (both := [_side(name, runs) for name, runs in sides.items()]),
+            "unlike": _unlike(*both),
         },
     )
+
+
+ALIKE = {"machine": 0.0, "page_size": 0.0, "cpus": 0.0, "memory_bytes": 0.05,
+         "inflation_target_pages": 0.05}  # fmt: skip
+"""What two sides must have in common for a ratio to say something of what differs between them, and
+the share by which it may differ: two kernels keep different parts of the same memory."""
+
+
+def _unlike(before: dict[str, Any], after: dict[str, Any]) -> list[dict[str, Any]]:
+    """What is not alike of the two sides: fact, before, after. What is not known, or differs within
+    a side (which is said there), is not in it."""
+    rows = []
+    for fact, share in ALIKE.items():
+        pair = before[fact], after[fact]
+        if None in pair or pair[0] == pair[1]:
+            continue
+        if not share or abs(pair[0] - pair[1]) > share * max(pair):
+            rows.append({"fact": fact, "before": pair[0], "after": pair[1]})
+    return rows
 
 
 def _row(measure: Measure, before: Runs, after: Runs) -> dict[str, Any]:
@@ -136,7 +158,7 @@ def _row(measure: Measure, before: Runs, after: Runs) -> dict[str, Any]:
             f"{side}_values": [_content_of(value) for value in values],
             f"{side}_interval": None,
         }
-    row |= {"ratio": None, "ratio_interval": None}
+    row |= {"ratio": None, "ratio_interval": None, "verdict": None}
     if measure.unit:
         row |= {
             "ratio": ratio(row["before"], row["after"]),
@@ -144,7 +166,16 @@ def _row(measure: Measure, before: Runs, after: Runs) -> dict[str, Any]:
             "after_interval": _content(medians.median_interval(known["after"])),
             "ratio_interval": _content(medians.ratio_interval(known["before"], known["after"])),
         }
+        row["verdict"] = _verdict(row["ratio_interval"])
     return row
+
+
+def _verdict(interval: dict[str, Any] | None) -> str | None:
+    """What the interval of the ratio says of the two sides; None without one."""
+    if interval is None:
+        return None
+    below = interval["high"] is not None and interval["high"] < 1
+    return "differs" if interval["low"] > 1 or below else "within noise"
 
 
 def _value(measure: Measure, report: Report) -> Value | None:
@@ -189,7 +220,10 @@ def ratio(before: float | None, after: float | None) -> float | None:
     return None if before is None or not after else before / after
 
 
-FACTS = ("kernel", "cpus", "memory_bytes", "driver_behaviour", "inflation_target_pages")
+FACTS = (
+    *("kernel", "machine", "page_size", "cpus", "memory_bytes", "driver_behaviour"),
+    "inflation_target_pages",
+)
 """What the runs of a side have in common if they are of one experiment."""
 
 OF_ONE_RUN = ("path", "duration_s", "reconciliation")
@@ -227,7 +261,7 @@ def _run(report: Report) -> dict[str, Any]:
     episode = main_inflation(report)
     return {
         **{key: recording[key] for key in ("path", "duration_s", "complete", "lost_events")},
-        **{key: guest[key] for key in ("kernel", "cpus", "memory_bytes", "driver_behaviour")},
+        **{key: guest[key] for key in FACTS if key in guest},
         "agrees": reconciliation["agrees"],
         "reconciliation": reconciliation["summary"],
         "inflation_target_pages": episode["target_pages"] if episode else None,

@@ -76,10 +76,8 @@ def _delays(trace: Trace) -> dict[str, Any] | None:
     if not rows:
         return None
     sums: dict[str, Any] = {"tasks": len(rows), "unknown": sum(map(_unknown, rows))}
-    uncounted = result.scalars["delayacct"] in ("off", "absent")
     for delay in DELAYS:
-        counted = delay == "cpu" or not uncounted
-        known = [row[f"{delay}_s"] for row in rows if counted and row[f"{delay}_s"] is not None]
+        known = [row[f"{delay}_s"] for row in rows if row[f"{delay}_s"] is not None]
         sums[f"{delay}_s"] = sum(known) if known else None
     return sums
 

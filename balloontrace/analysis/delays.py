@@ -44,7 +44,8 @@ class Delays(Analysis):
         tasks = _tasks(trace, [block for block in blocks if isinstance(block.get("delays"), dict)])
         if not tasks:
             return Result(self.name, missing=[_why_none(blocks)])
-        rows = [_row(trace, task) for task in tasks]
+        counted = DELAYS if state.get("delayacct") not in ("off", "absent") else ("cpu",)
+        rows = [_row(trace, task, counted) for task in tasks]
         rows.sort(key=_for_memory, reverse=True)
         scalars = {"delayacct": state.get("delayacct"), "since_boot": state.get("since_boot")}
         return Result(self.name, scalars, {"tasks": rows}, notes=_notes(trace, blocks, state, rows))
@@ -74,8 +75,8 @@ def _tasks(trace: Trace, blocks: list[dict[str, Any]]) -> list[Task]:
     return found
 
 
-def _row(trace: Trace, task: Task) -> dict[str, Any]:
-    """One task's gains: `<delay>_s` and `<delay>_count`."""
+def _row(trace: Trace, task: Task, counted: tuple[str, ...]) -> dict[str, Any]:
+    """One task's gains: `<delay>_s` and `<delay>_count`; None for what the kernel did not count."""
     row: dict[str, Any] = {
         "comm": str(task.last.get("comm")),
         "tid": task.tid,
@@ -86,7 +87,7 @@ def _row(trace: Trace, task: Task) -> dict[str, Any]:
     for name in DELAYS:
         last = task.last.get(name)
         count = seconds = None
-        if last is not None and known:
+        if last is not None and known and name in counted:
             before = task.first.get(name) or (0, 0)
             count, seconds = int(last[0] - before[0]), int(last[1] - before[1]) / 1e9
         row |= {f"{name}_s": seconds, f"{name}_count": count}

@@ -225,7 +225,7 @@ def _reasons(trace: Trace, window: Window) -> list[str]:
 
     spans = window.spans
     reasons = {
-        "the recorder was killed": window.sample_ns is not None,
+        "no end was recorded": window.sample_ns is not None,
         "the balloon moved while probes attached": any(moved(span.begin) for span in spans),
         "the balloon moved while probes detached": any(moved(span.end) for span in spans),
         "a call was under way at attach or detach": any(_in_flight(trace, k) for k in kinds),

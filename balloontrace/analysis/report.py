@@ -11,6 +11,7 @@ from balloontrace.analysis.base import Result, run_all, why_not
 from balloontrace.analysis.findings import check_all
 from balloontrace.analysis.reconcile import Reconciliation, equal_kinds
 from balloontrace.analysis.trace import Trace, read_trace, section
+from balloontrace.analysis.underway import is_underway
 from balloontrace.behaviour import NOT_OFFERED
 
 
@@ -53,6 +54,7 @@ def _recording(trace: Trace) -> Result:
         "ring_bytes": trace.header.get("ring_bytes"),
         "ended": trace.trailer.get("reason"),
         "truncated": recording.trailer is None,
+        "underway": recording.trailer is None and is_underway(trace.header),
         "missing_blocks": recording.missing_blocks,
         "damaged_bytes": sum(damage.length for damage in recording.damage),
         "events": len(trace.all_events),

@@ -87,7 +87,7 @@ def timeline(
     pages moved (`start_s`, `in`, and one key per cause); `psi` (`start_s`, `end_s`, `some` and
     `full` in percent of that time); `memory` (`at_s`, `free_bytes`, `available_bytes`); `marks`,
     one row per kind and bin (`kind`, `at_s` of the first, `count`, `pages`, `busy_s`, `who`).
-    Intervals: `no_progress`, `gaps` (no driver was traced), `episodes`, in order of time.
+    Intervals: `no_progress`, `gaps` (no driver was traced), in order of time.
     """
     cut = Bins(trace, bins, span_s)
     curve = size_curve(trace) if trace.recorded("fill") and trace.recorded("leak") else None
@@ -262,10 +262,6 @@ def _spans(result: Result, results: Mapping[str, Result]) -> None:
     whole = {
         "no_progress": results["episodes"].intervals.get("no_progress", []),
         "gaps": [{key: gap[key] for key in ("start_s", "end_s", "open")} for gap in gaps],
-        "episodes": [
-            {"number": number, **{key: row[key] for key in _EPISODE}}
-            for number, row in enumerate(results["episodes"].tables.get("episodes", []), start=1)
-        ],
     }
     for name, spans in whole.items():
         longest = sorted(spans, key=lambda span: float(span["start_s"] - span["end_s"]))
@@ -274,9 +270,6 @@ def _spans(result: Result, results: Mapping[str, Result]) -> None:
         if hidden := len(spans) - len(kept):
             said = name.replace("_", "-")
             result.notes.append(f"the {hidden:,} shortest spans of {said} are not in the picture")
-
-
-_EPISODE = ("start_s", "end_s", "direction", "target_pages", "outcome")
 
 
 def _lacking(trace: Trace, result: Result) -> dict[str, str]:
@@ -298,7 +291,7 @@ def _notes(trace: Trace, results: Mapping[str, Result]) -> list[str]:
     if lost := trace.trailer.get("lost_events"):
         notes.append(f"{lost:,} events were lost: what they moved is not in the picture")
     if trace.recording.trailer is None:
-        notes.append("the recorder was killed: the picture ends with the last thing it wrote")
+        notes.append("no end was recorded: the picture ends with the last thing that was written")
     elif not trace.recording.complete:
         notes.append("parts of the recording cannot be read: what they held is not in the picture")
     return notes + results["totals"].notes

@@ -318,9 +318,16 @@ def _trace(recording: Recording, events: Events) -> Trace:
     begin_ns, end_ns = _span(recording, events)
     flags = recording.header.setdefault("flags", {})
     missed = events.close_missed(flags.setdefault("missed", number_of(FLAGS, "missed")))
-    names = {number: name for name, number in section(recording.header, "kinds").items()}
+    kinds = section(recording.header, "kinds")
+    names = {number: name for name, number in kinds.items()}
+    if len(names) < len(kinds):
+        raise UserError(f"{recording.path} does not describe its events: two kinds have one number")
     by_name = {names[kind]: calls for kind, calls in missed.items() if kind in names}
     return Trace(recording, events, begin_ns, end_ns, missed=by_name)
+
+
+_MOST_BYTES = 4096
+"""Of one event: they have 64, and may come to have more."""
 
 
 def _layout(recording: Recording) -> np.dtype[np.void]:
@@ -333,6 +340,8 @@ def _layout(recording: Recording) -> np.dtype[np.void]:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{recording.path} does not describe its events: {error}") from None
+    if layout.hasobject or layout.itemsize > _MOST_BYTES:
+        raise UserError(f"{recording.path} does not describe its events: they cannot be so")
     wanted = dict.fromkeys(INTEGERS, "u") | {"comm": "S"}
     for name, numpy_kind in wanted.items():
         if name not in (layout.names or ()) or layout[name].kind != numpy_kind:

@@ -4,27 +4,89 @@
 from __future__ import annotations
 
 import contextlib
+import locale
+import os
 import sys
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, TextIO
 
 from balloontrace.errors import EXIT_USAGE, UserError
 
 
 def result(text: str) -> None:
-    """Print data on stdout, with a newline."""
-    print(text, flush=True)
+    """Print data on stdout, with a newline; what its encoding lacks is escaped.
+
+    Raises UserError if stdout is closed or takes no more.
+    """
+    stdout = _stdout()
+    encoding = _encoding()
+    shown = text.encode(encoding, "backslashreplace").decode(encoding)
+    with _failures():
+        print(shown, file=stdout, flush=True)
 
 
 def status(text: str) -> None:
-    """Print a banner, a warning or progress on stderr, with a newline."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a banner, a warning or progress on stderr, with a newline, if that is there."""
+    if sys.stderr is not None:
+        try:
+            print(text, file=sys.stderr, flush=True)
+        except OSError:
+            _drop_what_is_buffered(sys.stderr)
 
 
 @contextlib.contextmanager
 def binary(text: bool) -> Iterator[IO[bytes]]:
-    """Stdout for data in bytes; text: whether a terminal can show it. Raises UserError if not."""
-    if not text and sys.stdout.isatty():
+    """Stdout for data in bytes; text: whether a terminal can show it. Raises UserError if not, or
+    if stdout is closed or takes no more."""
+    stdout = _stdout()
+    if not text and stdout.isatty():
         raise UserError("this is not for a terminal", "redirect stdout, or use -o OUT", EXIT_USAGE)
-    yield sys.stdout.buffer
-    sys.stdout.buffer.flush()
+    with _failures():
+        yield stdout.buffer
+        stdout.buffer.flush()
+
+
+def beyond_ascii() -> bool:
+    """Whether stdout takes any character."""
+    return sys.stdout is not None and _encoding() == "utf-8"
+
+
+def wants_colour() -> bool:
+    """Whether stdout is a terminal that shows colours and nobody said NO_COLOR."""
+    capable = os.environ.get("TERM", "dumb") != "dumb"
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    return terminal and capable and not os.environ.get("NO_COLOR")
+
+
+def _stdout() -> TextIO:
+    if sys.stdout is None:
+        raise UserError("cannot write to stdout: it is closed", "redirect it to a file", EXIT_USAGE)
+    return sys.stdout
+
+
+def _encoding() -> str:
+    """What the terminal, or whoever reads stdout, takes: what was asked of Python, else the
+    locale's. With LC_ALL=C Python writes UTF-8 all the same (PEP 540), which such a terminal does
+    not show."""
+    asked = "PYTHONIOENCODING" in os.environ or "PYTHONUTF8" in os.environ
+    encoding = sys.stdout.encoding or "ascii"
+    if not asked and locale.getencoding().lower() in ("ansi_x3.4-1968", "us-ascii", "ascii"):
+        encoding = "ascii"
+    return "utf-8" if encoding.lower().replace("-", "") == "utf8" else encoding
+
+
+@contextlib.contextmanager
+def _failures() -> Iterator[None]:
+    """What stdout does not take, as UserError; that its reader has gone is no failure of ours."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_what_is_buffered(sys.stdout)
+        raise UserError(f"cannot write to stdout: {error.strerror or error}") from None
+
+
+def _drop_what_is_buffered(stream: TextIO) -> None:
+    """Python tries once more at exit, and complains then."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

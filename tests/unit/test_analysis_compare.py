@@ -56,8 +56,11 @@ def test_medians_intervals_and_ratio_of_several_runs(tmp_path: Path) -> None:
     assert content["before"]["runs"][1]["path"].endswith("b1.btrace")
     text = compare_text(comparison)
     lines = [" ".join(line.split()) for line in text.splitlines()]
-    assert "median of 7 median of 8 ratio" in lines
-    assert "inflation duration 75.0 s 12.8 s 5.9x" in lines
+    assert "median of 7 median of 8 ratio verdict" in lines
+    assert "inflation duration 75.0 s 12.8 s 5.9x differs" in lines
+    assert "churn ratio 0.000 0.000 -" in lines
+    again = {row["name"]: row for row in compare(before, before).tables["rows"]}
+    assert again["inflation_duration_s"]["verdict"] == "within noise"
     assert "60.0 s to 90.0 s 10.0 s to 16.0 s 3.8x to 9.0x" in lines
     assert "too few" not in text
     assert max(map(len, text.splitlines())) < 100
@@ -211,3 +214,25 @@ def test_what_gained_nothing_is_beyond_all_bounds(tmp_path: Path) -> None:
     assert "amplification gained nothing 1.000 -" in " ".join(text.split())
     several = compare_text(compare(before * 7, after * 7))
     assert "amplification gained nothing 1.000 -" in " ".join(several.split())
+
+
+def test_sides_that_are_not_alike_are_said_so(tmp_path: Path) -> None:
+    small, large = a_run(60), Built().target(1, 4096, 0).fill(1, 10, 4096).ends(11)
+    large.header["guest"] |= {"cpus": 4, "memory_bytes": 8 << 30}
+    comparison = compare(runs(tmp_path, "b", small), runs(tmp_path, "a", large))
+    assert {row["fact"] for row in comparison.tables["unlike"]} == {
+        "cpus",
+        "memory_bytes",
+        "inflation_target_pages",
+    }
+    said = " ".join(compare_text(comparison).split())
+    assert "NOT ALIKE: CPUs 2 and 4, memory 4.0 GiB and 8.0 GiB, target 256 pages and 4,096" in said
+
+
+def test_sides_that_differ_in_what_is_compared_are_alike(tmp_path: Path) -> None:
+    # Another kernel keeps another part of the same memory.
+    other = a_run(10)
+    other.header["guest"] |= {"kernel": "6.12", "memory_bytes": (4 << 30) - (20 << 20)}
+    comparison = compare(runs(tmp_path, "b", a_run(60)), runs(tmp_path, "a", other))
+    assert comparison.tables["unlike"] == []
+    assert "NOT ALIKE" not in compare_text(comparison)

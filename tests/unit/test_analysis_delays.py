@@ -87,6 +87,8 @@ def test_accounting_that_is_off_comes_with_what_to_do(tmp_path: Path) -> None:
     reading = delays(9, tid=9, began=3, cpu=(7, 0.5), reclaim=(0, 0))
     found = result(tmp_path, {"t_ns": ns(0), **OFF}, reading)
     assert found.scalars["delayacct"] == "off"
+    (row,) = found.tables["tasks"]
+    assert (row["cpu_s"], row["reclaim_s"], row["reclaim_count"]) == (0.5, None, None)
     assert any("sysctl kernel.task_delayacct=1" in note for note in found.notes)
     found = result(tmp_path, {"t_ns": ns(0), **ON, "since_boot": False}, reading)
     assert any("before delay accounting was turned on" in note for note in found.notes)

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,15 @@ from hypothesis import strategies as st
 
 from balloontrace import events
 from balloontrace.errors import UserError
-from balloontrace.recording import MAGIC, Block, Damage, Writer, read_blocks, read_recording
+from balloontrace.recording import (
+    MAGIC,
+    Block,
+    Damage,
+    Source,
+    Writer,
+    read_blocks,
+    read_recording,
+)
 
 SPAN = events.pack(start_ns=5, done=256, kind=1, comm=b"kworker/0:1")
 SAMPLE = {"t_ns": 7, "vmstat": {"balloon_inflate": 256}}
@@ -133,9 +143,6 @@ def test_blocks_missing_in_the_middle_are_counted(tmp_path: Path, whole: bytes) 
 
 
 def test_a_frame_that_promises_much_allocates_nothing(whole: bytes) -> None:
-    import struct
-    import zlib
-
     frame = struct.pack("<4sBBHIII", b"BTBK", 2, 1, 0, 9, 20, 0xFFFFFFFF)
     stored = zlib.compress(b"x")
     crc = zlib.crc32(stored, zlib.crc32(frame))
@@ -144,14 +151,72 @@ def test_a_frame_that_promises_much_allocates_nothing(whole: bytes) -> None:
 
 
 def test_a_zip_bomb_is_not_inflated(whole: bytes) -> None:
-    import struct
-    import zlib
-
     stored = zlib.compress(bytes(64 << 20))
     frame = struct.pack("<4sBBHIII", b"BTBK", 2, 1, 0, 9, len(stored), 1000)
     crc = zlib.crc32(stored, zlib.crc32(frame))
     found = list(read_blocks(whole + frame + struct.pack("<I", crc) + stored))
     assert isinstance(found[-1], Damage)
+
+
+def test_frames_that_promise_what_others_hold_are_not_summed_up_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Each of 170,000 frames in 4 MiB promises 2 MiB: 340 GB to sum up.
+    frame = struct.pack("<4sBBHIIII", b"BTBK", 2, 0, 0, 9, 2 << 20, 2 << 20, 0)
+    data = MAGIC + frame * ((4 << 20) // len(frame))
+    summed = []
+
+    def counted(part: bytes, _: int = 0) -> int:
+        summed.append(len(part))
+        return 1
+
+    monkeypatch.setattr(zlib, "crc32", counted)
+    assert list(read_blocks(data)) == [Damage(8, len(data) - 8)]
+    assert sum(summed) < 340 << 20
+
+
+def test_blocks_that_inflate_without_end_are_not_all_inflated() -> None:
+    stored = zlib.compress(bytes(4 << 20))
+    frame = struct.pack("<4sBBHIII", b"BTBK", 9, 1, 0, 9, len(stored), 4 << 20)
+    block = frame + struct.pack("<I", zlib.crc32(stored, zlib.crc32(frame))) + stored
+    found = list(read_blocks(MAGIC + block * 1000))
+    assert sum(len(one.payload) for one in found if isinstance(one, Block)) < 400 << 20
+    assert isinstance(found[-1], Damage)
+
+
+def test_a_file_that_is_truncated_while_it_is_read_ends_early(tmp_path: Path) -> None:
+    path = tmp_path / "shrinks.btrace"
+    with path.open("wb") as file:
+        writer = Writer(file.fileno())
+        writer.header({"record": []})
+        for _ in range(400):
+            writer.events(os.urandom(1 << 14))
+        writer.trailer({})
+    sizes: list[int] = []
+
+    def take(_: object, block: bytes) -> None:
+        if not sizes:
+            os.truncate(path, 1 << 20)
+        sizes.append(len(block))
+
+    recording = read_recording(str(path), take)
+    assert 60 < len(sizes) < 400
+    assert not recording.complete
+
+
+def test_a_frame_across_two_readings_of_the_file_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "long.btrace"
+    with path.open("wb") as file:
+        writer = Writer(file.fileno())
+        writer.header({"record": []})
+        for size in (1 << 20, 100, (1 << 20) - 30, 1 << 21, 7):
+            writer.events(os.urandom(size))
+        file.write(b"x" * (3 << 20))  # damage that is longer than what is read at once
+        writer.events(b"last")
+    with path.open("rb") as file:
+        found = list(read_blocks(Source(file)))
+    assert found == list(read_blocks(path.read_bytes()))
+    assert [type(one) for one in found] == [Block] * 6 + [Damage, Block]
 
 
 def test_a_full_disk_is_said_in_one_line() -> None:

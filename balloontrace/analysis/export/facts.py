@@ -67,7 +67,9 @@ def shortcomings(trace: Trace) -> list[str]:
     lost = trace.trailer.get("lost_events")
     said = []
     if recording.trailer is None:
-        said.append("no trailer: the recorder was killed, how many events it lost is not known")
+        said.append(
+            "no trailer: the recorder was killed or goes on, how many events it lost is not known"
+        )
     if recording.missing_blocks:
         said.append(f"{recording.missing_blocks:,} blocks are missing")
     if recording.damage:

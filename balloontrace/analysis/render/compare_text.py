@@ -39,11 +39,14 @@ def write_comparison(page: Page, comparison: Result) -> None:
         for side in sides
     ]
     rows: list[list[str]] = []
+    verdicts = any(row["verdict"] for row in comparison.tables["rows"])
     for row in comparison.tables["rows"]:
-        rows.append(_row(row))
+        rows.append([*_row(row), *[row["verdict"] or ""] * verdicts])
         if _has_intervals(row):
-            rows.append(_intervals(row))
-    page.table(["<", *titles, "ratio"], rows)
+            rows.append([*_intervals(row), *[""] * verdicts])
+    page.table(["<", *titles, "ratio", *["<verdict"] * verdicts], rows)
+    if unlike := comparison.tables["unlike"]:
+        page.line(_said_unlike(unlike), WARN)
     if several:
         _method(page, comparison)
     for side in sides:
@@ -53,6 +56,27 @@ def write_comparison(page: Page, comparison: Result) -> None:
         else:
             page.facts(_facts_of_runs(side))
             _values(page, side, comparison.tables["rows"])
+
+
+def _said_unlike(rows: list[dict[str, Any]]) -> str:
+    """What is not alike, in words."""
+    said = []
+    for row in rows:
+        title, shown = _FACTS[row["fact"]]
+        said.append(f"{title} {shown(row['before'])} and {shown(row['after'])}")
+    return (
+        f"NOT ALIKE: {', '.join(said)}: a ratio may come from that, and not from what you compare"
+    )
+
+
+_FACTS: dict[str, tuple[str, Callable[[Any], str]]] = {
+    "machine": ("machine", str),
+    "page_size": ("pages of", lambda size: f"{size // 1024} KiB"),
+    "cpus": ("CPUs", str),
+    "memory_bytes": ("memory", lambda size: f"{size / 2**30:,.1f} GiB"),
+    "inflation_target_pages": ("target", lambda pages: f"{count(pages)} pages"),
+}
+"""Fact -> what to call it, and how to show it."""
 
 
 def _of_runs(runs: int) -> str:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable, Sequence
 from io import StringIO
 from typing import Any
@@ -27,12 +25,6 @@ ABSENT = "-"
 
 UNBOUNDED = "gained nothing"
 """An amplification beyond all bounds."""
-
-
-def wants_colour() -> bool:
-    """Whether stdout is a terminal that shows colours and nobody said NO_COLOR."""
-    capable = os.environ.get("TERM", "dumb") != "dumb"
-    return sys.stdout.isatty() and capable and not os.environ.get("NO_COLOR")
 
 
 class Page:

@@ -110,8 +110,11 @@ def _completeness(facts: dict[str, Any]) -> tuple[str, str]:
     lost = facts["lost_events"]
     size = f"{facts['duration_s']:,.1f} s, {count(facts['events'])} events"
     said = "losses unknown" if lost is None else f"{count(lost)} lost"
+    if facts["underway"]:
+        return f"STILL RECORDING: what was written so far; {size}, {said}", WARN
     if facts["truncated"]:
-        return f"TRUNCATED: the recorder was killed or could not finish; {size}, {said}", BAD
+        why = "the recorder was killed, or had not ended when this was copied"
+        return f"TRUNCATED: {why}; {size}, {said}", BAD
     if not facts["complete"]:
         return f"DAMAGED: parts cannot be read; {size}, {said}", BAD
     if lost:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from bisect import bisect_left, bisect_right
 from typing import Any
 
@@ -29,11 +28,6 @@ LANES = {
     "oom_kill": ("OOM kill", "X"),
     "gaps": ("no driver", "/"),
 }
-
-
-def wants_blocks() -> bool:
-    """Whether stdout takes characters beyond ASCII."""
-    return (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
 
 
 def timeline(page: Page, course: Result, blocks: bool = True) -> None:

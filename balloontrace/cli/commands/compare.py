@@ -43,7 +43,6 @@ def command(
     from balloontrace.analysis.compare import compare
     from balloontrace.analysis.render.compare_text import compare_text
     from balloontrace.analysis.render.json import compare_json
-    from balloontrace.analysis.render.page import wants_colour
     from balloontrace.analysis.report import Report, build
 
     reports: list[list[Report]] = [[], []]
@@ -65,7 +64,7 @@ def command(
     if as_json:
         output.result(compare_json(comparison))
     elif not drawing:
-        output.result(compare_text(comparison, wants_colour()))
+        output.result(compare_text(comparison, output.wants_colour()))
 
 
 def _sides(

@@ -36,9 +36,7 @@ def command(
         output.result(report_json(build(str(file))))
         return
     from balloontrace.analysis.picture import picture
-    from balloontrace.analysis.render.page import wants_colour
     from balloontrace.analysis.render.text import report_text
-    from balloontrace.analysis.render.timeline_text import wants_blocks
 
     pictured = picture(str(file))
     if drawing:
@@ -51,5 +49,6 @@ def command(
     if as_json:
         output.result(report_json(pictured.report))
     elif not drawing:
-        course, blocks = pictured.timeline, wants_blocks()
-        output.result(report_text(pictured.report, wants_colour(), verbose, course, blocks))
+        course, colour = pictured.timeline, output.wants_colour()
+        blocks = output.beyond_ascii()
+        output.result(report_text(pictured.report, colour, verbose, course, blocks))
