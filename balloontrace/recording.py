@@ -20,7 +20,7 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from balloontrace import shape
 from balloontrace.errors import UserError
@@ -165,8 +165,18 @@ _SHAPES = {HEADER: shape.HEADER, SAMPLE: shape.SAMPLE, TRAILER: shape.TRAILER}
 EventsTaker = Callable[[Recording, bytes], None]
 
 
+class SampleTaker(Protocol):
+    """Who wants samples as they are read."""
+
+    def take(self, payload: bytes) -> bool:
+        """Take the JSON of a sample; False: it must be read with care."""
+
+    def add(self, sample: dict[str, Any]) -> None:
+        """Take a sample that was."""
+
+
 class Source:
-    """The bytes of a file, `data[a:b]`, read when they are asked for.
+    """The bytes of a file, `data[:b]` and `data[a:b]`, read when they are asked for.
 
     Not mapped: whoever truncates a mapped file kills its reader (SIGBUS). What is gone by then is
     an end that comes early.
@@ -184,14 +194,14 @@ class Source:
         return self._length
 
     def __getitem__(self, span: slice) -> bytes:
-        start, stop, _ = span.indices(self._length)
-        before = start - self._start
-        if before < 0 or stop > self._start + len(self._window):
+        start, stop = span.start or 0, span.stop
+        first, last = start - self._start, stop - self._start
+        if first < 0 or last > len(self._window):
             if stop - start > self._WINDOW:
                 return os.pread(self._file.fileno(), stop - start, start)
-            self._start, before = start, 0
+            self._start, first, last = start, 0, stop - start
             self._window = os.pread(self._file.fileno(), self._WINDOW, start)
-        return self._window[before : before + stop - start]
+        return self._window[first:last]
 
     def find(self, wanted: bytes, start: int) -> int:
         """The first place of `wanted` from `start` on; -1: there is none."""
@@ -210,34 +220,35 @@ def read_blocks(data: bytes | Source) -> Iterator[Block | Damage]:
     for ever (see _WASTE_SHARE): then the rest is damage.
     """
     offset = len(MAGIC) if data[: len(MAGIC)] == MAGIC else 0
-    bad_from = offset
-    vain_left = _WASTE_SHARE * len(data) + _WASTE_BYTES
-    inflated_left = vain_left + 4 * len(data)
-    while offset < len(data) and vain_left >= 0 and inflated_left >= 0:
-        block, end = _block_at(data, offset)
+    bad_from, length = offset, len(data)
+    vain_left = _WASTE_SHARE * length + _WASTE_BYTES
+    inflated_left = vain_left + 4 * length
+    while offset < length and vain_left >= 0 and inflated_left >= 0:
+        block, end = _block_at(data, offset, length)
         if block is None:
             vain_left -= end - offset
             following = data.find(SYNC, offset + 1)
-            offset = following if following >= 0 else len(data)
+            offset = following if following >= 0 else length
             continue
         if offset > bad_from:
             yield Damage(bad_from, offset - bad_from)
         yield block
         inflated_left -= len(block.payload)
         offset = bad_from = end
-    if len(data) > bad_from:
-        yield Damage(bad_from, len(data) - bad_from)
+    if length > bad_from:
+        yield Damage(bad_from, length - bad_from)
 
 
-def _block_at(data: bytes | Source, offset: int) -> tuple[Block | None, int]:
-    """The block whose frame starts at `offset`, or None; and the end of what was read for it."""
+def _block_at(data: bytes | Source, offset: int, length: int) -> tuple[Block | None, int]:
+    """The block whose frame starts at `offset`, or None; and the end of what was read for it.
+    length: of all data."""
     frame = data[offset : offset + _FRAME.size]
     start = offset + _FRAME.size
     if len(frame) < _FRAME.size:
         return None, offset
     sync, kind, flags, _, sequence, stored_len, raw_len, crc = _FRAME.unpack(frame)
     end = start + stored_len
-    if sync != SYNC or max(stored_len, raw_len) > MAX_PAYLOAD or len(data) < end:
+    if sync != SYNC or max(stored_len, raw_len) > MAX_PAYLOAD or length < end:
         return None, offset
     stored = data[start:end]
     if zlib.crc32(stored, zlib.crc32(frame[:_UNSUMMED])) != crc:
@@ -259,11 +270,14 @@ def _inflate(stored: bytes, raw_len: int) -> bytes | None:
         return None
 
 
-def read_recording(path: str, take: EventsTaker | None = None) -> Recording:
+def read_recording(
+    path: str, take: EventsTaker | None = None, samples: SampleTaker | None = None
+) -> Recording:
     """Read the .btrace file at `path`, as far as it can be read.
 
     take: is given each event block as it is read, with the recording so far, which then does not
-    keep them. Raises UserError if the file cannot be opened, is not a recording, or has lost its
+    keep them; samples: is given each sample, and the recording keeps those only that this does not
+    take. Raises UserError if the file cannot be opened, is not a recording, or has lost its
     header.
     """
     try:
@@ -278,7 +292,7 @@ def read_recording(path: str, take: EventsTaker | None = None) -> Recording:
                     f"{path} is not a balloontrace recording",
                     "record one with: balloontrace record",
                 )
-            return _collect(path, data, take)
+            return _collect(path, data, take, samples)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
 
@@ -291,7 +305,9 @@ def _contents(file: BinaryIO) -> bytes | Source:
         return file.read()
 
 
-def _collect(path: str, data: bytes | Source, take: EventsTaker | None) -> Recording:
+def _collect(
+    path: str, data: bytes | Source, take: EventsTaker | None, samples: SampleTaker | None
+) -> Recording:
     """Sort the blocks of a file by type into a Recording."""
     found = Recording(path, {})
     expected = 0
@@ -306,6 +322,9 @@ def _collect(path: str, data: bytes | Source, take: EventsTaker | None) -> Recor
             take(found, block.payload)
         elif block.kind == EVENTS:
             found.events.append(block.payload)
+        elif block.kind == SAMPLE and samples is not None:
+            if not samples.take(block.payload) and (content := _take_json(found, block)):
+                samples.add(content)
         elif block.kind in (HEADER, SAMPLE, TRAILER):
             _take_json(found, block)
     found.share_read = 1.0
@@ -314,8 +333,9 @@ def _collect(path: str, data: bytes | Source, take: EventsTaker | None) -> Recor
     return found
 
 
-def _take_json(found: Recording, block: Block) -> None:
-    """Put a JSON block where it belongs, without what is not as it must be: that is damage."""
+def _take_json(found: Recording, block: Block) -> dict[str, Any] | None:
+    """Put a JSON block where it belongs, without what is not as it must be: that is damage. Returns
+    what is left of it."""
     fitting = shape.Fitting()
     try:
         content = fitting.fit(json.loads(block.payload), _SHAPES[block.kind])
@@ -323,7 +343,7 @@ def _take_json(found: Recording, block: Block) -> None:
         content = None
     if content is None:
         found.damage.append(Damage(block.offset, len(block.payload)))
-        return
+        return None
     found.damage += [Damage(block.offset, len(repr(value))) for value in fitting.dropped]
     if block.kind == SAMPLE:
         found.samples.append(content)
@@ -332,6 +352,8 @@ def _take_json(found: Recording, block: Block) -> None:
     elif content.get("format") is not None and not found.header:
         _check_format(found.path, content["format"])
         found.header = content
+    fitted: dict[str, Any] = content
+    return fitted
 
 
 def _check_format(path: str, version: int) -> None:

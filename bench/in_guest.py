@@ -64,14 +64,12 @@ def plain_bcc_script() -> str:
     programs, attach = [], []
     for probe in probes():
         number = number_of_call(probe.call)
-        for end, argument in (("return", "PT_REGS_RC(ctx)"), ("entry", "&a")):
+        for end in ("return", "entry"):
             if end == "return" and not probe.returns:
                 continue
-            arguments = "struct arguments a = ARGUMENTS_OF(ctx); " if end == "entry" else ""
-            programs.append(
-                f"int {end}_{number}(struct pt_regs *ctx) "
-                f"{{ {arguments}return at_{end}({argument}, {number}); }}"
-            )
+            # A cookie, which tells the program what it is attached to, BCC cannot give.
+            body = _BODIES[end] % number
+            programs.append(f"int {end}_{number}(struct pt_regs *ctx) {{ {body} }}")
             how = "attach_kretprobe" if end == "return" else "attach_kprobe"
             attach.append(f"bpf.{how}(event={probe.function!r}, fn_name='{end}_{number}')")
     lines = [
@@ -88,6 +86,13 @@ def plain_bcc_script() -> str:
     ]
     return "\n".join(lines)
 
+
+_BODIES = {
+    "return": "return at_return(PT_REGS_RC(ctx), %d);",
+    "entry": "struct arguments a = { PT_REGS_PARM1(ctx), PT_REGS_PARM2(ctx), "
+    "PT_REGS_PARM3(ctx), PT_REGS_PARM4(ctx) }; return at_entry(&a, %d);",
+}
+"""As kprobe_return and kprobe_entry of bpf/balloon.c."""
 
 COMMANDS = {
     FIRST: ["balloontrace", "record", "-f", "-o", RECORDING],

@@ -4,14 +4,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from balloontrace.analysis.causes import CAUSE_NAMES, by_recorder, cause_codes
 from balloontrace.analysis.gaps import driver_gaps
-from balloontrace.analysis.trace import Bools, Ints, Trace, known_pages, section
+from balloontrace.analysis.pressure import SHARES
+from balloontrace.analysis.samples import UNREAD
+from balloontrace.analysis.trace import Bools, Ints, Trace, known_pages, per_trace
 
 REST_S = 30.0
 """Calls further apart belong to different bouts. In the near-livelock of a crawling guest the
@@ -35,43 +36,64 @@ def bouts(trace: Trace) -> list[dict[str, Any]]:
     recorded.
     """
     calls = trace.events("oom_notify").sort_values("start_ns", kind="stable")
-    starts = calls["start_ns"].to_numpy()
-    breaks = (np.flatnonzero(np.diff(starts) > REST_S * 1e9) + 1).tolist()
-    parts = [calls.iloc[low:high] for low, high in pairwise([0, *breaks, len(calls)])]
-    return [_bout(trace, part) for part in parts if not by_recorder(trace, part).all()]
+    asked = _Calls(
+        calls["start_ns"].to_numpy(),
+        calls["end_ns"].to_numpy(),
+        known_pages(calls) * trace.pages_per_page,
+        np.asarray(by_recorder(trace, calls)),
+    )
+    breaks = np.flatnonzero(np.diff(asked.starts) > REST_S * 1e9) + 1
+    parts = [slice(*ends) for ends in pairwise([0, *breaks.tolist(), len(calls)])]
+    return [_bout(trace, asked, part) for part in parts if not asked.own[part].all()]
 
 
-def _bout(trace: Trace, calls: pd.DataFrame) -> dict[str, Any]:
-    """One row of `bouts`; calls: those of the notifier in it, in order of time."""
-    own = by_recorder(trace, calls)
-    begin_ns, end_ns = int(calls["start_ns"].iloc[0]), int(calls["end_ns"].max())
-    recorder_pages = _pages(trace, calls[own])
+class _Calls(NamedTuple):
+    """The notifier's calls in order of time: starts and ends in ns, balloon pages, and whether the
+    recorder made them."""
+
+    starts: Ints
+    ends: Ints
+    pages: Ints
+    own: Bools
+
+
+def _bout(trace: Trace, asked: _Calls, part: slice) -> dict[str, Any]:
+    """One row of `bouts`; part: its calls among all."""
+    own, pages = asked.own[part], asked.pages[part]
+    begin_ns, end_ns = int(asked.starts[part][0]), int(asked.ends[part].max())
+    recorder_pages = int(pages[own].sum())
     retaken = _retaken(trace, begin_ns, end_ns)
     return {
         "start_s": trace.seconds(begin_ns),
         "end_s": trace.seconds(end_ns),
         "calls": int((~own).sum()),
-        "pages": _pages(trace, calls[~own]),
+        "pages": int(pages[~own].sum()),
         "recorder_calls": int(own.sum()),
         "recorder_pages": recorder_pages,
         "retaken_pages": None if retaken is None else max(0, retaken - recorder_pages),
-        "notices": _count(trace, "notice", begin_ns, end_ns),
-        "targets": _count(trace, "target", begin_ns, end_ns),
+        "notices": _between(_notices(trace), begin_ns, end_ns),
+        "targets": _between(_targets(trace), begin_ns, end_ns),
         **_sampled(trace, begin_ns, end_ns),
     }
 
 
-def _pages(trace: Trace, calls: pd.DataFrame) -> int:
-    """Balloon pages that these calls of the notifier gave back."""
-    return int(known_pages(calls).sum()) * trace.pages_per_page
+@per_trace
+def _notices(trace: Trace) -> Ints | None:
+    """When the host changed the configuration, in order of time; None: not recorded."""
+    return np.sort(trace.calls("notice")["start_ns"]) if trace.recorded("notice") else None
 
 
-def _count(trace: Trace, kind: str, begin_ns: int, end_ns: int) -> int | None:
-    """Events of a kind that began in a span."""
-    if not trace.recorded(kind):
+@per_trace
+def _targets(trace: Trace) -> Ints | None:
+    """When the target changed, in order of time; None: not recorded."""
+    return np.sort(trace.calls("target")["start_ns"]) if trace.recorded("target") else None
+
+
+def _between(moments: Ints | None, begin_ns: int, end_ns: int) -> int | None:
+    """How many moments are in a span, both ends included."""
+    if moments is None:
         return None
-    starts = trace.events(kind)["start_ns"]
-    return int(((starts >= begin_ns) & (starts <= end_ns)).sum())
+    return int(moments.searchsorted(end_ns, side="right") - moments.searchsorted(begin_ns))
 
 
 def _retaken(trace: Trace, begin_ns: int, end_ns: int) -> int | None:
@@ -83,7 +105,9 @@ def _retaken(trace: Trace, begin_ns: int, end_ns: int) -> int | None:
     if not all(trace.recorded(kind) for kind in ("fill", "leak", "target")):
         return None
     time_ns, filled, given = _moves(trace)
-    anew = [moment for moment in _beginnings(trace) if begin_ns < moment < end_ns]
+    beginnings = _beginnings(trace)
+    first, last = beginnings.searchsorted(begin_ns, side="right"), beginnings.searchsorted(end_ns)
+    anew = beginnings[first:last].tolist()
     total = 0
     for low, high in pairwise([begin_ns, *anew, end_ns]):
         span = slice(*np.searchsorted(time_ns, (low, high), side="right"))
@@ -95,54 +119,51 @@ def _retaken(trace: Trace, begin_ns: int, end_ns: int) -> int | None:
     return total
 
 
-def _beginnings(trace: Trace) -> list[int]:
+@per_trace
+def _beginnings(trace: Trace) -> Ints:
     """When the target changed, and when the driver left or came, in order of time."""
-    moments = {gap.start_ns for gap in driver_gaps(trace)}
-    for kind in ("target", "bind", "remove", "freeze", "restore"):
-        moments |= set(trace.events(kind)["start_ns"].tolist())
-    return sorted(moments)
+    kinds = ("target", "bind", "remove", "freeze", "restore")
+    gaps = np.array([gap.start_ns for gap in driver_gaps(trace)], dtype=np.int64)
+    return np.unique(np.concatenate([gaps, *(trace.calls(kind)["start_ns"] for kind in kinds)]))
 
 
+@per_trace
 def _moves(trace: Trace) -> tuple[Ints, Ints, Ints]:
     """End, pages filled, and pages given up by the notifier, of each fill and each such leak, in
     order of time."""
-    fills, leaks = trace.events("fill"), trace.events("leak")
-    leaks = leaks[_by_notifier(trace)]
-    time_ns = np.concatenate([fills["end_ns"], leaks["end_ns"]])
-    filled = np.concatenate([known_pages(fills), np.zeros(len(leaks), dtype=np.int64)])
-    given = np.concatenate([np.zeros(len(fills), dtype=np.int64), known_pages(leaks)])
+    fills, leaks = trace.calls("fill"), trace.calls("leak")
+    notified = cause_codes(trace, leaks) == CAUSE_NAMES.index("oom")
+    given_back = known_pages(leaks)[notified]
+    time_ns = np.concatenate([fills["end_ns"], leaks["end_ns"][notified]])
+    filled = np.concatenate([known_pages(fills), np.zeros_like(given_back)])
+    given = np.concatenate([np.zeros(len(fills), dtype=np.int64), given_back])
     order = np.argsort(time_ns, kind="stable")
     return time_ns[order], filled[order], given[order]
 
 
-def _by_notifier(trace: Trace) -> Bools:
-    mine: Bools = cause_codes(trace, trace.events("leak")) == CAUSE_NAMES.index("oom")
-    return mine
-
-
 def _sampled(trace: Trace, begin_ns: int, end_ns: int) -> dict[str, Any]:
     """What the slow sources counted from the last sample before a span to the first after it."""
-    samples = trace.samples
-    before = max((n for n, s in enumerate(samples) if s["t_ns"] <= begin_ns), default=0)
-    after = min((n for n, s in enumerate(samples) if s["t_ns"] >= end_ns), default=-1)
-    span_ns = samples[after]["t_ns"] - samples[before]["t_ns"] if samples else 0
+    times = trace.samples.time_ns
+    before = max(0, int(times.searchsorted(begin_ns, side="right")) - 1)
+    after = min(len(times) - 1, int(times.searchsorted(end_ns)))
+    span_ns = int(times[after] - times[before]) if len(times) else 0
     if span_ns <= 0:
         keys = ("sampled_s", "refaulted_pages", "some_share", "full_share")
         return dict.fromkeys(keys)
-    one, other = samples[before], samples[after]
-    name = next((name for name in REFAULTS if name in one["vmstat"]), REFAULTS[0])
-    refaults = _gain(one["vmstat"], other["vmstat"], name)
-    stalled, later = (section(section(sample, "psi"), "memory") for sample in (one, other))
-    some_us, full_us = (_gain(stalled, later, key) for key in ("some_us", "full_us"))
+
+    def gained(source: str, *names: str) -> int | None:
+        """Of the first of these counters that the kernel has."""
+        for name in names:
+            one, other = trace.samples.column(source, name)[[before, after]].tolist()
+            if one != UNREAD:
+                return int(other - one) if other != UNREAD else None
+        return None
+
+    refaults = gained("vmstat", *REFAULTS)
+    some_us, full_us = (gained("memory", f"{share}_us") for share in SHARES)
     return {
         "sampled_s": span_ns / 1e9,
         "refaulted_pages": None if refaults is None else refaults * trace.pages_per_page,
         "some_share": None if some_us is None else some_us * 1000 / span_ns,
         "full_share": None if full_us is None else full_us * 1000 / span_ns,
     }
-
-
-def _gain(before: dict[str, Any], after: dict[str, Any], key: str) -> int | None:
-    """What a counter gained between two readings; None unless it is in both."""
-    one, other = before.get(key), after.get(key)
-    return None if one is None or other is None else int(other) - int(one)

@@ -7,7 +7,7 @@ import importlib.util
 
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 
-NEEDED = ("numpy", "pandas", "rich")
+NEEDED = ("msgspec", "numpy", "pandas", "rich")
 
 DRAWING = ("bokeh", "jinja2", "matplotlib")
 """What pictures need beyond these; the extra `html` brings them."""

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from balloontrace.analysis.trace import Trace, per_trace, section
 
 INFLATED, DEFLATED = "balloon_inflate", "balloon_deflate"
@@ -131,5 +133,5 @@ def _last_readings(trace: Trace, since_ns: int) -> dict[str, Any]:
     detach = section(trace.trailer, "vmstat_detach")
     if detach:
         return detach
-    later = [sample["vmstat"] for sample in trace.samples if sample["t_ns"] >= since_ns]
-    return dict.fromkeys(_ENDS, later[-1]) if later else {}
+    later = np.flatnonzero(trace.samples.time_ns >= since_ns)
+    return dict.fromkeys(_ENDS, trace.samples.counters(later[-1])) if len(later) else {}

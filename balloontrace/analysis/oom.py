@@ -10,6 +10,7 @@ import pandas as pd
 
 from balloontrace.analysis.base import Analysis, Result, not_recorded
 from balloontrace.analysis.bouts import bouts
+from balloontrace.analysis.samples import UNREAD
 from balloontrace.analysis.sizes import size_curve
 from balloontrace.analysis.trace import Trace, known_pages, section
 from balloontrace.events import UNKNOWN_PAGES
@@ -41,8 +42,9 @@ class Oom(Analysis):
 def _counted(trace: Trace) -> int | None:
     """Kills that `oom_kill` of /proc/vmstat counted between the first sample and the last (since
     commit 8e675f7af507 "mm/oom_kill: count global and memory cgroup oom kills", in v4.13)."""
-    counts = [s["vmstat"]["oom_kill"] for s in trace.samples if "oom_kill" in s["vmstat"]]
-    return counts[-1] - counts[0] if counts else None
+    counts = trace.samples.column("vmstat", "oom_kill")
+    counts = counts[counts != UNREAD]
+    return int(counts[-1] - counts[0]) if len(counts) else None
 
 
 def _notifier(trace: Trace) -> dict[str, Any]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from balloontrace.analysis.trace import Trace, section
+from balloontrace.analysis.samples import UNREAD
+from balloontrace.analysis.trace import Trace
 
 SHARES = ("some", "full")
 """At least one task stalled; all tasks that were not idle stalled."""
@@ -17,13 +18,12 @@ class MemoryPressure:
     """The memory totals of /proc/pressure in the samples of a trace, about one a second."""
 
     def __init__(self, trace: Trace) -> None:
-        readings = [
-            (sample["t_ns"], section(section(sample, "psi"), "memory")) for sample in trace.samples
-        ]
-        kept = [(t, m) for t, m in readings if all(f"{share}_us" in m for share in SHARES)]
-        kept.sort(key=lambda reading: int(reading[0]))
-        self._time_ns = np.array([t for t, _ in kept], dtype=np.int64)
-        self._total_us = {share: [int(m[f"{share}_us"]) for _, m in kept] for share in SHARES}
+        totals = {share: trace.samples.column("memory", f"{share}_us") for share in SHARES}
+        read = np.logical_and.reduce([total != UNREAD for total in totals.values()])
+        time_ns = trace.samples.time_ns[read]
+        order = np.argsort(time_ns, kind="stable")
+        self._time_ns = time_ns[order]
+        self._total_us = {share: total[read][order] for share, total in totals.items()}
 
     def between(self, start_ns: int, end_ns: int) -> dict[str, Any]:
         """Seconds stalled between the first and the last sample within a span, and the seconds
@@ -35,7 +35,7 @@ class MemoryPressure:
             return dict.fromkeys(("psi_some_s", "psi_full_s", "psi_span_s"))
         return {
             **{
-                f"psi_{share}_s": (total[last] - total[first]) / 1e6
+                f"psi_{share}_s": int(total[last] - total[first]) / 1e6
                 for share, total in self._total_us.items()
             },
             "psi_span_s": int(self._time_ns[last] - self._time_ns[first]) / 1e9,

@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from balloontrace.analysis.base import Analysis, Result
 from balloontrace.analysis.columns import Calls
 from balloontrace.analysis.gaps import DEFLATED, INFLATED, driver_gaps, moved_unseen, said_unseen
@@ -131,10 +133,12 @@ def _last_sample(trace: Trace) -> dict[str, Any]:
     later one would not be in the file either. Failing that the first sample.
     """
     samples = trace.samples
+    if not len(samples):
+        return {}
     ends = (trace.calls(kind)["end_ns"] for kind, _, _ in COUNTERS.values())
     last_event = max(int(end.max(initial=0)) for end in ends)
-    followed = [sample for sample in samples if sample["t_ns"] <= last_event]
-    return followed[-1] if followed else samples[0] if samples else {}
+    place = int(np.flatnonzero(samples.time_ns <= last_event)[-1:].sum())
+    return {"t_ns": int(samples.time_ns[place]), "vmstat": samples.counters(place)}
 
 
 def _compare(trace: Trace, window: Window, name: str) -> dict[str, Any]:

@@ -19,8 +19,10 @@ import pandas as pd
 
 from balloontrace.analysis.base import Result, not_recorded
 from balloontrace.analysis.causes import CAUSE_NAMES, cause_codes
+from balloontrace.analysis.pressure import SHARES
+from balloontrace.analysis.samples import UNREAD
 from balloontrace.analysis.sizes import size_curve
-from balloontrace.analysis.trace import Ints, Trace, known_pages, section
+from balloontrace.analysis.trace import Ints, Trace, known_pages
 from balloontrace.events import UNKNOWN_PAGES
 
 Rows = list[dict[str, Any]]
@@ -166,26 +168,25 @@ def _flow(trace: Trace, cut: Bins) -> tuple[Rows, list[str]]:
 
 def _psi(trace: Trace, cut: Bins) -> Rows:
     """Memory pressure between samples, from the kernel's totals: exact over each row's time."""
-    read = [
-        (sample["t_ns"], memory["some_us"], memory.get("full_us"))
-        for sample in trace.samples
-        if "some_us" in (memory := section(section(sample, "psi"), "memory"))
-    ]
+    names = [f"{share}_us" for share in SHARES]
+    some, full = (trace.samples.column("memory", name) for name in names)
+    table = np.column_stack((trace.samples.time_ns, some, full))[some != UNREAD]
     # The differences of totals are as exact over several intervals as over one.
-    read = read[:: max(1, -(-len(read) // cut.number))]
+    read = table[:: max(1, -(-len(table) // cut.number))].tolist()
     rows = []
     for (start_ns, *before), (end_ns, *after) in pairwise(read):
         if end_ns > start_ns:
             span_us = (end_ns - start_ns) / 1e3
-            some, full = (_share(*pair, span_us) for pair in zip(before, after, strict=True))
+            shares = (_share(*pair, span_us) for pair in zip(before, after, strict=True))
             start_s, end_s = trace.seconds(start_ns), trace.seconds(end_ns)
-            rows.append({"start_s": start_s, "end_s": end_s, "some": some, "full": full})
+            row: dict[str, Any] = {"start_s": start_s, "end_s": end_s}
+            rows.append(row | dict(zip(SHARES, shares, strict=True)))
     return rows
 
 
-def _share(before: int | None, after: int | None, span_us: float) -> float | None:
+def _share(before: int, after: int, span_us: float) -> float | None:
     """Percent of a span; None if not known."""
-    if before is None or after is None or after < before:
+    if UNREAD in (before, after) or after < before:
         return None
     # A sample is read some time after its time stamp, so that a full second can come out longer.
     return min(100.0, (after - before) / span_us * 100)
@@ -193,16 +194,18 @@ def _share(before: int | None, after: int | None, span_us: float) -> float | Non
 
 def _memory(trace: Trace, cut: Bins) -> Rows:
     """Free and available memory in the samples, thinned by the free one."""
-    read = [
-        (sample["t_ns"], found["MemFree"], found.get("MemAvailable"))
-        for sample in trace.samples
-        if "MemFree" in (found := section(sample, "meminfo"))
-    ]
-    times = np.array([row[0] for row in read], dtype=np.int64)
-    kept = cut.thin(times, np.array([row[1] for row in read], dtype=np.int64))
+    free, available = (
+        trace.samples.column("meminfo", name) for name in ("MemFree", "MemAvailable")
+    )
+    table = np.column_stack((trace.samples.time_ns, free, available))[free != UNREAD]
+    kept = cut.thin(table[:, 0], table[:, 1])
     return [
-        {"at_s": trace.seconds(at_ns), "free_bytes": free, "available_bytes": available}
-        for at_ns, free, available in (read[place] for place in kept.tolist())
+        {
+            "at_s": trace.seconds(at_ns),
+            "free_bytes": free_bytes,
+            "available_bytes": None if available_bytes == UNREAD else available_bytes,
+        }
+        for at_ns, free_bytes, available_bytes in table[kept].tolist()
     ]
 
 

@@ -20,6 +20,7 @@ import pandas as pd
 from balloontrace.analysis.columns import INTEGERS, Calls, Events
 from balloontrace.analysis.columns import Bools as Bools
 from balloontrace.analysis.columns import Ints as Ints
+from balloontrace.analysis.samples import Samples
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES, FLAGS, LOSSES, UNKNOWN_PAGES, number_of
 from balloontrace.recording import Recording, read_recording
@@ -35,13 +36,15 @@ Columns = Calls | pd.DataFrame
 class Trace:
     """One recording, ready for the analyses.
 
-    recording: what could be read of the file, but for its events; all_events: these, by kind;
+    recording: what could be read of the file, but for its events, and its samples if they are
+    regular; all_events, samples: these;
     begin_ns, end_ns: CLOCK_MONOTONIC, from probes attached (or the first event, which can come
     before the recorder said so) to the recording's end (without a trailer: the last timestamp).
     """
 
     recording: Recording
     all_events: Events
+    samples: Samples
     begin_ns: int
     end_ns: int
     disagrees: bool = False
@@ -64,15 +67,6 @@ class Trace:
     def trailer(self) -> dict[str, Any]:
         """The recording's trailer; empty if the recorder did not get to write it."""
         return self.recording.trailer or {}
-
-    @cached_property
-    def samples(self) -> list[dict[str, Any]]:
-        """The regular samples: `t_ns`, `vmstat` and the other slow sources, all of one moment."""
-        return [
-            sample
-            for sample in self.recording.samples
-            if "t_ns" in sample and isinstance(sample.get("vmstat"), dict)
-        ]
 
     @cached_property
     def driver_changes(self) -> list[dict[str, Any]]:
@@ -125,6 +119,14 @@ class Trace:
         if not self.recording.events:
             read_recording(self.recording.path, add)
         return np.frombuffer(joined, dtype=layout)
+
+    @cached_property
+    def every_sample(self) -> list[dict[str, Any]]:
+        """All samples as they stand in the file: every number, for exports. They are read once
+        more."""
+        if self.samples.taken:
+            return read_recording(self.recording.path, lambda *_: None).samples
+        return self.recording.samples
 
     @property
     def pages_per_page(self) -> int:
@@ -273,17 +275,19 @@ def read_trace(path: str) -> Trace:
     """
     if not os.path.isfile(path):
         return trace_of(read_recording(path))  # a pipe cannot be read again
-    blocks = _Blocks()
-    recording = read_recording(path, blocks.take)
-    return _trace(recording, blocks.finish(recording))
+    blocks, samples = _Blocks(), Samples()
+    recording = read_recording(path, blocks.take, samples)
+    return _trace(recording, blocks.finish(recording), samples)
 
 
 def trace_of(recording: Recording) -> Trace:
     """The trace of a recording; UserError if its header does not describe its events."""
-    blocks = _Blocks()
+    blocks, samples = _Blocks(), Samples()
     for block in recording.events:
         blocks.take(recording, block)
-    return _trace(recording, blocks.finish(recording))
+    for sample in recording.samples:
+        samples.add(sample)
+    return _trace(recording, blocks.finish(recording), samples)
 
 
 class _Blocks:
@@ -314,8 +318,8 @@ class _Blocks:
         return self._events
 
 
-def _trace(recording: Recording, events: Events) -> Trace:
-    begin_ns, end_ns = _span(recording, events)
+def _trace(recording: Recording, events: Events, samples: Samples) -> Trace:
+    begin_ns, end_ns = _span(recording, events, samples)
     flags = recording.header.setdefault("flags", {})
     missed = events.close_missed(flags.setdefault("missed", number_of(FLAGS, "missed")))
     kinds = section(recording.header, "kinds")
@@ -323,7 +327,7 @@ def _trace(recording: Recording, events: Events) -> Trace:
     if len(names) < len(kinds):
         raise UserError(f"{recording.path} does not describe its events: two kinds have one number")
     by_name = {names[kind]: calls for kind, calls in missed.items() if kind in names}
-    return Trace(recording, events, begin_ns, end_ns, missed=by_name)
+    return Trace(recording, events, samples, begin_ns, end_ns, missed=by_name)
 
 
 _MOST_BYTES = 4096
@@ -352,9 +356,11 @@ def _layout(recording: Recording) -> np.dtype[np.void]:
     return layout
 
 
-def _span(recording: Recording, events: Events) -> tuple[int, int]:
+def _span(recording: Recording, events: Events, samples: Samples) -> tuple[int, int]:
     """First and last nanosecond of the recording."""
     seen = [int(sample["t_ns"]) for sample in recording.samples if "t_ns" in sample]
+    if len(samples):
+        seen += [int(samples.time_ns.min()), int(samples.time_ns.max())]
     seen += [at for at in (events.first_ns, events.last_ns) if at is not None]
     attached = recording.header.get("attached_ns")
     if attached is not None:

@@ -147,7 +147,7 @@ def test_a_real_recording(name: str) -> None:
     sizes = shown.counters["balloon size"]
     assert sizes[0] == (trace.begin_ns, curve.base * 4096)
     assert sizes[-1][1] == curve.size_after(len(curve.size)) * 4096
-    memory = [sample["meminfo"]["MemFree"] for sample in trace.samples]
+    memory = trace.samples.column("meminfo", "MemFree").tolist()
     assert [value for _, value in shown.counters["MemFree"]] == memory
     assert not [t for t in shown.tracks.values() if "overlapping" in t.name]
     # The acks of the worker are within its fills and leaks.

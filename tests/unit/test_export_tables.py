@@ -78,7 +78,7 @@ def test_every_event_is_there(name: str, tmp_path: Path) -> None:
         rows = zip(*table.to_pydict().values(), strict=True)
         as_text = [["" if cell is None else str(cell) for cell in row] for row in rows]
         assert texts[kind][1:] == as_text
-    samples = [s for s in trace.recording.samples if "psi" in s]
+    samples = [s for s in trace.every_sample if "psi" in s]
     psi = found["psi"].to_pydict()
     assert psi["memory_full_us"] == [s["psi"]["memory"]["full_us"] for s in samples]
     assert psi["t_ns"] == [s["t_ns"] for s in samples]

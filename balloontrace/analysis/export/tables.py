@@ -143,7 +143,7 @@ def _samples(trace: Trace, text: Text) -> Iterator[Table]:
     for source, (doc, unit, flat) in _SOURCES.items():
         read = [
             {**flat(sample[source]), "t_ns": sample["t_ns"]}
-            for sample in trace.recording.samples
+            for sample in trace.every_sample
             if "t_ns" in sample and isinstance(sample.get(source), dict) and sample[source]
         ]
         if read:
@@ -158,7 +158,7 @@ def _delays(trace: Trace, moment: Column, text: Text) -> Iterator[Table]:
     """What each task had waited for, as the kernel counts it from the task's start."""
     read = [
         {"t_ns": sample["t_ns"], "tid": int(tid), **_delay(task, text)}
-        for sample in trace.recording.samples
+        for sample in trace.every_sample
         if "t_ns" in sample
         for tid, task in section(sample, "delays").items()
         if isinstance(task, dict)

@@ -14,6 +14,7 @@ from balloontrace.analysis.causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.export.facts import facts, kinds_of
 from balloontrace.analysis.gaps import driver_gaps
 from balloontrace.analysis.render.visible import visible
+from balloontrace.analysis.samples import UNREAD
 from balloontrace.analysis.sizes import size_curve
 from balloontrace.analysis.trace import Ints, Trace
 from balloontrace.events import BALLOON_PAGE_BYTES, UNKNOWN_PAGES
@@ -198,13 +199,10 @@ def _size(trace: Trace) -> list[Counter]:
 
 def _meminfo(trace: Trace, name: str) -> Counter:
     """One field of /proc/meminfo, as often as it was read."""
-    read = [
-        (int(sample["t_ns"]), value)
-        for sample in trace.samples
-        if type(value := (sample.get("meminfo") or {}).get(name)) is int
-    ]
-    times, values = np.array(read, dtype=np.int64).reshape(len(read), 2).T
-    return Counter(name, f"{name} of /proc/meminfo, read once a second", times, values)
+    values = trace.samples.column("meminfo", name)
+    read = values != UNREAD
+    doc = f"{name} of /proc/meminfo, read once a second"
+    return Counter(name, doc, trace.samples.time_ns[read], values[read])
 
 
 def marks_of(trace: Trace) -> list[Mark]:

@@ -46,7 +46,7 @@ def command(
     force: bool = typer.Option(False, "-f", "--force", help="Overwrite an earlier export."),
 ) -> None:
     """Write all that is in a recording in a format that other tools read."""
-    dependencies.require("export", ("numpy", "pandas", _PACKAGES[form]), "export")
+    dependencies.require("export", ("msgspec", "numpy", "pandas", _PACKAGES[form]), "export")
     _refuse(file, form, out, kinds)
     if str(out) == "-":
         trace, said = _to_stdout(file, form, kinds)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The regular samples of a recording as columns, filled while it is read.
+
+A guest at rest writes little but samples, one a second: 864,000 in ten days, of some sixty numbers
+each. Only those that an analysis asks for are kept. An export, which shows all, reads them anew.
+"""
+
+from __future__ import annotations
+
+from array import array
+from operator import attrgetter
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+
+WANTED = {
+    "vmstat": (
+        *("balloon_inflate", "balloon_deflate", "balloon_migrate", "oom_kill"),
+        *("workingset_refault_file", "workingset_refault"),
+    ),
+    "meminfo": ("MemFree", "MemAvailable"),
+    "memory": ("some_us", "full_us"),
+}
+"""What is kept of each source; `memory` is that of PSI."""
+
+UNREAD = -1
+"""In a column: this sample does not have it."""
+
+_COLUMNS = [(source, key) for source, keys in WANTED.items() for key in keys]
+
+_SPECIAL = ("driver", "uevent", "uevents", "delays", "delayacct", "since_boot",
+            "taskstats_version", "why", "failed")  # fmt: skip
+"""A sample with any of these tells more than numbers."""
+
+_Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_STRUCTS: dict[str, Any] = {
+    source: msgspec.defstruct(source, [(key, _Whole, UNREAD) for key in keys], frozen=True)
+    for source, keys in WANTED.items()
+}
+_EMPTY = {source: struct() for source, struct in _STRUCTS.items()}
+_Psi = msgspec.defstruct("Psi", [("memory", _STRUCTS["memory"], _EMPTY["memory"])], frozen=True)
+_Sample = msgspec.defstruct(
+    "Sample",
+    [
+        ("t_ns", _Whole),
+        ("vmstat", _STRUCTS["vmstat"]),
+        ("meminfo", _STRUCTS["meminfo"], _EMPTY["meminfo"]),
+        ("psi", _Psi, _Psi()),
+        *((key, msgspec.Raw, None) for key in _SPECIAL),
+    ],
+)
+_VALUES = attrgetter("t_ns", *(f"{'psi.' * (s == 'memory')}{s}.{key}" for s, key in _COLUMNS))
+_IS_SPECIAL = attrgetter(*_SPECIAL)
+_NONE = (None,) * len(_SPECIAL)
+
+
+class Samples:
+    """Moment and numbers of each regular sample, in the order in which they were taken.
+
+    taken: how many of them are nowhere else.
+    """
+
+    def __init__(self) -> None:
+        self.taken = 0
+        self._decode = msgspec.json.Decoder(_Sample).decode
+        self._values = array("q")
+        self._table: Ints = np.empty((0, 1 + len(_COLUMNS)), np.int64)
+
+    def take(self, payload: bytes) -> bool:
+        """Take a sample as it stands in the file. False if it is not a regular one, or has a number
+        that cannot be: whoever reads it with care may `add` it then."""
+        try:
+            sample = self._decode(payload)
+        except (msgspec.MsgspecError, RecursionError, ValueError):
+            return False
+        if _IS_SPECIAL(sample) != _NONE:
+            return False
+        self._values.extend(_VALUES(sample))
+        self.taken += 1
+        return True
+
+    def add(self, sample: dict[str, Any]) -> None:
+        """Take a sample that was read already, if it is a regular one: it has `t_ns`, `vmstat`."""
+        if "t_ns" not in sample or not isinstance(sample.get("vmstat"), dict):
+            return
+        psi = sample.get("psi")
+        sources = {**sample, "memory": psi.get("memory") if isinstance(psi, dict) else None}
+        self._values.append(int(sample["t_ns"]))
+        for source, key in _COLUMNS:
+            held = sources.get(source)
+            value = held.get(key) if isinstance(held, dict) else None
+            self._values.append(UNREAD if value is None else int(value))
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    @property
+    def time_ns(self) -> Ints:
+        """CLOCK_MONOTONIC of each sample."""
+        return self._columns[:, 0]
+
+    def column(self, source: str, key: str) -> Ints:
+        """One number of each sample, one of WANTED; UNREAD where it is missing."""
+        return self._columns[:, 1 + _COLUMNS.index((source, key))]
+
+    def counters(self, place: int) -> dict[str, int]:
+        """What one sample has of /proc/vmstat."""
+        found = {key: int(self.column("vmstat", key)[place]) for key in WANTED["vmstat"]}
+        return {key: value for key, value in found.items() if value != UNREAD}
+
+    @property
+    def _columns(self) -> Ints:
+        width = 1 + len(_COLUMNS)
+        if len(self._table) * width != len(self._values):
+            self._table = np.array(self._values, dtype=np.int64).reshape(-1, width)
+        return self._table
