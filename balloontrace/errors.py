@@ -15,6 +15,9 @@ EXIT_UNSUPPORTED = 3
 EXIT_EVENTS_LOST = 4
 """Events were lost and ``--strict`` was given."""
 
+EXIT_FAIL_ON = 5
+"""What ``--fail-on`` names was found."""
+
 
 class UserError(Exception):
     """A failure the user can act on.

@@ -44,6 +44,8 @@ def _recording(trace: Trace) -> Result:
     scalars = {
         "path": recording.path,
         "tool": trace.header.get("tool"),
+        "started_at": trace.wall_clock(trace.begin_ns),
+        "ended_at": trace.wall_clock(trace.end_ns),
         "duration_s": trace.seconds(trace.end_ns),
         "complete": recording.complete,
         "means": section(trace.header, "means").get("used"),

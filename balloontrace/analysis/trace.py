@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cached_property, wraps
 from typing import Any, TypeVar
 
@@ -137,6 +138,19 @@ class Trace:
     def seconds(self, time_ns: int) -> float:
         """Seconds since the probes were attached."""
         return (int(time_ns) - self.begin_ns) / 1e9
+
+    def wall_clock(self, time_ns: int) -> str | None:
+        """The guest's wall clock at a moment, in UTC (ISO 8601); None if it is not recorded. Set
+        while the recording was made, it is off by that."""
+        clock = section(self.header, "clock")
+        if "monotonic_ns" not in clock or "realtime_ns" not in clock:
+            return None
+        since_ns = int(clock["realtime_ns"]) + int(time_ns) - int(clock["monotonic_ns"])
+        try:
+            moment = datetime.fromtimestamp(since_ns / 1e9, UTC)
+        except (OverflowError, ValueError, OSError):  # such a clock cannot be
+            return None
+        return moment.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + "Z"
 
     def recorded(self, kind: str) -> bool:
         """Whether events of this kind would be here had they happened: where there are none, and it

@@ -6,8 +6,10 @@ from __future__ import annotations
 import contextlib
 import locale
 import os
+import shutil
 import sys
 from collections.abc import Iterator
+from enum import StrEnum
 from typing import IO, TextIO
 
 from balloontrace.errors import EXIT_USAGE, UserError
@@ -51,8 +53,29 @@ def beyond_ascii() -> bool:
     return sys.stdout is not None and _encoding() == "utf-8"
 
 
-def wants_colour() -> bool:
-    """Whether stdout is a terminal that shows colours and nobody said NO_COLOR."""
+class Color(StrEnum):
+    """When to use colours."""
+
+    AUTO = "auto"
+    ALWAYS = "always"
+    NEVER = "never"
+
+
+LEAST_WIDTH, MOST_WIDTH = 60, 200
+
+
+def width() -> int | None:
+    """Columns of the terminal that stdout is; None if it is none."""
+    if sys.stdout is None or not sys.stdout.isatty():
+        return None
+    return min(MOST_WIDTH, max(LEAST_WIDTH, shutil.get_terminal_size().columns))
+
+
+def wants_colour(when: Color = Color.AUTO) -> bool:
+    """Whether to use colours; `auto`: if stdout is a terminal that shows them and nobody said
+    NO_COLOR."""
+    if when is not Color.AUTO:
+        return when is Color.ALWAYS
     capable = os.environ.get("TERM", "dumb") != "dumb"
     terminal = sys.stdout is not None and sys.stdout.isatty()
     return terminal and capable and not os.environ.get("NO_COLOR")

@@ -50,7 +50,7 @@ def test_pages_of_lost_events_are_named(tmp_path: Path) -> None:
     assert report.results["reconciliation"].scalars["agrees"] is False
     text = report_text(report)
     assert "256 in lost events" in text
-    assert "LOSSY: 1 events lost" in text.splitlines()[1]
+    assert "LOSSY: 1 events lost" in text
     assert "pages in lost events: 256 fill" in text
     assert "the ring of 1,024 KiB was full" in text
     assert "record --ring-kib 4096" in " ".join(text.split())
@@ -114,7 +114,7 @@ def test_a_killed_recorder_is_compared_with_its_last_sample(tmp_path: Path) -> N
     facts = report.recording.scalars
     assert (facts["complete"], facts["truncated"], facts["lost_events"]) == (False, True, None)
     assert facts["duration_s"] == 3.5
-    assert "TRUNCATED" in report_text(report).splitlines()[1]
+    assert "TRUNCATED" in report_text(report)
 
 
 def test_a_killed_recorder_that_lost_events_disagrees(tmp_path: Path) -> None:

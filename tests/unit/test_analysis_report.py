@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from balloontrace.analysis import dependencies
 from balloontrace.analysis.base import Result
@@ -21,10 +22,10 @@ from balloontrace.analysis.render.json import compare_json, report_json
 from balloontrace.analysis.render.text import report_text
 from balloontrace.analysis.render.visible import plain, visible
 from balloontrace.analysis.report import Report, build
-from balloontrace.cli.commands import compare as compare_command
-from balloontrace.cli.commands import report as report_command
+from balloontrace.cli.app import app
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
-from tests.unit.builders import Built, shrinker_like, stock_like
+from tests.unit.builders import Built, ns, shrinker_like, stock_like
+from tests.unit.command_line import balloontrace
 
 EPISODE_KEYS = {
     *("start_s", "end_s", "direction", "target_pages", "outcome", "inflated_pages"),
@@ -137,7 +138,7 @@ def test_a_torn_file_is_reported_as_far_as_it_goes(tmp_path: Path) -> None:
     report = build(str(path))
     assert report.recording.scalars["complete"] is False
     assert report.results["totals"].scalars["inflated_pages"] > 0
-    assert "TRUNCATED" in report_text(report).splitlines()[1]
+    assert "TRUNCATED" in report_text(report)
 
 
 def test_a_hole_in_the_file_is_reported(tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ def test_a_hole_in_the_file_is_reported(tmp_path: Path) -> None:
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
     text = report_text(build(str(path)))
-    assert "DAMAGED" in text.splitlines()[1]
+    assert "DAMAGED" in text
     assert "1 blocks missing" in text
     assert "DISAGREE" in text
 
@@ -286,13 +287,13 @@ def test_the_commands_print_data_on_stdout(
 ) -> None:
     before = Path(shrinker_like().write(tmp_path / "before.btrace"))
     after = Path(stock_like().write(tmp_path / "after.btrace"))
-    report_command.command(before, as_json=False, html=None, svg=None, force=True, verbose=False)
-    assert capsys.readouterr().out.startswith("recording  ")
-    report_command.command(before, as_json=True, html=None, svg=None, force=True, verbose=False)
+    balloontrace("report", before)
+    assert capsys.readouterr().out.startswith("verdict    Busy no-op: ")
+    balloontrace("report", "--json", before)
     assert json.loads(capsys.readouterr().out)["schema"] == 1
-    compare_command.command(before, after, [], [], as_json=True, html=None, svg=None, force=True)
+    balloontrace("compare", "--json", before, after)
     assert json.loads(capsys.readouterr().out)["before"]["path"] == str(before)
-    compare_command.command(before, after, [], [], as_json=False, html=None, svg=None, force=True)
+    balloontrace("compare", before, after)
     captured = capsys.readouterr()
     assert "inflation duration" in captured.out
     assert captured.err == ""
@@ -308,3 +309,82 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.message == "report needs pandas, which is not installed here"
     assert "balloontrace[analysis]" in caught.value.hint
     assert caught.value.exit_code == EXIT_UNSUPPORTED
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    balloontrace("report", *arguments)
+    return capsys.readouterr().out
+
+
+def test_the_first_line_says_whether_the_guest_is_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    well = printed(capsys, stock_like().write(tmp_path / "well.btrace"))
+    assert well.splitlines()[0] == (
+        "verdict    healthy: none of 10 known pathologies, and nothing is missing"
+    )
+    ill = printed(capsys, shrinker_like().write(tmp_path / "ill.btrace"))
+    assert ill.splitlines()[0] == (
+        "verdict    Busy no-op: reclaim takes back what inflation just took"
+    )
+    lossy = stock_like()
+    assert lossy.trailer is not None
+    lossy.trailer["lost_events"] = 1
+    said = printed(capsys, lossy.write(tmp_path / "lossy.btrace"))
+    assert said.startswith("verdict    nothing found, but events were lost\n")
+
+
+def test_the_first_screen_is_short_and_names_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = shrinker_like().write(tmp_path / "r.btrace")
+    first, everything = printed(capsys, path), printed(capsys, path, "-v")
+    titles = [line for line in first.splitlines() if line and not line.startswith(" ")]
+    assert titles[-3:] == ["Episodes", "After the target was reached", "Causes"]
+    assert len(first.splitlines()) < 50 < len(everything.splitlines())
+    hidden = " ".join(first.split("--section NAME: ")[1].split()).split(", ")
+    for name in hidden:
+        shown = printed(capsys, path, "--section", name).splitlines()
+        assert [line for line in shown if line and not line.startswith(" ")][-1] != titles[-1]
+    with pytest.raises(UserError, match="there is no section 'nope'"):
+        balloontrace("report", path, "--section", "nope")
+
+
+def test_the_report_takes_the_width_it_is_given(tmp_path: Path) -> None:
+    report = build(shrinker_like().write(tmp_path / "r.btrace"))
+    for width in (60, 98, 200):
+        for line in report_text(report, width=width, verbose=True).splitlines():
+            assert len(line) <= width
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "code"),
+    [(["finding"], 5), (["loss"], 0), (["disagree"], 0), (["loss", "finding"], 5), ([], 0)],
+)
+def test_a_pipeline_can_fail_on_what_a_report_says(
+    fail_on: list[str], code: int, tmp_path: Path
+) -> None:
+    path = shrinker_like().write(tmp_path / "r.btrace")
+    options = [word for what in fail_on for word in ("--fail-on", what)]
+    for more in ([], ["--json"]):
+        done = CliRunner().invoke(app, ["report", path, *more, *options])
+        assert done.exit_code == code
+
+
+def test_loss_and_disagreement_fail_a_pipeline(tmp_path: Path) -> None:
+    wrong = stock_like()
+    assert wrong.trailer is not None
+    wrong.trailer |= {"lost_events": 1}
+    path = wrong.ends(9, {"balloon_inflate": 1, "balloon_deflate": 1}).write(tmp_path / "r.btrace")
+    for what in ("loss", "disagree"):
+        assert CliRunner().invoke(app, ["report", path, "--fail-on", what]).exit_code == 5
+
+
+def test_the_guest_s_wall_clock_is_told(tmp_path: Path) -> None:
+    built = stock_like()
+    built.header["clock"] = {"monotonic_ns": ns(0), "realtime_ns": 1_800_000_000_123_000_000}
+    facts = build(built.write(tmp_path / "r.btrace")).recording.scalars
+    assert facts["started_at"] == "2027-01-15 08:00:00.123Z"
+    assert facts["ended_at"] == "2027-01-15 08:00:10.123Z"
+    del built.header["clock"]
+    assert build(built.write(tmp_path / "r.btrace")).recording.scalars["started_at"] is None

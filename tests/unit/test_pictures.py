@@ -26,13 +26,12 @@ from balloontrace.analysis.render.html import compare_html, report_html
 from balloontrace.analysis.render.page import Page
 from balloontrace.analysis.render.series import alone, side_by_side, ticks
 from balloontrace.analysis.render.text import report_text
-from balloontrace.analysis.render.timeline_text import COLUMNS, timeline
+from balloontrace.analysis.render.timeline_text import timeline
 from balloontrace.analysis.trace import read_trace
-from balloontrace.cli.commands import compare as compare_command
-from balloontrace.cli.commands import report as report_command
 from balloontrace.errors import EXIT_FAILURE, EXIT_UNSUPPORTED, EXIT_USAGE, UserError
 from balloontrace.recording import Writer
 from tests.unit.builders import Built, shrinker_like, stock_like
+from tests.unit.command_line import balloontrace as main
 from tests.unit.test_house import loaded_by
 
 DATA = Path(__file__).parents[1] / "data"
@@ -307,7 +306,7 @@ def test_the_timeline_in_ascii(tour: Picture) -> None:
     lines = lines_of(tour, blocks=False)
     "\n".join(lines).encode("ascii")
     assert len(lines) == len(lines_of(tour))
-    assert max(map(len, lines)) <= 2 + 12 + 1 + COLUMNS
+    assert max(map(len, lines)) <= 98
 
 
 def test_a_text_report_has_a_timeline_only_where_something_moved(tmp_path: Path) -> None:
@@ -323,18 +322,18 @@ def test_the_commands_write_pictures(tmp_path: Path, capsys: pytest.CaptureFixtu
     before = Path(shrinker_like().write(tmp_path / "before.btrace"))
     after = Path(stock_like().write(tmp_path / "after.btrace"))
     html, svg, png = (tmp_path / f"out.{kind}" for kind in ("html", "svg", "png"))
-    report_command.command(before, as_json=False, html=html, svg=svg, force=True, verbose=False)
+    main("report", before, "--html", html, "--svg", svg, "-f")
     assert capsys.readouterr().out == ""
     assert html.read_text().startswith("<!DOCTYPE html>")
     ElementTree.parse(svg)
-    report_command.command(before, as_json=True, html=None, svg=png, force=True, verbose=False)
+    main("report", before, "--json", "--svg", png, "-f")
     captured = capsys.readouterr()
     assert json.loads(captured.out)["schema"] == 1
     assert captured.err.startswith(f"wrote {png}")
     assert png.read_bytes().startswith(b"\x89PNG")
     other = Path(shrinker_like(rounds=9).write(tmp_path / "other.btrace"))
-    runs = [before, other], [after]
-    compare_command.command(None, None, *runs, as_json=False, html=html, svg=None, force=True)
+    runs = ("--before", before, "--before", other, "--after", after)
+    main("compare", *runs, "--html", html, "-f")
     assert capsys.readouterr().out == ""
     compared = html.read_text()
     assert "Two balloons" in compared
@@ -342,21 +341,12 @@ def test_the_commands_write_pictures(tmp_path: Path, capsys: pytest.CaptureFixtu
     drawn_runs = re.findall(r'<p class="scene">[^<]*?(\w+\.btrace)', compared)
     assert drawn_runs == ["before.btrace", "after.btrace"]
     with pytest.raises(UserError, match="cannot write"):
-        report_command.command(
-            before,
-            as_json=False,
-            html=tmp_path / "no" / "x.html",
-            svg=None,
-            force=True,
-            verbose=False,
-        )
+        main("report", before, "--html", tmp_path / "no" / "x.html")
 
 
 def test_a_picture_of_an_unknown_kind_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        report_command.command(
-            TOUR, as_json=False, html=None, svg=tmp_path / "x.jpg", force=True, verbose=False
-        )
+        main("report", TOUR, "--svg", tmp_path / "x.jpg")
     assert caught.value.exit_code == EXIT_USAGE
     assert not (tmp_path / "x.jpg").exists()
 
@@ -420,9 +410,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         importlib.util, "find_spec", lambda name: None if name == "bokeh" else real(name)
     )
     with pytest.raises(UserError) as caught:
-        report_command.command(
-            TOUR, as_json=False, html=tmp_path / "x.html", svg=None, force=True, verbose=False
-        )
+        main("report", TOUR, "--html", tmp_path / "x.html")
     assert caught.value.message == "--html needs bokeh, which is not installed here"
     assert "balloontrace[html]" in caught.value.hint
     assert caught.value.exit_code == EXIT_UNSUPPORTED

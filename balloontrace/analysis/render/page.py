@@ -16,7 +16,7 @@ from balloontrace.analysis.render.visible import visible
 from balloontrace.events import BALLOON_PAGE_BYTES
 
 WIDTH = 98
-"""Columns, whatever the terminal: a report pasted into a mail looks as it did."""
+"""Columns where there is no terminal: a report pasted into a mail looks as it did."""
 
 GOOD, WARN, BAD, DIM = "green", "yellow", "bold red", "dim"
 
@@ -30,11 +30,13 @@ UNBOUNDED = "gained nothing"
 class Page:
     """Collects output. Every string is made visible here, once, and none is taken as markup."""
 
-    def __init__(self, colour: bool) -> None:
+    def __init__(self, colour: bool, width: int = WIDTH) -> None:
+        """width: columns."""
+        self.width = width
         self._out = StringIO()
         self._console = Console(
             file=self._out,
-            width=WIDTH,
+            width=width,
             force_terminal=colour,
             no_color=not colour,
             color_system="standard" if colour else None,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from balloontrace import behaviour
@@ -23,6 +23,7 @@ from balloontrace.analysis.render.page import (
     DIM,
     GOOD,
     WARN,
+    WIDTH,
     Page,
     amplified,
     bounded,
@@ -33,6 +34,7 @@ from balloontrace.analysis.render.page import (
     seconds,
 )
 from balloontrace.analysis.report import Report
+from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
 
 SHOWN_ROWS = 10
@@ -50,15 +52,56 @@ def report_text(
     verbose: bool = False,
     course: Result | None = None,
     blocks: bool = True,
+    only: Sequence[str] | None = None,
+    width: int = WIDTH,
 ) -> str:
-    """The report in at most 98 columns. verbose: all rows, all seams, what the recorder cost;
-    course: the timeline to draw under the verdict; blocks: it may go beyond ASCII."""
-    page = Page(colour)
+    """The report in at most `width` columns. verbose: all rows, all seams, what the recorder cost;
+    course: the timeline to draw under the findings; blocks: it may go beyond ASCII; only: the
+    sections to show, by default all.
+
+    Raises UserError if there is no section of a name in `only`.
+    """
+    page = Page(colour, width)
     page.facts(facts(report))
+    hidden = _hidden(report, only)
+    if "findings" not in hidden:
+        _section(page, report.results["findings"], _findings, verbose)
     if course is not None:
         timeline_text.timeline(page, course, blocks)
-    sections(page, report, verbose)
+    sections(page, report, verbose, without=("findings", *hidden))
+    if hidden and only == FIRST_SCREEN:
+        page.line("")
+        page.line(f"more with -v, or --section NAME: {', '.join(hidden)}", DIM)
     return page.text()
+
+
+FIRST_SCREEN = ("findings", "episodes", "periods", "causes", "host_acks", "oom", "driver")
+"""What is shown without being asked for, as far as there is something in it."""
+
+
+def _hidden(report: Report, only: Sequence[str] | None) -> tuple[str, ...]:
+    """The sections that are not in `only`, or have nothing for the first screen."""
+    names = (*SECTIONS, "seams", "recorder")
+    if only is None:
+        return ()
+    if unknown := [name for name in only if name not in names]:
+        raise UserError(
+            f"there is no section {unknown[0]!r}", f"one of {', '.join(names)}", EXIT_USAGE
+        )
+    empty = [name for name in only if only == FIRST_SCREEN and _is_empty(report.results[name])]
+    return tuple(name for name in names if name not in only or name in empty)
+
+
+def _is_empty(result: Result) -> bool:
+    """Whether a section says only that nothing happened, which the verdict says already."""
+    facts = result.scalars
+    if result.missing:
+        return False
+    if result.name == "findings":
+        return not result.tables["findings"] and not facts["unchecked"]
+    if result.name == "oom":
+        return not any(facts[key] for key in ("killed", "vmstat_killed", "notifier_calls"))
+    return not _worth(result, verbose=False)
 
 
 def facts(report: Report) -> list[tuple[str, str, str]]:
@@ -71,15 +114,19 @@ def sections(page: Page, report: Report, verbose: bool, without: tuple[str, ...]
     unknown = [name for name in report.results if name not in (*SECTIONS, *IN_FACTS)]
     for name in (*SECTIONS, *unknown):
         result = report.results[name]
-        worth_showing = WORTH_SHOWING.get(name)
-        if name in without:
-            continue
-        if verbose or worth_showing is None or worth_showing(result):
+        if name not in without and _worth(result, verbose):
             _section(page, result, SECTIONS.get(name, _anything), verbose)
-    driver_text.seams(page, report.recording, report.results["driver"], verbose)
-    if verbose:
+    if "seams" not in without:
+        driver_text.seams(page, report.recording, report.results["driver"], verbose)
+    if verbose and "recorder" not in without:
         published_text.published(page, report.results)
         _recorder(page, report.recording)
+
+
+def _worth(result: Result, verbose: bool) -> bool:
+    """Whether a section has anything for most readers."""
+    worth_showing = WORTH_SHOWING.get(result.name)
+    return verbose or worth_showing is None or worth_showing(result)
 
 
 def _section(page: Page, result: Result, show: Show, verbose: bool) -> None:
@@ -96,13 +143,39 @@ def _section(page: Page, result: Result, show: Show, verbose: bool) -> None:
 def _trust(report: Report) -> list[tuple[str, str, str]]:
     """What must be known before any number is believed, then the verdict."""
     facts, reconciliation = report.recording.scalars, report.results["reconciliation"].scalars
-    rows = [("recording", facts["path"], ""), ("", *_completeness(facts))]
+    rows = [("verdict", *verdict(report))]
+    rows += [("recording", facts["path"], ""), ("", *_completeness(facts))]
+    if facts["started_at"]:
+        rows.append(("", f"from {facts['started_at']} to {facts['ended_at']}", ""))
     rows += [("", text, BAD) for text in _losses(facts)]
     style = {True: GOOD, False: BAD, None: WARN}[reconciliation["agrees"]]
     rows.append(("vmstat", reconciliation["summary"], style))
-    rows += [("", text, BAD) for text in driver_text.untraceable(report.results["driver"])]
-    findings = report.results["findings"].tables["findings"]
-    return rows + [("finding", finding["title"], BAD) for finding in findings]
+    return rows + [("", text, BAD) for text in driver_text.untraceable(report.results["driver"])]
+
+
+def verdict(report: Report) -> tuple[str, str]:
+    """What is wrong, in one line, or that nothing is; and the style to say it in."""
+    findings, recording = report.results["findings"], report.recording.scalars
+    found = [finding["title"] for finding in findings.tables["findings"]]
+    if found:
+        return "; ".join(found), BAD
+    agrees, unchecked = (
+        report.results["reconciliation"].scalars["agrees"],
+        len(findings.scalars["unchecked"]),
+    )
+    known = unchecked + len(findings.scalars["checked"])
+    reservations = {
+        "the recording goes on": recording["underway"],
+        "the recording is not whole": not recording["complete"] and not recording["underway"],
+        "events were lost": bool(recording["lost_events"]),
+        "its totals disagree with /proc/vmstat": agrees is False,
+        "its totals could not be checked": agrees is None,
+        f"{unchecked} of {known} pathologies could not be looked for": unchecked > 0,
+    }
+    but = [text for text, applies in reservations.items() if applies]
+    if but:
+        return f"nothing found, but {', and '.join(but)}", WARN
+    return f"healthy: none of {known} known pathologies, and nothing is missing", GOOD
 
 
 def _completeness(facts: dict[str, Any]) -> tuple[str, str]:
@@ -223,7 +296,8 @@ def _episodes(page: Page, result: Result, verbose: bool) -> None:
     )
     if hidden > 0:
         page.line(f"the worst first; and {count(hidden)} more episodes (-v shows all)", DIM)
-    cost_text.episodes(page, shown)
+    if verbose:
+        cost_text.episodes(page, shown)
     _no_progress(page, result.intervals["no_progress"], verbose)
 
 
@@ -373,6 +447,7 @@ def _more(page: Page, hidden: int, what: str) -> None:
 
 
 SECTIONS: dict[str, Show] = {
+    "findings": _findings,
     "totals": _totals,
     "episodes": _episodes,
     "periods": _periods,
@@ -385,7 +460,6 @@ SECTIONS: dict[str, Show] = {
     "free_pages": memory_text.free_pages,
     "delays": memory_text.delays,
     "driver": driver_text.driver,
-    "findings": _findings,
 }
 """Layouts in the order of the report; a result without one is shown after these."""
 

@@ -32,6 +32,7 @@ def command(
         None, metavar="OUT", help="Write both timelines alone; a PNG if OUT ends with .png."
     ),
     force: bool = typer.Option(False, "-f", "--force", help="Overwrite an earlier OUT."),
+    color: output.Color = typer.Option(output.Color.AUTO, "--color", help="When to use colours."),
 ) -> None:
     """Compare recordings: the same measures side by side, and the ratio BEFORE / AFTER.
 
@@ -64,7 +65,7 @@ def command(
     if as_json:
         output.result(compare_json(comparison))
     elif not drawing:
-        output.result(compare_text(comparison, output.wants_colour()))
+        output.result(compare_text(comparison, output.wants_colour(color)))
 
 
 def _sides(

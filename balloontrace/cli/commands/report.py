@@ -3,13 +3,26 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, List, Optional
 
 import typer
 
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output, pictures
+from balloontrace.errors import EXIT_FAIL_ON
+
+if TYPE_CHECKING:
+    from balloontrace.analysis.report import Report
+
+
+class FailOn(StrEnum):
+    """What can make the exit code EXIT_FAIL_ON."""
+
+    FINDING = "finding"
+    LOSS = "loss"
+    DISAGREE = "disagree"
 
 
 def command(
@@ -23,8 +36,18 @@ def command(
     ),
     force: bool = typer.Option(False, "-f", "--force", help="Overwrite an earlier OUT."),
     verbose: bool = typer.Option(
-        False, "--verbose", "-v", help="All rows, all seams, and what the recorder cost."
+        False, "--verbose", "-v", help="All sections and rows, and what the recorder cost."
     ),
+    sections: List[str] = typer.Option(
+        [], "--section", metavar="NAME", help="Only this section; may be repeated."
+    ),
+    fail_on: List[FailOn] = typer.Option(
+        [],
+        "--fail-on",
+        help="Exit with 5 if something was found, events are missing, or the totals disagree with "
+        "/proc/vmstat; may be repeated.",
+    ),
+    color: output.Color = typer.Option(output.Color.AUTO, "--color", help="When to use colours."),
 ) -> None:
     """Say what the balloon did in a recording, who did it, and whether the numbers are whole."""
     dependencies.require("report")
@@ -33,10 +56,13 @@ def command(
     from balloontrace.analysis.report import build
 
     if as_json and not drawing:
-        output.result(report_json(build(str(file))))
+        report = build(str(file))
+        output.result(report_json(report))
+        _fail(report, fail_on)
         return
     from balloontrace.analysis.picture import picture
-    from balloontrace.analysis.render.text import report_text
+    from balloontrace.analysis.render.page import WIDTH
+    from balloontrace.analysis.render.text import FIRST_SCREEN, report_text
 
     pictured = picture(str(file))
     if drawing:
@@ -49,6 +75,27 @@ def command(
     if as_json:
         output.result(report_json(pictured.report))
     elif not drawing:
-        course, colour = pictured.timeline, output.wants_colour()
-        blocks = output.beyond_ascii()
-        output.result(report_text(pictured.report, colour, verbose, course, blocks))
+        output.result(
+            report_text(
+                pictured.report,
+                output.wants_colour(color),
+                verbose or bool(sections),
+                None if sections else pictured.timeline,
+                output.beyond_ascii(),
+                sections or (None if verbose else FIRST_SCREEN),
+                output.width() or WIDTH,
+            )
+        )
+    _fail(pictured.report, fail_on)
+
+
+def _fail(report: Report, fail_on: List[FailOn]) -> None:
+    """End with EXIT_FAIL_ON if the report is one of these."""
+    recording = report.recording.scalars
+    met = {
+        FailOn.FINDING: bool(report.results["findings"].tables["findings"]),
+        FailOn.LOSS: not recording["complete"] or bool(recording["lost_events"]),
+        FailOn.DISAGREE: report.results["reconciliation"].scalars["agrees"] is False,
+    }
+    if any(met[what] for what in fail_on):
+        raise typer.Exit(EXIT_FAIL_ON)
