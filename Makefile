@@ -10,7 +10,7 @@ DEMO = demo
 # Tests that share a guest stay together; a guest of two CPUs fills a small machine.
 PYTEST = $(VENV)/pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
+.PHONY: golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
 
 setup:
 	@tools/setup
@@ -68,6 +68,10 @@ check-perfetto: setup
 	@$(VENV)/python -m bench.trace_processor
 
 # The versions that were tested together, for development.
+# What reports of the recordings in tests/data say. Read the difference before you commit it.
+golden: setup
+	@$(VENV)/python -m tests.unit.golden
+
 lock: setup
 	@$(VENV)/pip freeze --exclude-editable > tools/dev.lock
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`make bench-report`: what a report of a long recording costs, beside DuckDB over the same events.
 
+First of recordings that are long without many events: days at rest, bursts of the OOM notifier.
+
 Builds recordings of 1, 3 and 10 million events from a real one (bench/long_recording.py) in a
 temporary directory, and runs `balloontrace report --json` and DuckDB's answers to the same
 questions (bench/ask_duckdb.py) on each, in turns, each time in a fresh process. Prints a table and
@@ -89,6 +91,55 @@ def measure(millions: int, directory: Path) -> tuple[Cost, Cost]:
     return median(ours), median(theirs)
 
 
+class Quiet(NamedTuple):
+    """What a long recording is long by: three lengths of it, and the budgets of the longest."""
+
+    unit: str
+    lengths: tuple[int, int, int]
+    cpu_s: float
+    peak_bytes: int
+
+
+QUIET = {
+    "rest": Quiet("days at rest", (1, 3, 10), 5.0, 300 << 20),
+    "bursts": Quiet("OOM bursts", (160, 480, 1600), 3.0, 600 << 20),
+}
+"""By what bench/quiet_recording.py makes of them."""
+
+
+def measure_quiet(kind: str, directory: Path) -> list[Cost]:
+    """The cost of reports of each length."""
+    costs = []
+    for length in QUIET[kind].lengths:
+        recording = str(directory / f"{kind}.btrace")
+        print(f"building {length:,} {QUIET[kind].unit}", file=sys.stderr, flush=True)
+        make = [sys.executable, "-m", "bench.quiet_recording", kind, str(length), recording]
+        subprocess.run(make, check=True)
+        runs = [run(["balloontrace", "report", "--json", recording]) for _ in range(ROUNDS)]
+        if not runs[0][1]["reconciliation"]["exact"]:
+            sys.exit("the recording that was built is not a sensible one")
+        costs.append(median([cost for cost, _ in runs]))
+    return costs
+
+
+def quiet_budgets(kind: str, costs: list[Cost]) -> list[bool]:
+    """Print the table of a kind, and its budgets."""
+    quiet, longest = QUIET[kind], costs[-1]
+    print(f"\n| {quiet.unit} | CPU | wall | peak memory |\n|---:|---:|---:|---:|")
+    for length, cost in zip(quiet.lengths, costs, strict=True):
+        mib = cost.peak_bytes / 2**20
+        print(f"| {length:,} | {cost.cpu_s:.2f} s | {cost.wall_s:.1f} s | {mib:,.0f} MiB |")
+    print()
+    what = f"{quiet.lengths[-1]:,} {quiet.unit}"
+    each = [cost.cpu_s / n for cost, n in zip(costs, quiet.lengths, strict=True)]
+    mib = quiet.peak_bytes >> 20
+    return [
+        budget(f"{what} in {quiet.cpu_s:.0f} s of CPU", longest.cpu_s <= quiet.cpu_s),
+        budget(f"{what} in {mib} MiB", longest.peak_bytes <= quiet.peak_bytes),
+        budget(f"linear: no more CPU each than of {quiet.lengths[-2]:,}", each[-1] <= each[-2]),
+    ]
+
+
 def budget(what: str, holds: bool) -> bool:
     """Print one budget line."""
     print(f"- {'holds' if holds else 'MISSED'}: {what}")
@@ -105,6 +156,7 @@ def main() -> int:
     ours: dict[int, Cost] = {}
     theirs: dict[int, Cost] = {}
     with TemporaryDirectory() as directory:
+        quiet = {kind: measure_quiet(kind, Path(directory)) for kind in QUIET}
         for millions in MILLIONS:
             ours[millions], theirs[millions] = measure(millions, Path(directory))
     tools = ", ".join(f"{name} {version(name)}" for name in ("numpy", "pandas", "duckdb"))
@@ -137,6 +189,8 @@ def main() -> int:
             longest.cpu_s / most <= ours[MILLIONS[-2]].cpu_s / MILLIONS[-2],
         ),
     ]
+    for kind, costs in quiet.items():
+        results += quiet_budgets(kind, costs)
     return 0 if all(results) else 1
 
 
