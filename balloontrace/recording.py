@@ -270,18 +270,23 @@ def _inflate(stored: bytes, raw_len: int) -> bytes | None:
         return None
 
 
+STDIN = "-"
+"""Instead of a path."""
+
+
 def read_recording(
     path: str, take: EventsTaker | None = None, samples: SampleTaker | None = None
 ) -> Recording:
-    """Read the .btrace file at `path`, as far as it can be read.
+    """Read the .btrace file at `path`, as far as it can be read; STDIN: what comes there.
 
     take: is given each event block as it is read, with the recording so far, which then does not
     keep them; samples: is given each sample, and the recording keeps those only that this does not
     take. Raises UserError if the file cannot be opened, is not a recording, or has lost its
     header.
     """
+    stdin = path == STDIN
     try:
-        with open(path, "rb") as file:
+        with open(0 if stdin else path, "rb", closefd=not stdin) as file:
             data = _contents(file)
             if not len(data):
                 raise UserError(
@@ -294,7 +299,7 @@ def read_recording(
                 )
             return _collect(path, data, take, samples)
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from None
+        raise UserError(f"cannot read {'stdin' if stdin else path}: {error.strerror}") from None
 
 
 def _contents(file: BinaryIO) -> bytes | Source:

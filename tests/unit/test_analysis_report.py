@@ -388,3 +388,34 @@ def test_the_guest_s_wall_clock_is_told(tmp_path: Path) -> None:
     assert facts["ended_at"] == "2027-01-15 08:00:10.123Z"
     del built.header["clock"]
     assert build(built.write(tmp_path / "r.btrace")).recording.scalars["started_at"] is None
+
+
+def test_several_recordings_are_a_table_and_what_was_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ill = shrinker_like().write(tmp_path / "ill.btrace")
+    well = stock_like().write(tmp_path / "well.btrace")
+    said = printed(capsys, ill, well)
+    _, *lines = said.splitlines()
+    assert " ".join(lines[0].split()) == "ill.btrace 43.5 s 0.49 0.39 0 equal busy-no-op"
+    assert " ".join(lines[1].split()) == "well.btrace 10.0 s 0.39 0.39 0 equal nothing"
+    assert [line for line in lines if line.endswith(".btrace")] == [ill]
+    content = json.loads(printed(capsys, "--json", ill, well))
+    assert [report["path"] for report in content] == [ill, well]
+    assert content[1] == json.loads(printed(capsys, "--json", well))
+
+
+def test_one_of_several_that_cannot_be_read_does_not_stop_the_others(tmp_path: Path) -> None:
+    well = stock_like().write(tmp_path / "well.btrace")
+    gone = str(tmp_path / "gone.btrace")
+    done = CliRunner().invoke(app, ["report", well, gone])
+    assert done.exit_code == 1
+    assert "well.btrace  10.0 s" in done.stdout
+    assert f"cannot read {gone}: No such file or directory" in " ".join(done.stdout.split())
+    done = CliRunner().invoke(app, ["report", "--json", well, gone])
+    assert done.exit_code == 1
+    assert list(json.loads(done.stdout)[1]) == ["schema", "path", "error"]
+    with pytest.raises(UserError, match="are for one recording"):
+        balloontrace("report", well, gone, "-v")
+    ill = shrinker_like().write(tmp_path / "ill.btrace")
+    assert CliRunner().invoke(app, ["report", well, ill, "--fail-on", "finding"]).exit_code == 5

@@ -145,3 +145,15 @@ def test_a_file_of_frames_alone_is_read_and_said(tmp_path: Path) -> None:
         Writer(file.fileno()).sample({"t_ns": 1})
     done = run("$B report $R", str(path))
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
+
+
+def test_a_recording_comes_from_a_pipe_as_well(recording: str, tmp_path: Path) -> None:
+    said = run("$B report $R", recording).stdout.splitlines()
+    where = next(place for place, line in enumerate(said) if line.startswith("recording "))
+    for shell in ("$B report - < $R", "cat $R | $B report -", "cat $R | $B report /dev/stdin"):
+        piped = run(shell, recording).stdout.splitlines()
+        assert piped[where + 1 :] == said[where + 1 :]
+    whole = run("$B export --format perfetto -o - $R | sha256sum", recording).stdout
+    assert run("cat $R | $B export --format perfetto -o - - | sha256sum", recording).stdout == whole
+    closed = run("$B report - <&-", recording)
+    assert closed.stderr == "balloontrace: cannot read stdin: Bad file descriptor\n"

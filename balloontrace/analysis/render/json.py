@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from balloontrace.analysis.base import Result
 from balloontrace.analysis.render.visible import plain
 from balloontrace.analysis.report import Report
+from balloontrace.errors import UserError
 
 SCHEMA = 1
 
@@ -34,6 +36,10 @@ def report_json(report: Report) -> str:
     A result that is one table is a list of rows, any other an object; one that was not recorded
     is null and named in `not_recorded`.
     """
+    return _dump(_report(report))
+
+
+def _report(report: Report) -> dict[str, Any]:
     head = report.recording.scalars
     out: dict[str, Any] = {"schema": SCHEMA, **head}
     results = report.results
@@ -46,7 +52,19 @@ def report_json(report: Report) -> str:
     out["not_recorded"] = {name: r.missing for name, r in results.items() if r.missing}
     out["notes"] = {name: r.notes for name, r in results.items() if r.notes}
     out["seams"] = report.recording.tables["seams"]
-    return _dump(out)
+    return out
+
+
+def overview_json(reports: Mapping[str, Report | UserError]) -> str:
+    """An array of reports; of what cannot be read, an object with `path` and `error`."""
+    return _dump(
+        [
+            {"schema": SCHEMA, "path": path, "error": str(report)}
+            if isinstance(report, UserError)
+            else _report(report)
+            for path, report in reports.items()
+        ]
+    )
 
 
 def compare_json(comparison: Result) -> str:
@@ -68,5 +86,5 @@ def _content(result: Result) -> Any:
     return {**result.scalars, **result.tables}
 
 
-def _dump(content: dict[str, Any]) -> str:
+def _dump(content: Any) -> str:
     return json.dumps(plain(content), indent=2, allow_nan=False)

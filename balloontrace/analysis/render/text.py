@@ -65,7 +65,7 @@ def report_text(
     page.facts(facts(report))
     hidden = _hidden(report, only)
     if "findings" not in hidden:
-        _section(page, report.results["findings"], _findings, verbose)
+        _section(page, report.results["findings"], findings, verbose)
     if course is not None:
         timeline_text.timeline(page, course, blocks)
     sections(page, report, verbose, without=("findings", *hidden))
@@ -410,7 +410,7 @@ def _cause(row: dict[str, Any], total: int) -> list[str]:
     ]
 
 
-def _findings(page: Page, result: Result, verbose: bool) -> None:
+def findings(page: Page, result: Result, verbose: bool) -> None:
     """Each finding with its evidence and remedy, and what was looked for."""
     for row in result.tables["findings"]:
         page.line(f"{row['title']} [{row['id']}, {row['severity']}]", BAD)
@@ -447,7 +447,7 @@ def _more(page: Page, hidden: int, what: str) -> None:
 
 
 SECTIONS: dict[str, Show] = {
-    "findings": _findings,
+    "findings": findings,
     "totals": _totals,
     "episodes": _episodes,
     "periods": _periods,

@@ -11,7 +11,7 @@ import typer
 
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output, pictures
-from balloontrace.errors import EXIT_FAIL_ON
+from balloontrace.errors import EXIT_FAIL_ON, EXIT_FAILURE, EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
     from balloontrace.analysis.report import Report
@@ -26,7 +26,9 @@ class FailOn(StrEnum):
 
 
 def command(
-    file: Path = typer.Argument(..., metavar="FILE", help="A recording (.btrace)."),
+    files: List[Path] = typer.Argument(
+        ..., metavar="FILE...", help="Recordings (.btrace); - is stdin."
+    ),
     as_json: bool = typer.Option(False, "--json", help="One JSON object instead of text."),
     html: Optional[Path] = typer.Option(
         None, metavar="OUT", help="Write one page with tables and a timeline instead of text."
@@ -49,16 +51,27 @@ def command(
     ),
     color: output.Color = typer.Option(output.Color.AUTO, "--color", help="When to use colours."),
 ) -> None:
-    """Say what the balloon did in a recording, who did it, and whether the numbers are whole."""
+    """Say what the balloon did in a recording, who did it, and whether the numbers are whole.
+
+    Of several recordings, a table with a line for each, then what was found in them.
+    """
     dependencies.require("report")
-    drawing = pictures.check(html, svg, [file], force)
+    drawing = pictures.check(html, svg, files, force)
     from balloontrace.analysis.render.json import report_json
     from balloontrace.analysis.report import build
 
+    if len(files) > 1:
+        if drawing or sections or verbose:
+            raise UserError(
+                "--html, --svg, --section and -v are for one recording", "name one", EXIT_USAGE
+            )
+        _overview([str(file) for file in files], as_json, color, fail_on)
+        return
+    file = files[0]
     if as_json and not drawing:
         report = build(str(file))
         output.result(report_json(report))
-        _fail(report, fail_on)
+        _fail([report], fail_on)
         return
     from balloontrace.analysis.picture import picture
     from balloontrace.analysis.render.page import WIDTH
@@ -86,16 +99,41 @@ def command(
                 output.width() or WIDTH,
             )
         )
-    _fail(pictured.report, fail_on)
+    _fail([pictured.report], fail_on)
 
 
-def _fail(report: Report, fail_on: List[FailOn]) -> None:
-    """End with EXIT_FAIL_ON if the report is one of these."""
-    recording = report.recording.scalars
-    met = {
-        FailOn.FINDING: bool(report.results["findings"].tables["findings"]),
-        FailOn.LOSS: not recording["complete"] or bool(recording["lost_events"]),
-        FailOn.DISAGREE: report.results["reconciliation"].scalars["agrees"] is False,
-    }
-    if any(met[what] for what in fail_on):
-        raise typer.Exit(EXIT_FAIL_ON)
+def _overview(paths: List[str], as_json: bool, color: output.Color, fail_on: List[FailOn]) -> None:
+    """Print what several recordings say. One that cannot be read does not stop it, and is the exit
+    code in the end."""
+    from balloontrace.analysis.render.json import overview_json
+    from balloontrace.analysis.render.overview_text import overview_text
+    from balloontrace.analysis.render.page import WIDTH
+    from balloontrace.analysis.report import build
+
+    reports: dict[str, Report | UserError] = {}
+    for path in paths:
+        try:
+            reports[path] = build(path)
+        except UserError as error:
+            reports[path] = error
+    if as_json:
+        output.result(overview_json(reports))
+    else:
+        width = output.width() or WIDTH
+        output.result(overview_text(reports, output.wants_colour(color), width))
+    if any(isinstance(report, UserError) for report in reports.values()):
+        raise typer.Exit(EXIT_FAILURE)
+    _fail([report for report in reports.values() if not isinstance(report, UserError)], fail_on)
+
+
+def _fail(reports: List[Report], fail_on: List[FailOn]) -> None:
+    """End with EXIT_FAIL_ON if one of the reports is one of these."""
+    for report in reports:
+        recording = report.recording.scalars
+        met = {
+            FailOn.FINDING: bool(report.results["findings"].tables["findings"]),
+            FailOn.LOSS: not recording["complete"] or bool(recording["lost_events"]),
+            FailOn.DISAGREE: report.results["reconciliation"].scalars["agrees"] is False,
+        }
+        if any(met[what] for what in fail_on):
+            raise typer.Exit(EXIT_FAIL_ON)
