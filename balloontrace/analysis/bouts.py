@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from balloontrace.analysis.causes import CAUSE_NAMES, by_recorder, cause_codes
 from balloontrace.analysis.gaps import driver_gaps
+from balloontrace.analysis.leak_causes import CAUSE_NAMES, by_recorder, cause_codes
 from balloontrace.analysis.pressure import SHARES
 from balloontrace.analysis.samples import UNREAD
 from balloontrace.analysis.trace import Bools, Ints, Trace, known_pages, per_trace

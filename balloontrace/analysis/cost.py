@@ -11,8 +11,8 @@ import pandas as pd
 
 from balloontrace.analysis.base import Analysis, Result
 from balloontrace.analysis.calls import COLUMNS, BusyTime, of_worker, outermost, time_inside, waits
-from balloontrace.analysis.causes import ACTORS, by_kswapd, by_recorder
 from balloontrace.analysis.delays import DELAYS, Delays
+from balloontrace.analysis.leak_causes import ACTORS, by_kswapd, by_recorder
 from balloontrace.analysis.pressure import MemoryPressure
 from balloontrace.analysis.trace import Trace, known_pages, section
 

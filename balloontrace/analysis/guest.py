@@ -9,7 +9,7 @@ import numpy as np
 
 from balloontrace import behaviour
 from balloontrace.analysis.base import Analysis, Result, why_no_driver
-from balloontrace.analysis.causes import by_reclaim
+from balloontrace.analysis.leak_causes import by_reclaim
 from balloontrace.analysis.sizes import size_curve
 from balloontrace.analysis.trace import Trace, known_pages, section
 

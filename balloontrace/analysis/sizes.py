@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from balloontrace.analysis.anchors import anchors_of
-from balloontrace.analysis.causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.gaps import DEFLATED, INFLATED, driver_gaps
+from balloontrace.analysis.leak_causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.trace import Bools, Ints, Trace, known_pages, per_trace, section
 from balloontrace.events import UNKNOWN_PAGES
 

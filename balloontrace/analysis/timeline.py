@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from balloontrace.analysis.base import Result, not_recorded
-from balloontrace.analysis.causes import CAUSE_NAMES, cause_codes
+from balloontrace.analysis.leak_causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.pressure import SHARES
 from balloontrace.analysis.samples import UNREAD
 from balloontrace.analysis.sizes import size_curve

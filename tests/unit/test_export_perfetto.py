@@ -13,8 +13,8 @@ import pytest
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import BuiltinClock, TrackEvent
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace as Packets
 
-from balloontrace.analysis.causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.export import perfetto
+from balloontrace.analysis.leak_causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.render.visible import plain
 from balloontrace.analysis.report import report_of
 from balloontrace.analysis.sizes import size_curve

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from balloontrace.analysis.causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.export.facts import facts, kinds_of
 from balloontrace.analysis.gaps import driver_gaps
+from balloontrace.analysis.leak_causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.render.visible import visible
 from balloontrace.analysis.samples import UNREAD
 from balloontrace.analysis.sizes import size_curve

@@ -6,8 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 from balloontrace.analysis.base import Result
-from balloontrace.analysis.causes import actor_name
 from balloontrace.analysis.delays import DELAYS
+from balloontrace.analysis.leak_causes import actor_name
 from balloontrace.analysis.render.page import DIM, Page, count, number, percent, seconds
 
 SHOWN_TASKS = 10

@@ -9,7 +9,7 @@ from typing import Any
 
 from balloontrace import behaviour
 from balloontrace.analysis.base import Result
-from balloontrace.analysis.causes import actor_name
+from balloontrace.analysis.leak_causes import actor_name
 from balloontrace.analysis.render import (
     cost_text,
     driver_text,
