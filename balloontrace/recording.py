@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from balloontrace import shape
+from balloontrace import untrusted_json
 from balloontrace.errors import UserError
 
 FORMAT_VERSION = 1
@@ -160,7 +160,11 @@ class Recording:
         return self.trailer is not None and not self.damage and not self.missing_blocks
 
 
-_SHAPES = {HEADER: shape.HEADER, SAMPLE: shape.SAMPLE, TRAILER: shape.TRAILER}
+_SHAPES = {
+    HEADER: untrusted_json.HEADER,
+    SAMPLE: untrusted_json.SAMPLE,
+    TRAILER: untrusted_json.TRAILER,
+}
 
 EventsTaker = Callable[[Recording, bytes], None]
 
@@ -341,7 +345,7 @@ def _collect(
 def _take_json(found: Recording, block: Block) -> dict[str, Any] | None:
     """Put a JSON block where it belongs, without what is not as it must be: that is damage. Returns
     what is left of it."""
-    fitting = shape.Fitting()
+    fitting = untrusted_json.Fitting()
     try:
         content = fitting.fit(json.loads(block.payload), _SHAPES[block.kind])
     except (ValueError, RecursionError):

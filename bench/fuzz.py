@@ -11,14 +11,16 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import atheris
 
 with atheris.instrument_imports(include=["balloontrace"]):
-    from balloontrace.analysis.picture import picture
-    from balloontrace.analysis.render.json import report_json
-    from balloontrace.analysis.render.text import report_text
+    from balloontrace.analysis.json import report_json
+    from balloontrace.analysis.text.report import report_text
+    from balloontrace.analysis.timeline.picture import picture
+    from balloontrace.analysis.timeline.terminal import timeline
     from balloontrace.errors import UserError
     from balloontrace.recording import Block, Writer, read_blocks
 
@@ -64,7 +66,9 @@ def report_it(data: bytes) -> None:
     except UserError:
         return
     report_json(pictured.report)
-    text = report_text(pictured.report, verbose=True, course=pictured.timeline)
+    text = report_text(
+        pictured.report, verbose=True, timeline=partial(timeline, course=pictured.timeline)
+    )
     if "\x1b" in text:
         raise RuntimeError("an escape sequence came through")
 

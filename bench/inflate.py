@@ -11,7 +11,7 @@ import statistics
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from balloontrace.analysis.published import beside
+from balloontrace.analysis.reference_figures import beside
 from balloontrace.analysis.report import Report, build
 from balloontrace.errors import UserError
 from balloontrace.lab.qemu import GuestConfig, choose_accel

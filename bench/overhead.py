@@ -25,8 +25,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from balloontrace.analysis.medians import Value, median_interval
-from balloontrace.analysis.trace import trace_of
+from balloontrace.analysis.confidence import Value, median_interval
+from balloontrace.analysis.trace.trace import trace_of
 from balloontrace.errors import UserError
 from balloontrace.lab.guest import Guest
 from balloontrace.lab.image import ensure_image

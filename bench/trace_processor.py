@@ -20,8 +20,8 @@ from typing import Any
 
 from balloontrace.analysis.export import perfetto
 from balloontrace.analysis.report import report_of
-from balloontrace.analysis.sizes import size_curve
-from balloontrace.analysis.trace import Trace, read_trace
+from balloontrace.analysis.trace.balloon_size import size_curve
+from balloontrace.analysis.trace.trace import Trace, read_trace
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
 

@@ -12,8 +12,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-import balloontrace.analysis
-from balloontrace.analysis.trace import Trace, section
+import balloontrace.analysis.questions
+from balloontrace.analysis.trace.trace import Trace, section
 
 
 @dataclass
@@ -56,9 +56,9 @@ class Analysis(ABC):
 
 def run_all(trace: Trace) -> dict[str, Result]:
     """The result of every analysis in this package, by name."""
-    for module in pkgutil.iter_modules(balloontrace.analysis.__path__):
+    for module in pkgutil.iter_modules(balloontrace.analysis.questions.__path__):
         if not module.ispkg:
-            importlib.import_module(f"balloontrace.analysis.{module.name}")
+            importlib.import_module(f"balloontrace.analysis.questions.{module.name}")
     return {name: _run(analysis(), trace) for name, analysis in Analysis.registered.items()}
 
 

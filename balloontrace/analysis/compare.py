@@ -2,7 +2,7 @@
 """Recordings of two kinds side by side: the table of the founding experiment (metrics.md).
 
 A side is one run or several of the same experiment. Of several it shows medians, with intervals as
-medians.py defines them.
+confidence.py defines them.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from balloontrace.analysis import medians
+from balloontrace.analysis import confidence
 from balloontrace.analysis.base import Result
-from balloontrace.analysis.medians import Interval, Value
+from balloontrace.analysis.confidence import Interval, Value
 from balloontrace.analysis.report import Report
 
 
@@ -112,9 +112,9 @@ def compare(before: Report | Runs, after: Report | Runs) -> Result:
     return Result(
         "compare",
         {
-            "confidence": medians.CONFIDENCE,
-            "runs_for_interval": medians.runs_needed(medians.CONFIDENCE),
-            "runs_for_ratio_interval": medians.runs_needed(math.sqrt(medians.CONFIDENCE)),
+            "confidence": confidence.CONFIDENCE,
+            "runs_for_interval": confidence.runs_needed(confidence.CONFIDENCE),
+            "runs_for_ratio_interval": confidence.runs_needed(math.sqrt(confidence.CONFIDENCE)),
         },
         {
             "rows": [_row(measure, sides["before"], sides["after"]) for measure in MEASURES],
@@ -162,9 +162,9 @@ def _row(measure: Measure, before: Runs, after: Runs) -> dict[str, Any]:
     if measure.unit:
         row |= {
             "ratio": ratio(row["before"], row["after"]),
-            "before_interval": _content(medians.median_interval(known["before"])),
-            "after_interval": _content(medians.median_interval(known["after"])),
-            "ratio_interval": _content(medians.ratio_interval(known["before"], known["after"])),
+            "before_interval": _content(confidence.median_interval(known["before"])),
+            "after_interval": _content(confidence.median_interval(known["after"])),
+            "ratio_interval": _content(confidence.ratio_interval(known["before"], known["after"])),
         }
         row["verdict"] = _verdict(row["ratio_interval"])
     return row
@@ -194,7 +194,7 @@ def _one(measure: Measure, values: list[Value | None], known: list[Value]) -> Va
     if not known:
         return None
     if measure.unit:
-        return medians.median(known)
+        return confidence.median(known)
     return known[0] if all(value == known[0] for value in values) else None
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from balloontrace.analysis.base import Result, run_all, why_not
 from balloontrace.analysis.findings import check_all
-from balloontrace.analysis.reconcile import Reconciliation, equal_kinds
-from balloontrace.analysis.trace import Trace, read_trace, section
-from balloontrace.analysis.underway import is_underway
-from balloontrace.behaviour import NOT_OFFERED
+from balloontrace.analysis.questions.reconciliation import Reconciliation, equal_kinds
+from balloontrace.analysis.trace.trace import Trace, read_trace, section
+from balloontrace.analysis.trace.underway import is_underway
+from balloontrace.driver_behaviour import NOT_OFFERED
 
 
 @dataclass(frozen=True)

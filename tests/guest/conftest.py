@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from balloontrace.analysis.render.json import report_json
+from balloontrace.analysis.json import report_json
 from balloontrace.analysis.report import build
 from balloontrace.errors import UserError
 from balloontrace.lab import boots

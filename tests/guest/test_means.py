@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from balloontrace.analysis.trace import trace_of
+from balloontrace.analysis.trace.trace import trace_of
 from balloontrace.lab.guest import Guest
 from balloontrace.lab.loads import MEMORY_BYTES, MIB_PAGES, load, move_balloon, unload
 from balloontrace.lab.qemu import GuestConfig

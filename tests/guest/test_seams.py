@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from balloontrace.analysis.trace import trace_of
+from balloontrace.analysis.trace.trace import trace_of
 from balloontrace.lab.guest import Guest
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.loads import (

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from balloontrace.analysis.render.json import report_json
+from balloontrace.analysis.json import report_json
 from balloontrace.analysis.report import build
 
 DATA = Path(__file__).parents[1] / "data"

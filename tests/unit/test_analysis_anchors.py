@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from balloontrace.analysis.progress import watched
+from balloontrace.analysis.questions.episodes import watched
 from balloontrace.analysis.report import Report, build
-from balloontrace.analysis.sizes import Unseen, size_curve
-from balloontrace.analysis.trace import read_trace
+from balloontrace.analysis.trace.balloon_size import Unseen, size_curve
+from balloontrace.analysis.trace.trace import read_trace
 from balloontrace.events import UNKNOWN_PAGES
 from tests.unit.builders import ATTACHED_NS, Built, ns, vmstat
 

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from balloontrace.analysis.compare import compare
-from balloontrace.analysis.render.compare_text import compare_text
-from balloontrace.analysis.render.json import compare_json
+from balloontrace.analysis.json import compare_json
 from balloontrace.analysis.report import Report, build
+from balloontrace.analysis.text.compare import compare_text
 from balloontrace.cli.app import app
 from balloontrace.errors import EXIT_USAGE, UserError
 from tests.unit.builders import KSWAPD_TID, Built, shrinker_like, stock_like, vmstat

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balloontrace.analysis.calls import BusyTime
-from balloontrace.analysis.published import beside, markdown
-from balloontrace.analysis.render.json import report_json
-from balloontrace.analysis.render.text import report_text
+from balloontrace.analysis.json import report_json
+from balloontrace.analysis.reference_figures import beside, markdown
 from balloontrace.analysis.report import Report, build
-from balloontrace.analysis.trace import read_trace
+from balloontrace.analysis.text.report import report_text
+from balloontrace.analysis.trace.calls import BusyTime
+from balloontrace.analysis.trace.trace import read_trace
 from tests.unit.builders import KSWAPD_TID, RECORDER_PID, WORKER_TID, Built, ns, vmstat
 
 LOADER_PID, ATTACHER_PID = 1230, 1300

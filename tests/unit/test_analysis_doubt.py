@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from balloontrace.analysis.render.json import report_json
-from balloontrace.analysis.render.text import report_text
+from balloontrace.analysis.json import report_json
 from balloontrace.analysis.report import Report, build
+from balloontrace.analysis.text.report import report_text
 from tests.unit.builders import Built, vmstat
 
 ABSENT = ("did not", "nothing was", "none of those looked for", "no event")

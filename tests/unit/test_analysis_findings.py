@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from balloontrace.analysis.render.text import report_text
 from balloontrace.analysis.report import Report, build
+from balloontrace.analysis.text.report import report_text
 from tests.unit.builders import RECORDER_PID, Built, stock_like, vmstat
 
 MIB_PAGES = 256

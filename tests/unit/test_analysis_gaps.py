@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from balloontrace.analysis.compare import compare
-from balloontrace.analysis.render.compare_text import compare_text
-from balloontrace.analysis.render.json import report_json
-from balloontrace.analysis.render.text import report_text
+from balloontrace.analysis.json import report_json
 from balloontrace.analysis.report import Report, build
+from balloontrace.analysis.text.compare import compare_text
+from balloontrace.analysis.text.report import report_text
 from tests.unit.builders import Built, vmstat
 
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from balloontrace.analysis.delays import DELAYS
-from balloontrace.analysis.render.json import report_json
-from balloontrace.analysis.render.text import report_text
+from balloontrace.analysis.json import report_json
+from balloontrace.analysis.questions.delays import DELAYS
 from balloontrace.analysis.report import Report, build
+from balloontrace.analysis.text.report import report_text
 from balloontrace.events import UNKNOWN_PAGES
 from tests.unit.builders import RECORDER_PID, Built, ns
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from balloontrace.analysis.render.text import report_text
 from balloontrace.analysis.report import Report, build
+from balloontrace.analysis.text.report import report_text
 from tests.unit.builders import KSWAPD_TID, Built
 
 TARGET = 25_600

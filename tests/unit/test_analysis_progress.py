@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balloontrace.analysis.progress import progress_edges
+from balloontrace.analysis.questions.episodes import progress_edges
 from balloontrace.analysis.report import build
 from balloontrace.events import UNKNOWN_PAGES
 from tests.unit.builders import KSWAPD_TID, Built, stock_like, vmstat

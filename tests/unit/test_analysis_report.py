@@ -17,13 +17,13 @@ from typer.testing import CliRunner
 from balloontrace.analysis import dependencies
 from balloontrace.analysis.base import Result
 from balloontrace.analysis.compare import compare
-from balloontrace.analysis.render.compare_text import compare_text
-from balloontrace.analysis.render.json import compare_json, report_json
-from balloontrace.analysis.render.text import report_text
-from balloontrace.analysis.render.visible import plain, visible
+from balloontrace.analysis.json import compare_json, report_json
 from balloontrace.analysis.report import Report, build
+from balloontrace.analysis.text.compare import compare_text
+from balloontrace.analysis.text.report import report_text
 from balloontrace.cli.app import app
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
+from balloontrace.escape import plain, visible
 from tests.unit.builders import Built, ns, shrinker_like, stock_like
 from tests.unit.command_line import balloontrace
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from balloontrace.analysis.samples import UNREAD, WANTED, Samples
-from balloontrace.analysis.trace import read_trace, trace_of
+from balloontrace.analysis.trace.samples import UNREAD, WANTED, Samples
+from balloontrace.analysis.trace.trace import read_trace, trace_of
 from balloontrace.recording import read_recording
 from tests.unit.builders import Built, ns, vmstat
 

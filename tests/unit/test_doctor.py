@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from balloontrace.cli.diagnosis import WIDTH, as_json, as_text
+from balloontrace.cli.doctor_text import WIDTH, as_json, as_text
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.tracers.doctor import requirements
 from balloontrace.tracers.doctor.diagnose import Diagnosis

@@ -14,11 +14,11 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import BuiltinClock, Trac
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace as Packets
 
 from balloontrace.analysis.export import perfetto
-from balloontrace.analysis.leak_causes import CAUSE_NAMES, cause_codes
-from balloontrace.analysis.render.visible import plain
 from balloontrace.analysis.report import report_of
-from balloontrace.analysis.sizes import size_curve
-from balloontrace.analysis.trace import Trace, read_trace
+from balloontrace.analysis.trace.balloon_size import size_curve
+from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
+from balloontrace.analysis.trace.trace import Trace, read_trace
+from balloontrace.escape import plain
 from balloontrace.events import UNKNOWN_PAGES
 from tests.unit.builders import WORKER_TID, Built, ns, stock_like, vmstat
 

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from balloontrace.analysis.export import csv, parquet, tables
 from balloontrace.analysis.export.columns import column_of
 from balloontrace.analysis.export.csv import harmless
-from balloontrace.analysis.render.visible import visible
-from balloontrace.analysis.trace import Trace, read_trace
+from balloontrace.analysis.trace.trace import Trace, read_trace
 from balloontrace.errors import UserError
+from balloontrace.escape import visible
 from balloontrace.events import KINDS, UNKNOWN_PAGES
 from tests.unit.builders import KINDS as NUMBERS
 from tests.unit.builders import Built, ns, vmstat

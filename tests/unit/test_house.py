@@ -79,6 +79,26 @@ def test_in_the_guest_each_floor_stands_on_those_below(floor: str) -> None:
             assert parts[:2] != ["balloontrace", "tracers"] or parts[2] not in above, (path, name)
 
 
+STOREYS = ("trace", "questions", "findings", "text", "timeline", "html")
+"""Folders of analysis, likewise."""
+
+
+@pytest.mark.parametrize("storey", STOREYS)
+def test_in_the_analyses_each_storey_stands_on_those_below(storey: str) -> None:
+    above = STOREYS[STOREYS.index(storey) + 1 :]
+    paths = list((PACKAGE / "analysis" / storey).glob("*.py"))
+    assert paths
+    for path in paths:
+        for name in imported(path):
+            parts = name.split(".")
+            assert parts[:2] != ["balloontrace", "analysis"] or parts[2] not in above, (path, name)
+
+
+def test_every_question_is_one_and_nothing_else_is_among_them() -> None:
+    for path in (PACKAGE / "analysis" / "questions").glob("[!_]*.py"):
+        assert "(Analysis):" in path.read_text(), path
+
+
 def imported(path: Path, at_the_top: bool = False) -> list[str]:
     """Every module a file imports, anywhere in it or at the top only."""
     names = []

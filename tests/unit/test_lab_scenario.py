@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from balloontrace.analysis.host_acks import SLOW_S
+from balloontrace.analysis.questions.host_acks import SLOW_S
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.lab.scenario import Hog, Step, find_scenario, list_scenarios, load_scenario
 

@@ -9,7 +9,7 @@ from itertools import product
 
 import pytest
 
-from balloontrace.analysis.medians import (
+from balloontrace.analysis.confidence import (
     Interval,
     Value,
     coverage,

@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,15 @@ from typing import Any
 import pytest
 
 from balloontrace.analysis.compare import compare
-from balloontrace.analysis.picture import Picture, picture, picture_pair
-from balloontrace.analysis.render.blocks import LINE_CHARACTERS, ROWS, Blocks
-from balloontrace.analysis.render.figure import figure
-from balloontrace.analysis.render.html import compare_html, report_html
-from balloontrace.analysis.render.page import Page
-from balloontrace.analysis.render.series import alone, side_by_side, ticks
-from balloontrace.analysis.render.text import report_text
-from balloontrace.analysis.render.timeline_text import timeline
-from balloontrace.analysis.trace import read_trace
+from balloontrace.analysis.html.report import compare_html, report_html
+from balloontrace.analysis.html.tables import LINE_CHARACTERS, ROWS, Blocks
+from balloontrace.analysis.text.report import report_text
+from balloontrace.analysis.text.writer import Page
+from balloontrace.analysis.timeline.matplotlib import figure
+from balloontrace.analysis.timeline.picture import Picture, picture, picture_pair
+from balloontrace.analysis.timeline.series import alone, side_by_side, ticks
+from balloontrace.analysis.timeline.terminal import timeline
+from balloontrace.analysis.trace.trace import read_trace
 from balloontrace.errors import EXIT_FAILURE, EXIT_UNSUPPORTED, EXIT_USAGE, UserError
 from balloontrace.recording import Writer
 from tests.unit.builders import Built, shrinker_like, stock_like
@@ -311,11 +312,13 @@ def test_the_timeline_in_ascii(tour: Picture) -> None:
 
 def test_a_text_report_has_a_timeline_only_where_something_moved(tmp_path: Path) -> None:
     moved = drawn(stock_like(chunks=9), tmp_path)
-    text = report_text(moved.report, course=moved.timeline)
+    text = report_text(moved.report, timeline=partial(timeline, course=moved.timeline))
     assert "\nTimeline (" in text
     assert max(map(len, text.splitlines())) < 100
     still = drawn(Built().ends(9), tmp_path)
-    assert "Timeline" not in report_text(still.report, course=still.timeline)
+    assert "Timeline" not in report_text(
+        still.report, timeline=partial(timeline, course=still.timeline)
+    )
 
 
 def test_the_commands_write_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from balloontrace.analysis.render.json import report_json
+from balloontrace.analysis.json import report_json
 from balloontrace.analysis.report import build
 
 DATA = Path(__file__).parents[1] / "data"

@@ -16,10 +16,10 @@ import pandas as pd
 import pytest
 
 from balloontrace import events
-from balloontrace.analysis.columns import COLUMNS
-from balloontrace.analysis.render.json import report_json
+from balloontrace.analysis.json import report_json
 from balloontrace.analysis.report import build, report_of
-from balloontrace.analysis.trace import read_trace
+from balloontrace.analysis.trace.columns import COLUMNS
+from balloontrace.analysis.trace.trace import read_trace
 from balloontrace.recording import Damage, Writer, read_blocks
 from bench.ask_duckdb import answers
 from bench.long_recording import make

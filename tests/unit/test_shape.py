@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from balloontrace import shape
-from balloontrace.analysis.picture import picture
-from balloontrace.analysis.render.json import report_json
-from balloontrace.analysis.render.text import report_text
+from balloontrace import untrusted_json
+from balloontrace.analysis.json import report_json
+from balloontrace.analysis.text.report import report_text
+from balloontrace.analysis.timeline.picture import picture
+from balloontrace.analysis.timeline.terminal import timeline
 from balloontrace.errors import UserError
 from balloontrace.recording import EVENTS, Block, Writer, read_blocks, read_recording
 
@@ -90,7 +92,9 @@ def test_whatever_a_recording_says_is_reported(tmp_path: Path, data: st.DataObje
     except UserError:
         return  # the header is beyond use
     json.loads(report_json(pictured.report))
-    text = report_text(pictured.report, verbose=True, course=pictured.timeline)
+    text = report_text(
+        pictured.report, verbose=True, timeline=partial(timeline, course=pictured.timeline)
+    )
     text.encode()
     assert "\x1b" not in text
 
@@ -101,9 +105,9 @@ def test_a_real_recording_fits(name: str) -> None:
 
 
 def test_what_does_not_fit_is_left_out_and_counted() -> None:
-    fitting = shape.Fitting()
+    fitting = untrusted_json.Fitting()
     sample = {"t_ns": 5, "vmstat": {"a": 1, "b": "no"}, "delays": {"7": {"cpu": [1, 2]}, "x": {}}}
-    fitted = fitting.fit({**sample, "unknown": ["kept"]}, shape.SAMPLE)
+    fitted = fitting.fit({**sample, "unknown": ["kept"]}, untrusted_json.SAMPLE)
     assert fitted == {
         "t_ns": 5,
         "vmstat": {"a": 1},

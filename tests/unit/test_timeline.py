@@ -10,9 +10,9 @@ import pytest
 
 from balloontrace.analysis.base import Result
 from balloontrace.analysis.report import report_of
-from balloontrace.analysis.sizes import size_curve
-from balloontrace.analysis.timeline import timeline
-from balloontrace.analysis.trace import Trace, read_trace
+from balloontrace.analysis.timeline.data import timeline
+from balloontrace.analysis.trace.balloon_size import size_curve
+from balloontrace.analysis.trace.trace import Trace, read_trace
 from balloontrace.events import UNKNOWN_PAGES
 from tests.unit.builders import Built, shrinker_like, stock_like
 

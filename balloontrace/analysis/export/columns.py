@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from balloontrace.analysis.render.visible import visible
-from balloontrace.analysis.trace import Trace, section
+from balloontrace.analysis.trace.trace import Trace, section
+from balloontrace.escape import visible
 from balloontrace.events import KINDS, RECORD, Kind
 
 DECLARED = {kind.name: kind for kind in KINDS}

@@ -17,8 +17,8 @@ from pyarrow import csv
 
 from balloontrace.analysis.export.description import describe
 from balloontrace.analysis.export.tables import Table, chosen, tables_of
-from balloontrace.analysis.render.visible import visible
-from balloontrace.analysis.trace import Trace
+from balloontrace.analysis.trace.trace import Trace
+from balloontrace.escape import visible
 
 _BEGINS_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 _OPTIONS = csv.WriteOptions(include_header=True, quoting_style="needed")

@@ -10,7 +10,7 @@ from pathlib import Path
 from balloontrace.analysis.export.columns import Column
 from balloontrace.analysis.export.facts import facts
 from balloontrace.analysis.export.tables import Table
-from balloontrace.analysis.trace import Trace
+from balloontrace.analysis.trace.trace import Trace
 from balloontrace.destination import MARK
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from balloontrace.analysis.base import not_recorded
 from balloontrace.analysis.export.columns import DECLARED
-from balloontrace.analysis.render.visible import plain
-from balloontrace.analysis.trace import Trace, section
+from balloontrace.analysis.trace.trace import Trace, section
+from balloontrace.escape import plain
 from balloontrace.events import LOSSES
 
 SCHEMA = 1

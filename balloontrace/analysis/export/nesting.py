@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from balloontrace.analysis.trace import Ints
+from balloontrace.analysis.trace.trace import Ints
 
 _AT_ONCE = 1 << 15
 

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from balloontrace.analysis.export.description import describe
 from balloontrace.analysis.export.facts import facts
 from balloontrace.analysis.export.tables import Table, chosen, tables_of
-from balloontrace.analysis.trace import Trace
+from balloontrace.analysis.trace.trace import Trace
 
 PREFIX = "balloontrace."
 """Of every key in the metadata of a file: the facts of the recording, strings plain, all else JSON.

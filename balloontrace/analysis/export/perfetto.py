@@ -38,8 +38,8 @@ from balloontrace.analysis.export.timeline import (
     marks_of,
     spans_of,
 )
-from balloontrace.analysis.render.visible import visible
-from balloontrace.analysis.trace import Ints, Trace, section
+from balloontrace.analysis.trace.trace import Ints, Trace, section
+from balloontrace.escape import visible
 from balloontrace.events import UNKNOWN_PAGES
 
 _AT_ONCE = 1 << 15

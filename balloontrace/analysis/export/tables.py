@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from balloontrace.analysis.delays import DELAYS
 from balloontrace.analysis.export.columns import (
     DECLARED,
     Column,
@@ -27,9 +26,10 @@ from balloontrace.analysis.export.columns import (
     names_in,
 )
 from balloontrace.analysis.export.facts import kinds_of
-from balloontrace.analysis.render.visible import visible
-from balloontrace.analysis.trace import Trace, section
+from balloontrace.analysis.questions.delays import DELAYS
+from balloontrace.analysis.trace.trace import Trace, section
 from balloontrace.errors import UserError
+from balloontrace.escape import visible
 from balloontrace.events import OPEN_DURATION, UNKNOWN_PAGES
 
 ROWS_AT_ONCE = 1 << 17

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 
 from balloontrace.analysis.export.facts import facts, kinds_of
-from balloontrace.analysis.gaps import driver_gaps
-from balloontrace.analysis.leak_causes import CAUSE_NAMES, cause_codes
-from balloontrace.analysis.render.visible import visible
-from balloontrace.analysis.samples import UNREAD
-from balloontrace.analysis.sizes import size_curve
-from balloontrace.analysis.trace import Ints, Trace
+from balloontrace.analysis.trace.balloon_size import size_curve
+from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
+from balloontrace.analysis.trace.gaps import driver_gaps
+from balloontrace.analysis.trace.samples import UNREAD
+from balloontrace.analysis.trace.trace import Ints, Trace
+from balloontrace.escape import visible
 from balloontrace.events import BALLOON_PAGE_BYTES, UNKNOWN_PAGES
 
 FOREVER = 2**63 - 1

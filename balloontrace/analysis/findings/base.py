@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 import balloontrace.analysis.findings
 from balloontrace.analysis.base import Result
-from balloontrace.analysis.leak_causes import actor_name
+from balloontrace.analysis.trace.causes import actor_name
 from balloontrace.events import BALLOON_PAGE_BYTES
 
 Results = Mapping[str, Result]

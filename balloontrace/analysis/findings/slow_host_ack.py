@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from balloontrace.analysis.findings.base import Evidence, Finding, Results
-from balloontrace.analysis.host_acks import SLOW_S
+from balloontrace.analysis.questions.host_acks import SLOW_S
 
 
 class SlowHostAck(Finding):

@@ -42,16 +42,16 @@ def command(
     sides = _sides(before, after, before_runs, after_runs)
     drawing = pictures.check(html, svg, [*sides[0], *sides[1]], force)
     from balloontrace.analysis.compare import compare
-    from balloontrace.analysis.render.compare_text import compare_text
-    from balloontrace.analysis.render.json import compare_json
+    from balloontrace.analysis.json import compare_json
     from balloontrace.analysis.report import Report, build
+    from balloontrace.analysis.text.compare import compare_text
 
     reports: list[list[Report]] = [[], []]
     if drawing:
-        from balloontrace.analysis.picture import picture_pair
-        from balloontrace.analysis.render.figure import figure
-        from balloontrace.analysis.render.html import compare_html
-        from balloontrace.analysis.render.series import side_by_side
+        from balloontrace.analysis.html.report import compare_html
+        from balloontrace.analysis.timeline.matplotlib import figure
+        from balloontrace.analysis.timeline.picture import picture_pair
+        from balloontrace.analysis.timeline.series import side_by_side
 
         # Of several runs the first of each side is drawn.
         pair = picture_pair(*(str(side[0]) for side in sides))

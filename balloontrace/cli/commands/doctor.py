@@ -17,10 +17,10 @@ def command(
     Compiles, attaches and detaches everything once. Changes nothing. Exits with 3 if `record` will
     not work.
     """
-    from balloontrace.cli import diagnosis
+    from balloontrace.cli import doctor_text
     from balloontrace.tracers.doctor.diagnose import diagnose
 
     found = diagnose()
-    output.result(diagnosis.as_json(found) if as_json else diagnosis.as_text(found))
+    output.result(doctor_text.as_json(found) if as_json else doctor_text.as_text(found))
     if not found.works:
         raise typer.Exit(EXIT_UNSUPPORTED)

@@ -15,7 +15,7 @@ from balloontrace.cli import output
 from balloontrace.errors import EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
-    from balloontrace.analysis.trace import Trace
+    from balloontrace.analysis.trace.trace import Trace
 
 
 class Format(StrEnum):
@@ -74,7 +74,7 @@ def _refuse(file: Path, form: Format, out: Path, kinds: List[str]) -> None:
 
 
 def _to_stdout(file: Path, form: Format, kinds: List[str]) -> tuple[Trace, str]:
-    from balloontrace.analysis.trace import read_trace
+    from balloontrace.analysis.trace.trace import read_trace
 
     with output.binary(text=form is Format.CSV) as stdout:
         trace = read_trace(str(file))
@@ -89,7 +89,7 @@ def _to_stdout(file: Path, form: Format, kinds: List[str]) -> tuple[Trace, str]:
 
 def _to_file(file: Path, out: Path, force: bool) -> tuple[Trace, str]:
     from balloontrace.analysis.export import perfetto
-    from balloontrace.analysis.trace import read_trace
+    from balloontrace.analysis.trace.trace import read_trace
     from balloontrace.destination import new_file
 
     with new_file(out, force) as place:
@@ -101,7 +101,7 @@ def _to_directory(
     file: Path, form: Format, out: Path, kinds: List[str], force: bool
 ) -> tuple[Trace, str]:
     from balloontrace.analysis.export import csv, parquet
-    from balloontrace.analysis.trace import read_trace
+    from balloontrace.analysis.trace.trace import read_trace
     from balloontrace.destination import new_directory
 
     with new_directory(out, force) as place:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, List, Optional
 
@@ -57,7 +58,7 @@ def command(
     """
     dependencies.require("report")
     drawing = pictures.check(html, svg, files, force)
-    from balloontrace.analysis.render.json import report_json
+    from balloontrace.analysis.json import report_json
     from balloontrace.analysis.report import build
 
     if len(files) > 1:
@@ -73,15 +74,16 @@ def command(
         output.result(report_json(report))
         _fail([report], fail_on)
         return
-    from balloontrace.analysis.picture import picture
-    from balloontrace.analysis.render.page import WIDTH
-    from balloontrace.analysis.render.text import FIRST_SCREEN, report_text
+    from balloontrace.analysis.text.report import FIRST_SCREEN, report_text
+    from balloontrace.analysis.text.writer import WIDTH
+    from balloontrace.analysis.timeline.picture import picture
+    from balloontrace.analysis.timeline.terminal import timeline
 
     pictured = picture(str(file))
     if drawing:
-        from balloontrace.analysis.render.figure import figure
-        from balloontrace.analysis.render.html import report_html
-        from balloontrace.analysis.render.series import alone
+        from balloontrace.analysis.html.report import report_html
+        from balloontrace.analysis.timeline.matplotlib import figure
+        from balloontrace.analysis.timeline.series import alone
 
         pictures.write(html, force, lambda _: report_html(pictured).encode())
         pictures.write(svg, force, lambda kind: figure(alone(pictured), kind))
@@ -93,8 +95,9 @@ def command(
                 pictured.report,
                 output.wants_colour(color),
                 verbose or bool(sections),
-                None if sections else pictured.timeline,
-                output.beyond_ascii(),
+                None
+                if sections
+                else partial(timeline, course=pictured.timeline, blocks=output.beyond_ascii()),
                 sections or (None if verbose else FIRST_SCREEN),
                 output.width() or WIDTH,
             )
@@ -105,10 +108,10 @@ def command(
 def _overview(paths: List[str], as_json: bool, color: output.Color, fail_on: List[FailOn]) -> None:
     """Print what several recordings say. One that cannot be read does not stop it, and is the exit
     code in the end."""
-    from balloontrace.analysis.render.json import overview_json
-    from balloontrace.analysis.render.overview_text import overview_text
-    from balloontrace.analysis.render.page import WIDTH
+    from balloontrace.analysis.json import overview_json
     from balloontrace.analysis.report import build
+    from balloontrace.analysis.text.overview import overview_text
+    from balloontrace.analysis.text.writer import WIDTH
 
     reports: dict[str, Report | UserError] = {}
     for path in paths:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from balloontrace import behaviour
+from balloontrace import driver_behaviour
 from balloontrace.errors import UserError
 from balloontrace.tracers.attach import handover
 from balloontrace.tracers.attach.attaching import Forced
@@ -128,9 +128,9 @@ def _balloon() -> dict[str, Any]:
     mode, because, accounting = None, None, None
     lacking: dict[str, str] = {}
     if bound:
-        offered = behaviour.NOT_NEGOTIATED.items()
+        offered = driver_behaviour.NOT_NEGOTIATED.items()
         lacking = {name: why for name, why in offered if name not in described["features"]}
-        mode, because = behaviour.promised(described["features"], _functions())
+        mode, because = driver_behaviour.promised(described["features"], _functions())
         accounting = "used" if "deflate_on_oom" in described["features"] else "total"
     return {
         "device": described["device"],
@@ -171,7 +171,9 @@ def _driver(module: dict[str, str | None], bound: bool) -> dict[str, Any]:
 def _functions() -> list[str]:
     """Those of the driver's functions from which its behaviour shows."""
     try:
-        return list(find_functions((behaviour.OOM_NOTIFIER, behaviour.SHRINKER), MODULES))
+        return list(
+            find_functions((driver_behaviour.OOM_NOTIFIER, driver_behaviour.SHRINKER), MODULES)
+        )
     except OSError:
         return []
 

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ballooning cost the guest: time in the driver, tasks stalled there, pressure, delays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.questions.delays import DELAYS, Delays
+from balloontrace.analysis.trace.calls import (
+    COLUMNS,
+    BusyTime,
+    of_worker,
+    outermost,
+    time_inside,
+    waits,
+)
+from balloontrace.analysis.trace.causes import ACTORS, by_kswapd, by_recorder
+from balloontrace.analysis.trace.pressure import MemoryPressure
+from balloontrace.analysis.trace.trace import Trace, known_pages, section
+
+STALLS = ("scan", "oom_notify", "leak", "migrate")
+"""Kinds of call in which a task that wanted something else worked for the balloon."""
+
+_TASK = len(ACTORS)
+
+
+class Cost(Analysis):
+    """Time spent on ballooning by anybody, and by whom it was not the business of.
+
+    driver_busy_s is wall clock in outermost calls of the driver, without its sleeps and its waits
+    for the host. It is not CPU time: a call that waits for a CPU, for a lock or for reclaim's
+    writing is busy too, and what telling the host costs is not in it.
+    """
+
+    name = "cost"
+    requires = ("leak",)
+    optional = ("fill", "ack", "sleep", *STALLS)
+
+    def run(self, trace: Trace) -> Result:
+        """Scalars: see SpanCost, and `delays`; table `tasks`: who but the size worker was in the
+        driver's code, longest first. Seconds; None if not recorded."""
+        scalars = SpanCost(trace).between(trace.begin_ns, trace.end_ns)
+        return Result(self.name, scalars | {"delays": _delays(trace)}, {"tasks": _tasks(trace)})
+
+
+class SpanCost:
+    """What ballooning cost in any span of a recording."""
+
+    def __init__(self, trace: Trace) -> None:
+        self._pressure = MemoryPressure(trace)
+        split = trace.recorded("ack") and trace.recorded("sleep")
+        self._busy = BusyTime(trace) if split else None
+
+    def between(self, start_ns: int, end_ns: int) -> dict[str, Any]:
+        """`driver_busy_s` and `driver_busy_share`, of one CPU over the span (above 1 if several
+        tasks were in the driver): None if waits and sleeps were not recorded. `psi_*`: see
+        MemoryPressure."""
+        busy = self._busy.between(start_ns, end_ns) if self._busy else None
+        span_s = (end_ns - start_ns) / 1e9
+        share = busy / span_s if busy is not None and span_s else None
+        pressure = self._pressure.between(start_ns, end_ns)
+        return {"driver_busy_s": busy, "driver_busy_share": share, **pressure}
+
+
+def _delays(trace: Trace) -> dict[str, Any] | None:
+    """Sums over the tasks whose delays were read, without kswapd and the tracer's own; None if
+    there are none.
+
+    A task's `cpu` delay is its wait for a CPU; the others are None where they were not counted.
+    unknown: tasks that are in no sum, for they were read too seldom.
+    """
+    result = Delays().run(trace)
+    tasks = section(trace.header, "tasks")
+    own = (tasks.get("recorder"), tasks.get("netlink"))
+    rows = [
+        row for row in result.tables.get("tasks", []) if not row["kswapd"] and row["tid"] not in own
+    ]
+    if not rows:
+        return None
+    sums: dict[str, Any] = {"tasks": len(rows), "unknown": sum(map(_unknown, rows))}
+    for delay in DELAYS:
+        known = [row[f"{delay}_s"] for row in rows if row[f"{delay}_s"] is not None]
+        sums[f"{delay}_s"] = sum(known) if known else None
+    return sums
+
+
+def _unknown(row: dict[str, Any]) -> bool:
+    return all(row[f"{delay}_s"] is None for delay in DELAYS)
+
+
+def _tasks(trace: Trace) -> list[dict[str, Any]]:
+    """One row for each task that was in the driver's code and is not the size worker."""
+    frames = [_stalls(trace, number) for number in range(len(STALLS))]
+    calls = pd.concat([frame for frame in frames if len(frame)] or frames[:1])
+    names, actors = trace.names_of(calls), _actors(trace, calls)
+    acks = trace.calls("ack")
+    own = waits(trace)["ack"] & ~trace.marked(acks, "within", "within", "worker")
+    table = pd.DataFrame(
+        {
+            "actor": actors,
+            "name": np.where(actors == _TASK, names[0], -1),
+            "kind": calls["kind"].to_numpy(),
+            "ns": calls["duration_ns"].to_numpy(),
+            "ack_ns": time_inside(calls, [acks.picked(own, *COLUMNS)]),
+            "pages": calls["pages"].to_numpy(),
+        }
+    )
+    groups = table.groupby(["actor", "name", "kind"])
+    sums = groups.sum().assign(calls=groups.size(), longest=groups["ns"].max()).reset_index()
+    rows = [_row(trace, names[1], kinds) for _, kinds in sums.groupby(["actor", "name"])]
+    return sorted(rows, key=lambda row: (-float(row["stalled_s"]), -int(row["calls"])))
+
+
+def _row(trace: Trace, names: list[str], kinds: pd.DataFrame) -> dict[str, Any]:
+    """One task's row. kinds: sums of each kind of call it made."""
+    actor, name = int(kinds["actor"].iloc[0]), int(kinds["name"].iloc[0])
+    totals = kinds.sum()
+    by_kind = {STALLS[kind]: ns for kind, ns in zip(kinds["kind"], kinds["ns"], strict=True)}
+    recorded = {kind: trace.recorded(kind) for kind in STALLS}
+    migrated = int(kinds["pages"][kinds["kind"] == STALLS.index("migrate")].sum())
+    return {
+        "actor": names[name] if actor == _TASK else list(ACTORS.values())[actor],
+        "actor_kind": [*ACTORS, "task"][actor],
+        "calls": int(totals["calls"]),
+        "stalled_s": int(totals["ns"]) / 1e9,
+        "longest_s": int(kinds["longest"].max()) / 1e9,
+        "host_ack_s": int(totals["ack_ns"]) / 1e9 if trace.recorded("ack") else None,
+        "freed_pages": int(totals["pages"]) - migrated,
+        "migrated_pages": migrated if recorded["migrate"] else None,
+        **{f"{k}_s": int(by_kind.get(k, 0)) / 1e9 if recorded[k] else None for k in STALLS},
+    }
+
+
+def _stalls(trace: Trace, number: int) -> pd.DataFrame:
+    """The calls of one of STALLS that are outermost, and not the size worker's."""
+    kind = STALLS[number]
+    calls = trace.calls(kind)
+    chosen = outermost(trace, kind) & ~of_worker(trace, kind)
+    unit = 1 if kind == "leak" else trace.pages_per_page
+    return calls.picked(chosen, *COLUMNS, "pid").assign(
+        kind=np.int8(number), pages=known_pages(calls)[chosen] * unit
+    )
+
+
+def _actors(trace: Trace, calls: pd.DataFrame) -> npt.NDArray[np.int64]:
+    """Who made each call: an index in ACTORS, or _TASK."""
+    kinds = list(ACTORS)
+    codes: npt.NDArray[np.int64] = np.select(
+        [by_recorder(trace, calls), by_kswapd(trace, calls)],
+        [kinds.index("recorder"), kinds.index("kswapd")],
+        default=_TASK,
+    )
+    return codes

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each task waited for during the recording, as the kernel counts it (taskstats)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.trace.trace import Trace, section
+
+DELAYS = ("cpu", "blkio", "swapin", "reclaim", "thrashing", "compact", "wpcopy")
+"""In the order of columns. `reclaim`: direct reclaim, the kernel's freepages; `cpu`: on the run
+queue; `compact`: direct compaction; `wpcopy`: copying write-protected pages."""
+
+SAME_START_NS = 5_000_000_000
+"""Two readings whose start times differ by less are of one task: its age is read some time before
+the clock, and a guest that reclaims is slow. A thread id comes again only after all others."""
+
+TURN_ON = "sysctl kernel.task_delayacct=1 before the tasks start, or boot with delayacct"
+
+
+@dataclass
+class Task:
+    """The readings of one task: its first and its last."""
+
+    tid: int
+    start_ns: int
+    first: dict[str, Any]
+    last: dict[str, Any]
+    readings: int = 1
+
+
+class Delays(Analysis):
+    """For each task that was read, the delays it gained."""
+
+    name = "delays"
+
+    def run(self, trace: Trace) -> Result:
+        """Table `tasks`: per delay the seconds and how often, None if not known; the longest
+        wait for memory first. Scalars: whether delays were counted at all."""
+        blocks = [s for s in trace.recording.samples if "delays" in s or "delayacct" in s]
+        state = next((block for block in blocks if "delayacct" in block), {})
+        tasks = _tasks(trace, [block for block in blocks if isinstance(block.get("delays"), dict)])
+        if not tasks:
+            return Result(self.name, missing=[_why_none(blocks)])
+        counted = DELAYS if state.get("delayacct") not in ("off", "absent") else ("cpu",)
+        rows = [_row(trace, task, counted) for task in tasks]
+        rows.sort(key=_for_memory, reverse=True)
+        scalars = {"delayacct": state.get("delayacct"), "since_boot": state.get("since_boot")}
+        return Result(self.name, scalars, {"tasks": rows}, notes=_notes(trace, blocks, state, rows))
+
+
+def _why_none(blocks: list[dict[str, Any]]) -> str:
+    """Why there are no readings."""
+    whys = [str(block["why"]) for block in blocks if block.get("delays") == "absent"]
+    return "task delays" + (f" ({whys[0]})" if whys and whys[0] else "")
+
+
+def _tasks(trace: Trace, blocks: list[dict[str, Any]]) -> list[Task]:
+    """First and last reading of every task."""
+    found: list[Task] = []
+    latest: dict[int, Task] = {}
+    for block in blocks:
+        for key, reading in section(block, "delays").items():
+            tid, start_ns = int(key), int(reading.get("start_ns") or 0)
+            task = latest.get(tid)
+            if task is None or abs(task.start_ns - start_ns) > SAME_START_NS:
+                # Who began during the recording had waited for nothing before.
+                born = start_ns >= trace.begin_ns
+                task = latest[tid] = Task(tid, start_ns, {} if born else reading, reading)
+                found.append(task)
+            else:
+                task.last, task.readings = reading, task.readings + 1
+    return found
+
+
+def _row(trace: Trace, task: Task, counted: tuple[str, ...]) -> dict[str, Any]:
+    """One task's gains: `<delay>_s` and `<delay>_count`; None for what the kernel did not count."""
+    row: dict[str, Any] = {
+        "comm": str(task.last.get("comm")),
+        "tid": task.tid,
+        "kswapd": task.tid in (section(trace.header, "tasks").get("kswapd") or []),
+        "readings": task.readings,
+    }
+    known = task.readings > 1 or not task.first
+    for name in DELAYS:
+        last = task.last.get(name)
+        count = seconds = None
+        if last is not None and known and name in counted:
+            before = task.first.get(name) or (0, 0)
+            count, seconds = int(last[0] - before[0]), int(last[1] - before[1]) / 1e9
+        row |= {f"{name}_s": seconds, f"{name}_count": count}
+    return row
+
+
+def _for_memory(row: dict[str, Any]) -> tuple[float, float]:
+    """What to sort by: the time lost to lack of memory, then to all else."""
+    memory = ("reclaim", "thrashing", "compact", "swapin")
+    own = sum(row[f"{name}_s"] or 0.0 for name in memory)
+    return own, sum(row[f"{name}_s"] or 0.0 for name in DELAYS)
+
+
+def _notes(
+    trace: Trace,
+    blocks: list[dict[str, Any]],
+    state: dict[str, Any],
+    rows: list[dict[str, Any]],
+) -> list[str]:
+    """What the readings do not cover."""
+    notes = ["tasks seen in a sample of the events, read every few seconds until they ended"]
+    if state.get("delayacct") == "off":
+        notes.append(f"delay accounting was off: only cpu was counted; {TURN_ON}")
+    elif state.get("delayacct") == "absent":
+        notes.append("this kernel counts no delays (CONFIG_TASK_DELAY_ACCT)")
+    elif not state.get("since_boot"):
+        notes.append(
+            "tasks that began before delay accounting was turned on, as most kernel threads did, "
+            "count only cpu; boot with delayacct to count them all"
+        )
+    if once := sum(row["readings"] == 1 and row["cpu_s"] is None for row in rows):
+        notes.append(f"{once:,} older tasks were read only once: their gain is not known")
+    ends = [block for block in blocks if block.get("delays") in ("ended", "absent")]
+    if ends:
+        notes.append(f"no readings after {trace.seconds(ends[0]['t_ns']):,.1f} s: the reader ended")
+    return notes

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver's life: bound, removed, suspended, resumed, and the gaps in which none was traced."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from balloontrace.analysis.base import Analysis, Result, not_recorded
+from balloontrace.analysis.trace.gaps import DEFLATED, INFLATED, driver_gaps
+from balloontrace.analysis.trace.trace import Trace, known_pages, section
+
+KINDS = ("bind", "remove", "freeze", "restore")
+
+
+class Driver(Analysis):
+    """Each time the driver came or went, and each gap in which none was traced."""
+
+    name = "driver"
+    optional = KINDS
+
+    def run(self, trace: Trace) -> Result:
+        """Tables `calls` and `gaps` in order of time; seconds since attach, balloon pages, None:
+        not known. Scalars `end_s`: the recording's end; `suspended_s`: how long the guest was
+        suspended meanwhile, which no other time includes."""
+        gaps = _gaps(trace)
+        if not gaps and not any(trace.recorded(kind) for kind in KINDS):
+            return Result(self.name, missing=not_recorded(trace, KINDS))
+        calls = [row for kind in KINDS for row in _calls(trace, kind)]
+        calls.sort(key=lambda row: float(row["start_s"]))
+        scalars = {"end_s": trace.seconds(trace.end_ns), "suspended_s": _suspended_s(trace)}
+        return Result(self.name, scalars, {"calls": calls, "gaps": gaps})
+
+
+def _suspended_s(trace: Trace) -> float | None:
+    """Seconds, to 10 ms: two clocks are read in turn. None if the recording does not say."""
+    suspended_ns = trace.trailer.get("suspended_ns")
+    if suspended_ns is None:
+        return None
+    return round(int(suspended_ns) / 1e9, 2)
+
+
+def _calls(trace: Trace, kind: str) -> list[dict[str, Any]]:
+    """The calls of one kind. pages: what the balloon gave back as the driver left."""
+    calls = trace.events(kind)
+    codes, names = trace.names(kind)
+    leaving = kind in ("remove", "freeze") and trace.recorded("leak")
+    pages = _given_back(trace, kind, calls) if leaving else [None] * len(calls)
+    columns = (calls[column].tolist() for column in ("start_ns", "end_ns", "open", "done"))
+    return [
+        {
+            "call": kind,
+            "start_s": trace.seconds(start_ns),
+            "end_s": trace.seconds(end_ns),
+            "open": is_open,
+            "failed": kind == "bind" and done == 0 and not is_open,
+            "by": names[code],
+            "pages": given_back,
+        }
+        for start_ns, end_ns, is_open, done, code, given_back in zip(
+            *columns, codes.tolist(), pages, strict=True
+        )
+    ]
+
+
+def _given_back(trace: Trace, kind: str, calls: pd.DataFrame) -> list[int]:
+    """Pages of the leaks that each of these calls made."""
+    leaks = trace.events("leak", "start_ns", "done", "within")
+    mine = leaks[trace.marked(leaks, "within", "within", kind)].sort_values("start_ns")
+    until = np.concatenate(([0], np.cumsum(known_pages(mine))))
+    first, last = (np.searchsorted(mine["start_ns"], calls[at]) for at in ("start_ns", "end_ns"))
+    given_back: list[int] = (until[last] - until[first]).tolist()
+    return given_back
+
+
+def _gaps(trace: Trace) -> list[dict[str, Any]]:
+    """The gaps. inflated_pages, deflated_pages: [least, most] that moved unseen; driver: what was
+    found after it, and which of that was not so before it."""
+    rows = []
+    gaps = driver_gaps(trace)
+    before = None if gaps and gaps[0].absent else _identity(trace.header)
+    for gap in gaps:
+        found = None if gap.open else _identity(gap.attached)
+        changed = [key for key in found if before[key] != found[key]] if before and found else []
+        rows.append(
+            {
+                "state": "absent" if gap.absent else "gone",
+                "start_s": trace.seconds(gap.start_ns),
+                "end_s": trace.seconds(gap.end_ns),
+                "open": gap.open,
+                "inflated_pages": gap.moved(INFLATED, trace.pages_per_page),
+                "deflated_pages": gap.moved(DEFLATED, trace.pages_per_page),
+                "untraceable": gap.whys[-1] if gap.whys else None,
+                "driver": found,
+                "changed": changed,
+            }
+        )
+        before = found or before
+    return rows
+
+
+def _identity(described: dict[str, Any]) -> dict[str, Any]:
+    """What tells one driver, and what it negotiated, from another."""
+    balloon = section(described, "balloon")
+    driver = section(balloon, "driver")
+    return {
+        **{key: driver.get(key) for key in ("version", "srcversion", "taint")},
+        "features": list(balloon.get("features") or []),
+    }

@@ -1,0 +1,341 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Episodes: how the balloon got from each target to the next (metrics.md: episode, progress)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.questions.cost import SpanCost
+from balloontrace.analysis.questions.phases import gib_per_second
+from balloontrace.analysis.questions.totals import churn_ratio
+from balloontrace.analysis.trace.balloon_size import SizeCurve, Unseen, size_curve
+from balloontrace.analysis.trace.calls import of_worker
+from balloontrace.analysis.trace.gaps import driver_gaps
+from balloontrace.analysis.trace.trace import MOVES, Ints, Trace, per_trace
+from balloontrace.events import UNKNOWN_PAGES
+
+LISTED_SPAN_S = 1.0
+"""Shortest no-progress span that is listed. A chunk of 256 pages takes milliseconds and the
+driver's sleep when it finds no memory 0.2 s: five such sleeps in a row are not the ordinary pace.
+The longest span is exact whatever its length."""
+
+
+PUFF_NS = 200_000_000
+"""What the driver sleeps when it gets no page (fill_balloon, drivers/virtio/virtio_balloon.c). The
+worker's shorter sleeps are those of reclaim."""
+
+MOST_UNSEEN = 5
+"""So many doubtful spans are told of one by one."""
+
+_ANEW = "began when the driver came and found the target that was set before"
+
+
+def progress_edges(
+    time_ns: Ints, size: Ints, start_size: int, start_ns: int, end_ns: int, direction: int
+) -> Ints:
+    """The moments between which the high-water mark of the balloon size stood still.
+
+    time_ns, size: the steps within the episode, in order of time; direction: 1 inflate, -1
+    deflate. Returns start_ns, the time of each advance of the mark, end_ns: the differences of
+    neighbours are the lengths of the maximal no-progress intervals.
+    """
+    further = np.maximum if direction > 0 else np.minimum
+    mark = further.accumulate(size)
+    further(mark, start_size, out=mark)
+    advanced = np.flatnonzero(mark != np.concatenate(([start_size], mark[:-1])))
+    return np.concatenate(([start_ns], time_ns[advanced], [end_ns]))
+
+
+@dataclass(frozen=True)
+class Goal:
+    """From `time_ns` on, the balloon is to have `target` pages.
+
+    target: None if that could not be seen, or no driver is there to do it; by: `target`, the host
+    set another one, or `driver`, the driver left, or came and found the target that was set before.
+    """
+
+    time_ns: int
+    target: int | None
+    by: str
+
+
+class Progress(Analysis):
+    """One row per episode.
+
+    A new target that equals the balloon's size asks for nothing and has no direction: it ends the
+    episode before it and begins none. What moves after a target is reached is in periods.py. What
+    the driver gives back as it leaves belongs to the totals: its leaving ends an episode.
+    """
+
+    name = "episodes"
+    requires = ("target", "fill", "leak")
+    optional = ("sleep",)
+
+    def run(self, trace: Trace) -> Result:
+        """Episodes in order of time; seconds since attach, balloon pages."""
+        curve = size_curve(trace)
+        if curve is None:
+            return Result(self.name, missing=["the balloon's size at the start"])
+        goals, cost, puffs = goals_of(trace, curve), SpanCost(trace), puffs_of(trace)
+        rows, spans = [], []
+        for goal, following in zip_longest(goals, goals[1:]):
+            row = _episode(trace, curve, cost, goal, following)
+            rows += [row | _slept(trace, puffs, row)] if row else []
+        for number, row in enumerate(rows, start=1):
+            spans += [{"episode": number, **span} for span in row["no_progress"]]
+        return Result(
+            self.name,
+            tables={self.name: rows},
+            intervals={"no_progress": spans},
+            notes=_notes(trace, curve, rows),
+        )
+
+
+def goals_of(trace: Trace, curve: SizeCurve) -> list[Goal]:
+    """What the balloon was to do, in order of time.
+
+    A driver that comes is told the host's target, but that is no event if it is the one that was
+    read last. Then the target begins anew, if the balloon moved before the next goal.
+    """
+    targets = trace.events("target").sort_values("start_ns", kind="stable")
+    asked = [None if pages == UNKNOWN_PAGES else pages for pages in targets["asked"].tolist()]
+    goals = [
+        Goal(start, pages, "target")
+        for start, pages in zip(targets["start_ns"].tolist(), asked, strict=True)
+    ]
+    left, came = _driver_moments(trace)
+    if not left and not came:
+        return goals
+    goals += [Goal(time_ns, None, "driver") for time_ns in (*left, *came)]
+    goals.sort(key=lambda goal: goal.time_ns)
+    kept: list[Goal] = []
+    target = None
+    for goal, following in zip_longest(goals, goals[1:]):
+        if goal.by == "target":
+            target = goal.target
+            kept.append(goal)
+        elif goal.time_ns not in came:
+            kept.append(goal)
+        elif _moves_before(curve, goal, following):
+            kept.append(Goal(goal.time_ns, target, "driver"))
+    return kept
+
+
+def _driver_moments(trace: Trace) -> tuple[set[int], set[int]]:
+    """When the driver left, and when it came."""
+    gaps, bound = driver_gaps(trace), trace.events("bind")
+    left = {gap.start_ns for gap in gaps if not gap.absent}
+    came = {gap.end_ns for gap in gaps if not gap.open} | set(
+        bound["start_ns"][bound["done"] != 0].tolist()
+    )
+    for kind in ("remove", "freeze"):
+        left |= set(trace.events(kind)["start_ns"].tolist())
+    came |= set(trace.events("restore")["start_ns"].tolist())
+    return left, came
+
+
+def _moves_before(curve: SizeCurve, goal: Goal, following: Goal | None) -> bool:
+    """Whether the balloon moved between two goals, or since the last one."""
+    until = curve.steps_until(following.time_ns) if following else len(curve.time_ns)
+    return until > curve.steps_until(goal.time_ns)
+
+
+def _notes(trace: Trace, curve: SizeCurve, rows: list[dict[str, Any]]) -> list[str]:
+    """What makes the episodes less than exact, and which of them the driver began or ended."""
+    notes = []
+    if not curve.exact:
+        notes.append("the balloon moved while probes attached: its size is known to about a chunk")
+    if (trace.events("target")["asked"] == UNKNOWN_PAGES).any():
+        notes.append("targets whose value could not be seen begin no episode")
+    notes += [_said_unseen(trace, one) for one in curve.unseen[:MOST_UNSEEN]]
+    if (more := len(curve.unseen) - MOST_UNSEEN) > 0:
+        notes.append(f"and so {more:,} more times")
+    for kind in MOVES:
+        if trace.unknown_pages(kind):
+            notes.append(f"the size misses {kind} calls whose pages could not be seen")
+    for key, said in (("ended_by", "superseded: the driver left"), ("begun_by", _ANEW)):
+        if numbers := [f"#{n}" for n, row in enumerate(rows, 1) if row[key] == "driver"]:
+            notes.append(f"{', '.join(numbers)} {said}")
+    return notes
+
+
+def _said_unseen(trace: Trace, one: Unseen) -> str:
+    """Between which moments the size is doubtful, and why that is known."""
+    start_s, end_s = trace.seconds(one.start_ns), trace.seconds(one.end_ns)
+    span = f"events are missing between {start_s:,.1f} and {end_s:,.1f} s"
+    if one.pages is None:
+        return f"{span}: the size is not sure there"
+    way = "more" if one.pages > 0 else "less"
+    return f"{span}: the balloon had {abs(one.pages):,} pages {way} than they tell of"
+
+
+def _episode(
+    trace: Trace, curve: SizeCurve, cost: SpanCost, goal: Goal, following: Goal | None
+) -> dict[str, Any] | None:
+    """The episode of one goal; None if it asked for nothing. following: the next goal."""
+    target, start_ns = goal.target, goal.time_ns
+    first = curve.steps_until(start_ns)
+    start_size = curve.size_after(first)
+    if target is None or target == start_size:
+        return None
+    direction = 1 if target > start_size else -1
+    last = until = curve.steps_until(following.time_ns) if following else len(curve.time_ns)
+    sizes = curve.size[first:last]
+    there = sizes >= target if direction > 0 else sizes <= target
+    if there.any():
+        last = first + int(there.argmax()) + 1
+        outcome, end_ns = "reached", int(curve.time_ns[last - 1])
+    elif following:
+        outcome, end_ns = "superseded", following.time_ns
+    else:
+        outcome, end_ns = "unfinished", max(trace.end_ns, start_ns)
+    steps = slice(first, last)
+    edges = progress_edges(
+        curve.time_ns[steps], curve.size[steps], start_size, start_ns, end_ns, direction
+    )
+    gained = (curve.size_after(last) - start_size) * direction
+    return {
+        "start_s": trace.seconds(start_ns),
+        "end_s": trace.seconds(end_ns),
+        "direction": "inflate" if direction > 0 else "deflate",
+        "target_pages": target,
+        "start_pages": start_size,
+        "end_pages": curve.size_after(last),
+        "asked_pages": abs(target - start_size),
+        "outcome": outcome,
+        "left": times_left(curve.size[last:until], target) if outcome == "reached" else None,
+        "begun_by": goal.by,
+        "ended_by": following.by if following and outcome == "superseded" else None,
+        **_moved(curve, steps, gained, direction),
+        **_rates(curve, steps, gained, (end_ns - start_ns) / 1e9),
+        **_no_progress(trace, watched(edges, curve.unseen), worker_rests(trace)),
+        "events_missing": any(
+            one.start_ns < end_ns and one.end_ns > start_ns for one in curve.unseen
+        ),
+        **cost.between(start_ns, end_ns),
+    }
+
+
+def times_left(sizes: Ints, target: int) -> int:
+    """How often the balloon left a target that it had; sizes: after each step since it had it."""
+    at_target = np.concatenate(([True], sizes == target))
+    return int((at_target[:-1] & ~at_target[1:]).sum())
+
+
+def _moved(curve: SizeCurve, steps: slice, gained: int, direction: int) -> dict[str, Any]:
+    """What the episode's calls moved, in pages, and what the balloon gained toward its target.
+
+    unseen_pages: by how much the size was set right meanwhile: so many pages at least moved in
+    calls that are not here.
+    """
+    change, traced = curve.change[steps], curve.traced[steps]
+    ways = (traced & (change > 0), traced & (change < 0))
+    inflated, deflated = (abs(int(change.sum(where=way))) for way in ways)
+    unseen = int(np.abs(change[~traced]).sum())
+    moved = inflated if direction > 0 else deflated
+    return {
+        "inflated_pages": inflated,
+        "deflated_pages": deflated,
+        "reclaimed_pages": -int(change.sum(where=curve.caused("shrinker")[steps])),
+        "gained_pages": gained,
+        "unseen_pages": unseen,
+        "amplification": amplification(moved + unseen, gained),
+        "churn_ratio": None if unseen else churn_ratio(inflated, deflated),
+    }
+
+
+def amplification(moved: int, gained: int) -> float | None:
+    """Pages moved toward the target for each that was gained (metrics.md); None: none was gained,
+    and it is beyond all bounds."""
+    return moved / gained if gained > 0 else None
+
+
+def _rates(curve: SizeCurve, steps: slice, gained: int, time_s: float) -> dict[str, Any]:
+    """GiB/s that the episode moved in and out, and that it gained toward its target."""
+    change = np.abs(curve.change[steps])
+    return {
+        "moved_gib_per_s": gib_per_second(int(change.sum()), time_s),
+        "net_gib_per_s": gib_per_second(gained, time_s),
+    }
+
+
+def puffs_of(trace: Trace) -> Ints | None:
+    """Start and duration in ns of each sleep for want of pages, in order of time; None if not
+    recorded."""
+    if not trace.recorded("sleep"):
+        return None
+    sleeps = trace.events("sleep").sort_values("start_ns", kind="stable")
+    puffs: Ints = sleeps[["start_ns", "duration_ns"]].to_numpy()
+    return puffs[puffs[:, 1] >= PUFF_NS]
+
+
+def _slept(trace: Trace, puffs: Ints | None, row: dict[str, Any]) -> dict[str, Any]:
+    """How often and how long the worker slept in an episode, and when first; None: not recorded,
+    or not at all."""
+    if puffs is None:
+        return dict.fromkeys(("sleeps", "sleep_s", "first_sleep_s"))
+    ends_ns = (trace.begin_ns + round(row[edge] * 1e9) for edge in ("start_s", "end_s"))
+    mine = puffs[slice(*np.searchsorted(puffs[:, 0], list(ends_ns)))]
+    return {
+        "sleeps": len(mine),
+        "sleep_s": int(mine[:, 1].sum()) / 1e9,
+        "first_sleep_s": trace.seconds(mine[0, 0]) if len(mine) else None,
+    }
+
+
+def watched(edges: Ints, unseen: Sequence[Unseen]) -> Ints:
+    """The intervals between `edges`, less what of them is in `unseen`, where there may have been
+    progress: shape (intervals, 2)."""
+    doubtful = np.array([(one.start_ns, one.end_ns) for one in unseen], dtype=np.int64)
+    if not len(doubtful):
+        return np.column_stack((edges[:-1], edges[1:]))
+    inner = doubtful[(doubtful > edges[0]) & (doubtful < edges[-1])]
+    cut = np.union1d(edges, inner)
+    starts, ends = cut[:-1], cut[1:]
+    place = np.searchsorted(doubtful[:, 0], starts, side="right") - 1
+    seen = (place < 0) | (doubtful[place, 1] <= starts)
+    return np.column_stack((starts[seen], ends[seen]))
+
+
+@per_trace
+def worker_rests(trace: Trace) -> Ints:
+    """The times of LISTED_SPAN_S and more in which the size worker was in no fill and no leak, in
+    order: shape (rests, 2)."""
+    fills, leaks = trace.calls("fill"), trace.calls("leak")
+    mine = of_worker(trace, "leak")
+    starts, ends = (
+        np.sort(np.concatenate((fills[name], leaks[name][mine]))) for name in ("start_ns", "end_ns")
+    )
+    rests = np.column_stack((np.append(trace.begin_ns, ends), np.append(starts, trace.end_ns)))
+    long: Ints = rests[rests[:, 1] - rests[:, 0] >= LISTED_SPAN_S * 1e9]
+    return long
+
+
+def _rest_s(rests: Ints, start_ns: int, end_ns: int) -> float:
+    """The longest of `rests` within a time, in seconds."""
+    mine = rests[rests[:, 1].searchsorted(start_ns) : rests[:, 0].searchsorted(end_ns)]
+    return int(np.diff(np.clip(mine, start_ns, end_ns)).max(initial=0)) / 1e9
+
+
+def _no_progress(trace: Trace, intervals: Ints, rests: Ints) -> dict[str, Any]:
+    """The longest of these intervals, and those worth listing, in seconds since attach; the longest
+    is None if nothing is known of any. rest_s: for how long of it the size worker made no call."""
+    lengths = intervals[:, 1] - intervals[:, 0]
+    listed = intervals[lengths >= LISTED_SPAN_S * 1e9]
+    return {
+        "longest_no_progress_s": int(lengths.max()) / 1e9 if len(lengths) else None,
+        "no_progress": [
+            {
+                "start_s": trace.seconds(start_ns),
+                "end_s": trace.seconds(end_ns),
+                "rest_s": _rest_s(rests, start_ns, end_ns),
+            }
+            for start_ns, end_ns in listed.tolist()
+        ],
+    }

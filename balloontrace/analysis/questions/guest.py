@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the recording says about the guest, and which way of giving memory back its driver has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from balloontrace import driver_behaviour
+from balloontrace.analysis.base import Analysis, Result, why_no_driver
+from balloontrace.analysis.trace.balloon_size import size_curve
+from balloontrace.analysis.trace.causes import by_reclaim
+from balloontrace.analysis.trace.trace import Trace, known_pages, section
+
+
+class Guest(Analysis):
+    """Facts of the guest from the header, and the driver's behaviour by observation."""
+
+    name = "guest"
+    optional = ("count", "leak", "oom_notify")
+
+    def run(self, trace: Trace) -> Result:
+        """Sizes in bytes; what the header does not say is None."""
+        guest, balloon = section(trace.header, "guest"), trace.balloon
+        scalars: dict[str, Any] = {
+            key: guest.get(key)
+            for key in ("kernel", "machine", "page_size", "memory_bytes", "cpus", "hostname")
+        }
+        scalars["features"] = list(balloon.get("features") or [])
+        scalars["driver_behaviour"], why = _behaviour(trace, balloon)
+        scalars["driver_behaviour_because"] = why
+        scalars["device"] = balloon.get("device")
+        driver = section(balloon, "driver")
+        scalars["driver"] = {key: driver.get(key) for key in ("version", "srcversion", "taint")}
+        return Result(self.name, scalars)
+
+
+def _behaviour(trace: Trace, balloon: dict[str, Any]) -> tuple[str | None, str]:
+    """How this driver gives memory back when the guest needs it, and what shows it.
+
+    What was seen counts more than what the symbols promise. None if no driver was attached to.
+    """
+    if no_driver := why_no_driver(trace):
+        return None, no_driver
+    features = balloon.get("features") or []
+    symbols = section(balloon, "driver").get("symbols") or []
+    if by_reclaim(trace, trace.calls("leak")).any():
+        return "shrinker", "reclaim deflated the balloon"
+    # With free page hinting a stock driver's shrinker offers the hinted blocks.
+    if "free_page_hint" not in features and _offered_balloon(trace):
+        return "shrinker", "the shrinker offered reclaim the balloon's pages"
+    return driver_behaviour.promised(features, symbols)
+
+
+def _offered_balloon(trace: Trace) -> bool:
+    """Whether the shrinker offered pages while there were pages in the balloon."""
+    counts = trace.calls("count")
+    offers = counts["end_ns"][known_pages(counts) > 0]
+    curve = size_curve(trace) if len(offers) else None
+    if curve is None:
+        return False
+    sizes = np.concatenate(([curve.base], curve.size))
+    return bool((sizes[np.searchsorted(curve.time_ns, offers, side="right")] > 0).any())

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How long each kind of call took, and each phase of a fill and a leak: percentiles, histograms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.questions.phases import FILL_PARTS, host_acks, outside_reclaim
+from balloontrace.analysis.trace.calls import COLUMNS, time_inside
+from balloontrace.analysis.trace.trace import Columns, Ints, Trace, section
+
+PERCENTILES = (50, 90, 99)
+
+WHOLE_CALLS = ("scan", "oom_notify", "migrate")
+"""Kinds besides fill and leak; what they wait for is in the leaks and acks within them."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Calls of one row. durations_ns: of those seen from entry to return; open_ns: how long those
+    that had not returned at the end had lasted; unseen: calls whose entry or
+    return was not seen."""
+
+    durations_ns: Ints
+    open_ns: Ints
+    unseen: int
+
+
+class Latencies(Analysis):
+    """Distribution of the durations of each kind of call and each phase.
+
+    Exact, over all calls that were seen from entry to return. The p-th percentile is the nearest
+    rank: the shortest duration such that at least p % of the calls took no longer. It is always the
+    duration of a call that was made. A call that had not returned at the end is counted apart
+    (`open`, with how long the longest had lasted), for its duration is not known.
+
+    Histograms have a bucket for each power of two of a microsecond, so never more than 55.
+    """
+
+    name = "latencies"
+    optional = ("fill", "leak", "ack", *FILL_PARTS, *WHOLE_CALLS)
+
+    def run(self, trace: Trace) -> Result:
+        """One row per call and phase (None: the whole call), in seconds; None if not recorded."""
+        rows = [_row("fill", None, _whole(trace, "fill"))]
+        rows += [_row("fill", phase, sample) for phase, sample in _fill_phases(trace).items()]
+        rows.append(_row("leak", None, _whole(trace, "leak")))
+        rows += [_row("leak", phase, sample) for phase, sample in _leak_phases(trace).items()]
+        rows += [_row(kind, None, _whole(trace, kind)) for kind in WHOLE_CALLS]
+        return Result(self.name, tables={self.name: rows}, notes=_notes(trace))
+
+
+def _notes(trace: Trace) -> list[str]:
+    """A rung of a leak that does not see its time."""
+    loses = str(section(trace.seams, "leak").get("loses") or "")
+    return [f"leaks were traced by a seam that loses {loses}"] if "its time" in loses else []
+
+
+def _whole(trace: Trace, kind: str) -> Sample | None:
+    return _sample(trace, trace.calls(kind)) if trace.recorded(kind) else None
+
+
+def _sample(trace: Trace, calls: Columns, durations_ns: Ints | None = None) -> Sample:
+    """Calls sorted out; durations_ns: of each, if not the whole call's."""
+    of = np.asarray(calls["duration_ns"]) if durations_ns is None else durations_ns
+    is_open = np.asarray(calls["open"])
+    partial = trace.marked(calls, "flags", "flags", "partial", "missed")
+    return Sample(of[~is_open & ~partial], of[is_open], int((partial & ~is_open).sum()))
+
+
+def _fill_phases(trace: Trace) -> dict[str, Sample | None]:
+    """The phases of fills, each with its calls."""
+    frames = {"host_ack": host_acks(trace, "fill")}
+    frames |= {kind: outside_reclaim(trace, kind) for kind in FILL_PARTS}
+    return _phases(trace, "fill", frames)
+
+
+def _leak_phases(trace: Trace) -> dict[str, Sample | None]:
+    return _phases(trace, "leak", {"host_ack": host_acks(trace, "leak")})
+
+
+def _phases(
+    trace: Trace, kind: str, frames: dict[str, pd.DataFrame | None]
+) -> dict[str, Sample | None]:
+    """The calls of each phase, and what of each call of `kind` is in none of them (`rest`)."""
+    samples = {
+        phase: None if frame is None else _sample(trace, frame) for phase, frame in frames.items()
+    }
+    samples["rest"] = None
+    if trace.recorded(kind) and frames["host_ack"] is not None:
+        every = np.ones(len(trace.calls(kind)), dtype=bool)
+        calls = trace.calls(kind).picked(every, *COLUMNS)
+        inside = time_inside(calls, [frame for frame in frames.values() if frame is not None])
+        rest_ns = np.maximum(calls["duration_ns"].to_numpy() - inside, 0)
+        samples["rest"] = _sample(trace, calls, rest_ns)
+    return samples
+
+
+def _row(call: str, phase: str | None, sample: Sample | None) -> dict[str, Any]:
+    """One row of the table; sample: None if not recorded."""
+    row: dict[str, Any] = {"call": call, "phase": phase}
+    values = dict.fromkeys(("min_s", *(f"p{p}_s" for p in PERCENTILES), "max_s"))
+    if sample is None:
+        nothing = dict.fromkeys(("calls", "open", "open_longest_s", "unseen"))
+        return {**row, **nothing, **values, "histogram": None}
+    longest = int(sample.open_ns.max()) / 1e9 if len(sample.open_ns) else None
+    return {
+        **row,
+        "calls": len(sample.durations_ns),
+        "open": len(sample.open_ns),
+        "open_longest_s": longest,
+        "unseen": sample.unseen,
+        **values,
+        **_ranks(sample.durations_ns),
+        "histogram": _histogram(sample.durations_ns),
+    }
+
+
+def _ranks(durations_ns: Ints) -> dict[str, float]:
+    """Shortest, percentiles and longest in seconds; empty if there were no calls."""
+    calls = len(durations_ns)
+    if not calls:
+        return {}
+    # Whole numbers: 0.9 * 10 would round to a rank too high where a float is a bit too large.
+    ranks = {f"p{p}_s": -(-p * calls // 100) - 1 for p in PERCENTILES}
+    ranks = {"min_s": 0, **ranks, "max_s": calls - 1}
+    ordered = np.partition(durations_ns, sorted(set(ranks.values())))
+    return {name: int(ordered[rank]) / 1e9 for name, rank in ranks.items()}
+
+
+def _histogram(durations_ns: Ints) -> list[dict[str, int]]:
+    """Buckets from the first to the last that has calls, with those between that have none.
+
+    from_us inclusive, below_us exclusive: powers of two, the first bucket is below 1 us.
+    """
+    # The exponent of a float is how many binary digits the whole number has.
+    digits = np.frexp((durations_ns // 1000).astype(np.float64))[1]
+    calls = np.bincount(digits)
+    first = int(np.flatnonzero(calls)[0]) if len(calls) else 0
+    return [
+        {"from_us": 2**n // 2, "below_us": 2**n, "calls": int(calls[n])}
+        for n in range(first, len(calls))
+    ]

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What became of the balloon under each target, after that had been reached (metrics.md: work after
+reached)."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.questions.episodes import Goal, goals_of, puffs_of, times_left
+from balloontrace.analysis.trace.balloon_size import FILL, SizeCurve, size_curve
+from balloontrace.analysis.trace.trace import Ints, Trace
+
+
+class Periods(Analysis):
+    """A target's period lasts until the next target, or until the driver leaves.
+
+    An episode ends where its target is first reached; what moves after that is here.
+    """
+
+    name = "periods"
+    requires = ("target", "fill", "leak")
+    optional = ("sleep",)
+
+    def run(self, trace: Trace) -> Result:
+        """Scalars: `size_pages` and `target_pages` at the end; `targets_whole`, True, or None if a
+        change of the target may be missing. Table `after`: the periods in which the balloon moved,
+        or the driver slept for want of pages, after the target was reached; turns: how often the
+        size worker took pages out and then in, or in and then out."""
+        curve = size_curve(trace)
+        if curve is None:
+            return Result(self.name, missing=["the balloon's size at the start"])
+        goals, puffs = goals_of(trace, curve), puffs_of(trace)
+        rows = [
+            row
+            for goal, following in zip_longest(goals, goals[1:])
+            if (row := _period(trace, curve, puffs, goal, following))
+        ]
+        scalars = {
+            "size_pages": curve.size_after(len(curve.time_ns)),
+            "target_pages": goals[-1].target if goals else None,
+            "targets_whole": None if trace.doubt("target") else True,
+        }
+        return Result(self.name, scalars, {"after": rows})
+
+
+def _period(
+    trace: Trace, curve: SizeCurve, puffs: Ints | None, goal: Goal, following: Goal | None
+) -> dict[str, Any] | None:
+    """What happened after the target of `goal` was reached; None if nothing did."""
+    target = goal.target
+    if target is None:
+        return None
+    first, end_ns = curve.steps_until(goal.time_ns), trace.end_ns
+    last = len(curve.time_ns)
+    if following:
+        last, end_ns = curve.steps_until(following.time_ns), following.time_ns
+    reached, reached_ns = _reached(curve, goal, target, slice(first, last))
+    if reached is None:
+        return None
+    steps = slice(reached, last)
+    change, sizes = curve.change[steps], curve.size[steps]
+    traced, slept = curve.traced[steps], _slept(puffs, reached_ns, end_ns)
+    if not change.any() and not slept["sleeps"]:
+        return None
+    return {
+        "target_pages": target,
+        "reached_s": trace.seconds(reached_ns),
+        "end_s": trace.seconds(end_ns),
+        "left": times_left(sizes, target),
+        "turns": _turns(curve, steps),
+        "inflated_pages": int(change.sum(where=traced & (change > 0))),
+        "deflated_pages": -int(change.sum(where=traced & (change < 0))),
+        "reclaimed_pages": -int(change.sum(where=curve.caused("shrinker")[steps])),
+        "least_pages": int(sizes.min(initial=target)),
+        "most_pages": int(sizes.max(initial=target)),
+        "end_pages": curve.size_after(last),
+        **slept,
+    }
+
+
+def _reached(curve: SizeCurve, goal: Goal, target: int, steps: slice) -> tuple[int | None, int]:
+    """How many steps had been made when the target was first reached, and when that was; None if it
+    was not."""
+    before = curve.size_after(steps.start)
+    if before == target:
+        return steps.start, goal.time_ns
+    sizes = curve.size[steps]
+    there = sizes >= target if target > before else sizes <= target
+    if not there.any():
+        return None, 0
+    step = steps.start + int(there.argmax())
+    return step + 1, int(curve.time_ns[step])
+
+
+def _turns(curve: SizeCurve, steps: slice) -> int:
+    """How often the size worker took pages out that it then took in, or the other way round."""
+    mine = (curve.cause[steps] == FILL) | curve.caused("host")[steps]
+    ways = np.sign(curve.change[steps][mine])
+    ways = ways[ways != 0]
+    return int((ways[1:] != ways[:-1]).sum())
+
+
+def _slept(puffs: Ints | None, start_ns: int, end_ns: int) -> dict[str, Any]:
+    """Sleeps of the driver for want of pages; None: not recorded."""
+    if puffs is None:
+        return {"sleeps": None, "sleep_s": None}
+    mine = puffs[slice(*np.searchsorted(puffs[:, 0], [start_ns, end_ns]))]
+    return {"sleeps": len(mine), "sleep_s": int(mine[:, 1].sum()) / 1e9}

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many pages moved over the whole recording (metrics.md: totals)."""
+
+from __future__ import annotations
+
+from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.trace.gaps import said_unseen
+from balloontrace.analysis.trace.trace import Trace, known_pages
+
+
+def churn_ratio(inflated: int | None, deflated: int | None) -> float | None:
+    """1 - |net| / (inflated + deflated), in pages; None if nothing moved or either is unknown."""
+    if inflated is None or deflated is None or inflated + deflated == 0:
+        return None
+    return 1 - abs(inflated - deflated) / (inflated + deflated)
+
+
+def traced_pages(trace: Trace, kind: str) -> int | None:
+    """Balloon pages moved by all calls of `kind`; None if the kind was not recorded."""
+    if not trace.recorded(kind):
+        return None
+    # One call of `migrate` moves one page of the kernel, the others count balloon pages.
+    unit = trace.pages_per_page if kind == "migrate" else 1
+    return int(known_pages(trace.calls(kind)).sum()) * unit
+
+
+class Totals(Analysis):
+    """Pages in, out and migrated, and the churn ratio; each None if its kind was not recorded."""
+
+    name = "totals"
+    optional = ("fill", "leak", "migrate")
+
+    def run(self, trace: Trace) -> Result:
+        """Sums in balloon pages."""
+        inflated, deflated = traced_pages(trace, "fill"), traced_pages(trace, "leak")
+        both = inflated is not None and deflated is not None
+        scalars = {
+            "inflated_pages": inflated,
+            "deflated_pages": deflated,
+            "net_pages": (inflated or 0) - (deflated or 0) if both else None,
+            "migrated_pages": traced_pages(trace, "migrate"),
+            "churn_ratio": churn_ratio(inflated, deflated),
+        }
+        notes = [
+            f"{unknown:,} {kind} calls moved a number of pages that could not be seen: not counted"
+            for kind in self.optional
+            if (unknown := trace.unknown_pages(kind))
+        ]
+        if unseen := said_unseen(trace):
+            notes.append(f"not counted: {unseen} while the driver was not traced")
+        return Result(self.name, scalars, notes=notes)

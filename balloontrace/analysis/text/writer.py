@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A page of text under 100 columns: headings, lines and aligned tables, coloured or plain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from io import StringIO
+from typing import Any
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from balloontrace.escape import visible
+from balloontrace.events import BALLOON_PAGE_BYTES
+
+WIDTH = 98
+"""Columns where there is no terminal: a report pasted into a mail looks as it did."""
+
+GOOD, WARN, BAD, DIM = "green", "yellow", "bold red", "dim"
+
+ABSENT = "-"
+"""In a table: not recorded, or undefined."""
+
+UNBOUNDED = "gained nothing"
+"""An amplification beyond all bounds."""
+
+
+class Page:
+    """Collects output. Every string is made visible here, once, and none is taken as markup."""
+
+    def __init__(self, colour: bool, width: int = WIDTH) -> None:
+        """width: columns."""
+        self.width = width
+        self._out = StringIO()
+        self._console = Console(
+            file=self._out,
+            width=width,
+            force_terminal=colour,
+            no_color=not colour,
+            color_system="standard" if colour else None,
+            highlight=False,
+            markup=False,
+            emoji=False,
+            legacy_windows=False,
+        )
+
+    def text(self) -> str:
+        """The page without its last newline."""
+        lines = self._out.getvalue().splitlines()
+        return "\n".join(line.rstrip() for line in lines)
+
+    def heading(self, title: str) -> None:
+        """An empty line and the title of a section."""
+        self._console.print()
+        self._console.print(_cell(title, "bold"))
+
+    def line(self, text: str, style: str = "") -> None:
+        """An indented paragraph, wrapped."""
+        self._console.print(Padding(_cell(text, style), (0, 0, 0, 2)))
+
+    def facts(self, rows: Iterable[tuple[str, str, str]]) -> None:
+        """Label, text and style of each: the texts hang beside the labels."""
+        grid = Table.grid(padding=(0, 2, 0, 0))
+        grid.add_column(no_wrap=True)
+        grid.add_column(overflow="fold")
+        for label, text, style in rows:
+            grid.add_row(_cell(label, DIM), _cell(text, style))
+        self._console.print(grid)
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], gap: int = 2) -> None:
+        """Aligned columns, `gap` apart. One whose title starts with `<` is aligned left.
+
+        Cells are wrapped rather than cut: no digit is ever lost.
+        """
+        table = Table(box=None, padding=(0, gap, 0, 0), header_style=DIM, pad_edge=False)
+        for title in columns:
+            left = title.startswith("<")
+            table.add_column(
+                Text(title.lstrip("<")),
+                justify="left" if left else "right",
+                overflow="fold",
+            )
+        for row in rows:
+            table.add_row(*(_cell(cell) for cell in row))
+        self._console.print(Padding(table, (0, 0, 0, 2)))
+
+
+def _cell(text: str, style: str = "") -> Text:
+    return Text(visible(text), style=style, overflow="fold")
+
+
+def count(value: int | None) -> str:
+    """A whole number with thousands separators."""
+    return ABSENT if value is None else f"{value:,}"
+
+
+def gib(pages: int | None, digits: int = 2) -> str:
+    """Balloon pages in GiB."""
+    if pages is None:
+        return ABSENT
+    # Adding 0 turns the -0.0 of a small negative number into 0.
+    return f"{round(pages * BALLOON_PAGE_BYTES / 2**30, digits) + 0:,.{digits}f}"
+
+
+def seconds(value: float | None) -> str:
+    """A time span in s, or in ms or us if shorter than 1 of the larger unit."""
+    if value is None:
+        return ABSENT
+    scale, unit = (1.0, "s") if value >= 1 or value == 0 else (1e3, "ms")
+    if 0 < value < 1e-3:
+        scale, unit = 1e6, "us"
+    return f"{value * scale:,.1f} {unit}"
+
+
+def number(value: float | None, digits: int = 2, unit: str = "") -> str:
+    """A ratio or the like with its unit."""
+    return ABSENT if value is None else f"{value:,.{digits}f}{unit}"
+
+
+def bounded(text: str, at_least: bool) -> str:
+    """A value, marked if it is a lower bound."""
+    return f"> {text}" if at_least and text != ABSENT else text
+
+
+def amplified(episode: dict[str, Any], unit: str = "x") -> str:
+    """The amplification of an episode (metrics.md)."""
+    if episode["amplification"] is None:
+        moved = episode["inflated_pages"] or episode["deflated_pages"]
+        return UNBOUNDED if moved else ABSENT
+    return bounded(number(episode["amplification"], 2, unit), episode["events_missing"])
+
+
+def percent(value: float | None) -> str:
+    """A share as a percentage with one decimal."""
+    return ABSENT if value is None else f"{value * 100:.1f} %"

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moments at which the balloon's size is known, whatever was lost before.
+
+The size worker asks a fill for what is missing to the target, and a leak for what is too much
+(update_balloon_size_func, drivers/virtio/virtio_balloon.c): the size at that moment is the target,
+less or more what was asked. It needs no counter, and so it is a second witness of all that moved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from balloontrace.analysis.trace.gaps import DEFLATED, INFLATED, reading
+from balloontrace.analysis.trace.trace import Bools, Ints, Trace, section
+from balloontrace.events import LOSSES, UNKNOWN_PAGES
+
+_NONE = np.empty(0, np.int64)
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """`size[i]` pages were in the balloon at `time_ns[i]`, in order of time.
+
+    direct: whether it was read as such. What a call was asked for can be off by what another task
+    moved since the worker read the size, or by a target that changes while the call begins: it
+    counts if the next one says the same.
+    """
+
+    time_ns: Ints
+    size: Ints
+    direct: Bools
+
+    def runs(self, sizes: Ints) -> tuple[Ints, Ints, Ints]:
+        """Where events account for the size by the same difference: the first and the last moment
+        of each such stretch, and the difference in pages. sizes: by the events, at each anchor."""
+        missing = self.size - sizes
+        first = np.flatnonzero(np.diff(missing, prepend=missing[:1] + 1))
+        last = np.append(first[1:], len(missing)) - 1
+        believed = (last > first) | np.logical_or.reduceat(self.direct, first)
+        first, last = first[believed], last[believed]
+        return self.time_ns[first], self.time_ns[last], missing[first]
+
+
+def anchors_of(trace: Trace) -> Anchors:
+    """All that the recording knows of the size, beside what moved: from calls of the worker, from
+    targets that were seen together with the size, and from /proc/vmstat at the end."""
+    found = [*_asked(trace), _seen_with_targets(trace), _at_detach(trace)]
+    time_ns, size = (np.concatenate([pair[place] for pair in found]) for place in (0, 1))
+    direct = np.concatenate(
+        [np.full(len(pair[0]), place >= len(found) - 2) for place, pair in enumerate(found)]
+    )
+    order = np.argsort(time_ns, kind="stable")
+    return Anchors(time_ns[order], size[order], direct[order])
+
+
+def _asked(trace: Trace) -> list[tuple[Ints, Ints]]:
+    """Start and size of each fill, and of each leak of the worker, from what it was asked for."""
+    if not _targets_whole(trace):
+        return []
+    targets = trace.events("target", "start_ns", "asked").sort_values("start_ns", kind="stable")
+    told_ns, told = targets["start_ns"].to_numpy(), targets["asked"].to_numpy()
+    found = []
+    for kind, sign in (("fill", -1), ("leak", 1)):
+        calls = trace.calls(kind)
+        starts, asked = calls["start_ns"], calls["asked"]
+        place = np.searchsorted(told_ns, starts, side="right") - 1
+        usable = (place >= 0) & (asked != UNKNOWN_PAGES)
+        if kind == "leak":
+            usable &= calls["within"] == trace.number("within", "worker")
+        target = told[place[usable]]
+        known = target != UNKNOWN_PAGES
+        size = (target + sign * asked[usable])[known]
+        found.append((starts[usable][known], size))
+    return found
+
+
+def _targets_whole(trace: Trace) -> bool:
+    """Whether every change of the target is here: by an old one, all sizes would be wrong."""
+    counts = section(section(trace.trailer, "counters"), "target")
+    lost = any(counts.get(name) for name in LOSSES)
+    return not lost and counts.get("written") == len(trace.calls("target"))
+
+
+def _seen_with_targets(trace: Trace) -> tuple[Ints, Ints]:
+    """Moment and size of each target that was read together with the size."""
+    targets = trace.calls("target")
+    seen = targets["done"] != UNKNOWN_PAGES
+    return targets["start_ns"][seen], targets["done"][seen]
+
+
+def _at_detach(trace: Trace) -> tuple[Ints, Ints]:
+    """The end and the size by /proc/vmstat then, if the balloon stood still."""
+    detach = section(trace.trailer, "vmstat_detach")
+    counted = [reading(detach, counter) for counter in (INFLATED, DEFLATED)]
+    if any(pair is None or pair[0] != pair[1] for pair in counted):
+        return _NONE, _NONE
+    inflated, deflated = (pair[1] for pair in counted if pair)
+    size = (inflated - deflated) * trace.pages_per_page
+    return np.array([trace.end_ns]), np.array([size])

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The balloon's size over time, from its size at attach and what each call moved."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from balloontrace.analysis.trace.anchors import anchors_of
+from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
+from balloontrace.analysis.trace.gaps import DEFLATED, INFLATED, driver_gaps
+from balloontrace.analysis.trace.trace import Bools, Ints, Trace, known_pages, per_trace, section
+from balloontrace.events import UNKNOWN_PAGES
+
+Codes = npt.NDArray[np.int8]
+
+Moves = tuple[Ints, Ints, Codes]
+"""End, change in pages, and cause, of each fill and leak by time of end."""
+
+FILL, NO_CALL = -1, -2
+"""Instead of a cause: the step is a fill's, or no call made it."""
+
+_FOREVER = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """Pages moved that no event tells of: from `start_ns`, when the size was last known, until
+    `end_ns`, when it was known again. pages: by how much it differed then; None: it was not."""
+
+    start_ns: int
+    end_ns: int
+    pages: int | None
+
+
+@dataclass(frozen=True)
+class SizeCurve:
+    """A step function: `size[i]` balloon pages from `time_ns[i]` on, `base` before the first.
+
+    One step for each fill and leak, at its end, in order of time; one for each gap in which no
+    driver was traced, just after that was noticed: to the size that was found after it; and where
+    events were lost, one to the size that was next known (anchors.py). change: pages of that step,
+    out is negative; cause: of a leak its index in CAUSE_NAMES, else FILL or NO_CALL; exact: whether
+    `base`, and what was found after each gap, is known to the page.
+    """
+
+    base: int
+    exact: bool
+    time_ns: Ints
+    change: Ints
+    cause: Codes
+    size: Ints
+    unseen: tuple[Unseen, ...] = ()
+
+    def steps_until(self, time_ns: int) -> int:
+        """How many steps were made up to and including this moment."""
+        return int(np.searchsorted(self.time_ns, time_ns, side="right"))
+
+    def size_after(self, steps: int) -> int:
+        """Pages in the balloon after that many steps."""
+        return int(self.size[steps - 1]) if steps else self.base
+
+    @property
+    def traced(self) -> Bools:
+        """Which steps are of calls."""
+        by_call: Bools = self.cause != NO_CALL
+        return by_call
+
+    def caused(self, *causes: str) -> Bools:
+        """Which steps are leaks of one of these causes."""
+        mine: Bools = np.isin(self.cause, [CAUSE_NAMES.index(cause) for cause in causes])
+        return mine
+
+    def stepped(self, steps: Sequence[tuple[int, int]]) -> SizeCurve:
+        """The same with steps that no call made; steps: (moment, pages) in order of time, each
+        after all steps of its moment."""
+        if not steps:
+            return self
+        times, pages = (np.array(column, dtype=np.int64) for column in zip(*steps, strict=True))
+        places = np.searchsorted(self.time_ns, times, side="right")
+        change = np.insert(self.change, places, pages)
+        return replace(
+            self,
+            time_ns=np.insert(self.time_ns, places, times),
+            change=change,
+            cause=np.insert(self.cause, places, NO_CALL),
+            size=self.base + np.cumsum(change),
+        )
+
+
+@per_trace
+def size_curve(trace: Trace) -> SizeCurve | None:
+    """The curve of a trace that recorded `fill` and `leak`; None if no size is known at any time.
+
+    The size at the start, and after each gap in which no driver was traced, is inflate - deflate of
+    /proc/vmstat right after attach. If the balloon moved while the probes were attached, that
+    counts some calls twice; then, or without these counters, the first target event that saw the
+    balloon's size settles it.
+    """
+    time_ns, change, cause = moves = _moves(trace)
+    gaps = driver_gaps(trace)
+    ends_ns = [gap.noticed_ns for gap in gaps] + [_FOREVER]
+    attach = section(trace.header, "vmstat_attach")
+    base, exact = _base(trace, moves, attach, (-1, ends_ns[0]))
+    if gaps and gaps[0].absent:
+        base, exact = 0, True  # without a driver there is no balloon
+    if base is None:
+        return None
+    curve = SizeCurve(base, exact, time_ns, change, cause, base + np.cumsum(change))
+    steps: list[tuple[int, int]] = []
+    for gap, end_ns in zip(gaps, ends_ns[1:], strict=True):
+        found, known = _base(trace, moves, gap.found, (gap.noticed_ns, end_ns))
+        if gap.open or found is None:
+            continue
+        exact = exact and known
+        # `curve` has none of the steps before this one yet.
+        before = curve.size_after(curve.steps_until(gap.noticed_ns))
+        steps.append((gap.noticed_ns + 1, found - before - sum(pages for _, pages in steps)))
+    curve = replace(curve.stepped(steps), exact=exact)
+    return _anchored(trace, curve) if trace.pages_missed else curve
+
+
+def _anchored(trace: Trace, curve: SizeCurve) -> SizeCurve:
+    """The curve of a trace that lacks events, set right wherever the size is known."""
+    anchors = anchors_of(trace)
+    places = np.searchsorted(curve.time_ns, anchors.time_ns, side="right")
+    sizes = np.concatenate(([curve.base], curve.size))[places]
+    steps: list[tuple[int, int]] = []
+    unseen = []
+    known_ns, missing = trace.begin_ns, 0
+    for first_ns, last_ns, pages in zip(*map(np.ndarray.tolist, anchors.runs(sizes)), strict=True):
+        if pages != missing:
+            steps.append((first_ns, pages - missing))
+            unseen.append(Unseen(known_ns, first_ns, pages - missing))
+        known_ns, missing = last_ns, pages
+    if known_ns < trace.end_ns:
+        unseen.append(Unseen(known_ns, trace.end_ns, None))
+    right = curve.stepped(steps)
+    # A balloon has no less than no pages: what went in before was lost.
+    return replace(right, size=np.maximum(right.size, 0), unseen=tuple(unseen))
+
+
+def _base(
+    trace: Trace, moves: Moves, attach: dict[str, Any], span_ns: tuple[int, int]
+) -> tuple[int | None, bool]:
+    """Pages in the balloon before the first move of a traced span, and whether that is exact.
+
+    attach: the readings at its begin; span_ns: moves belong to it that end after the first moment
+    and up to the second.
+    """
+    base, exact = _base_from_vmstat(trace, attach, span_ns)
+    if not exact:
+        anchored = _base_from_target(trace, moves, span_ns)
+        if anchored is not None:
+            return anchored, True
+    return base, exact
+
+
+def _moves(trace: Trace) -> Moves:
+    """All fills and leaks."""
+    fills, leaks = trace.calls("fill"), trace.calls("leak")
+    is_fill = trace.all_events.is_first(*(trace.number("kinds", kind) for kind in ("fill", "leak")))
+    time_ns, change = np.empty((2, len(is_fill)), dtype=np.int64)
+    time_ns[is_fill], time_ns[~is_fill] = fills["end_ns"], leaks["end_ns"]
+    change[is_fill], change[~is_fill] = known_pages(fills), -known_pages(leaks)
+    cause = np.full(len(is_fill), FILL, dtype=np.int8)
+    cause[~is_fill] = cause_codes(trace, leaks)
+    # They stand in order of return, which is nearly that of time, and settles what ended in the
+    # same nanosecond.
+    if (time_ns[1:] < time_ns[:-1]).any():
+        order = np.argsort(time_ns, kind="stable")
+        time_ns, change, cause = time_ns[order], change[order], cause[order]
+    return time_ns, change, cause
+
+
+def _base_from_vmstat(
+    trace: Trace, attach: dict[str, Any], span_ns: tuple[int, int]
+) -> tuple[int | None, bool]:
+    """Size at attach by /proc/vmstat, and whether the balloon stood still meanwhile."""
+    sizes = []
+    for moment in ("before", "after"):
+        counters = section(attach, moment)
+        inflated, deflated = counters.get(INFLATED), counters.get(DEFLATED)
+        sizes.append(None if inflated is None or deflated is None else (inflated, deflated))
+    before, after = sizes
+    if after is None:
+        return None, False
+    size = (after[0] - after[1]) * trace.pages_per_page
+    return size, before == after and not _partial(trace, span_ns)
+
+
+def _partial(trace: Trace, span_ns: tuple[int, int]) -> bool:
+    """Whether a call of this span was under way when its probes were attached."""
+    for kind in ("fill", "leak"):
+        calls = trace.calls(kind)
+        ends = calls["end_ns"][trace.marked(calls, "flags", "flags", "partial")]
+        if ((ends > span_ns[0]) & (ends <= span_ns[1])).any():
+            return True
+    return False
+
+
+def _base_from_target(trace: Trace, moves: Moves, span_ns: tuple[int, int]) -> int | None:
+    """Size at attach that agrees with the size the span's first target event saw."""
+    after_ns, until_ns = span_ns
+    targets = trace.events("target")
+    starts = targets["start_ns"]
+    seen = targets[(targets["done"] != UNKNOWN_PAGES) & (starts > after_ns) & (starts <= until_ns)]
+    if seen.empty:
+        return None
+    first = seen.sort_values("start_ns", kind="stable").iloc[0]
+    time_ns, change, _ = moves
+    moved = change[(time_ns > after_ns) & (time_ns <= first["start_ns"])]
+    return int(first["done"]) - int(moved.sum())
