@@ -32,7 +32,7 @@ _DOCS = _ROOT / "docs"
 _RECORDING = "/root/tour.btrace"
 
 COUNTED = {"fill": "inflate", "leak": "deflate", "migrate": "migrate"}
-"""Seam -> the counter of /proc/vmstat its pages are checked against (questions/reconciliation.py)."""
+"""Seam -> the counter of /proc/vmstat its pages are checked against (reconciliation.py)."""
 
 _INTRODUCTION = """\
 # Support matrix
