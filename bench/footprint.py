@@ -30,7 +30,7 @@ def attach_times(guest: Guest) -> dict[str, list[dict[str, float]]]:
     """Tool -> its measurements, alternating in one warm guest."""
     guest.push_tree()
     guest.run(f"cat > {_SCRIPT}", input=Path(__file__).with_name("in_guest.py").read_text())
-    done = guest.run(f"PYTHONPATH=/opt/balloontrace python3 {_SCRIPT} {ROUNDS}", timeout_s=900)
+    done = guest.run(f"PYTHONPATH=/opt/balloontrace python3 {_SCRIPT} {ROUNDS}", timeout_s=3600)
     found: dict[str, list[dict[str, float]]] = {}
     for line in done.stdout.splitlines():
         result = json.loads(line)
