@@ -74,6 +74,12 @@ def _row(row: dict[str, Any], what: str, by: str, pages: str, remark: str) -> li
     ]
 
 
+def seams_lack(recording: Result) -> bool:
+    """Whether anything that there was to trace was not traced, or not wholly, or not always so."""
+    rows = [row for row in recording.tables["seams"] if row["negotiated"]]
+    return not rows or any(row["rung"] is None or row["loses"] or row["later"] for row in rows)
+
+
 def seams(page: Page, recording: Result, life: Result, verbose: bool) -> None:
     """The seams that lose something; verbose: all."""
     page.heading("Seams")

@@ -71,7 +71,9 @@ def report_text(
     return page.text()
 
 
-FIRST_SCREEN = ("findings", "episodes", "periods", "causes", "host_acks", "oom", "driver")
+FIRST_SCREEN = (
+    *("findings", "episodes", "periods", "causes", "host_acks", "oom", "driver", "seams"),
+)
 """What is shown without being asked for, as far as there is something in it."""
 
 
@@ -84,15 +86,18 @@ def _hidden(report: Report, only: Sequence[str] | None) -> tuple[str, ...]:
         raise UserError(
             f"there is no section {unknown[0]!r}", f"one of {', '.join(names)}", EXIT_USAGE
         )
-    empty = [name for name in only if only == FIRST_SCREEN and _is_empty(report.results[name])]
+    empty = [name for name in only if only == FIRST_SCREEN and _is_empty(report, name)]
     return tuple(name for name in names if name not in only or name in empty)
 
 
-def _is_empty(result: Result) -> bool:
+def _is_empty(report: Report, name: str) -> bool:
     """Whether a section says only that nothing happened, which the verdict says already."""
+    if name == "seams":
+        return not driver_text.seams_lack(report.recording)
+    result = report.results[name]
     facts = result.scalars
     if result.missing:
-        return False
+        return not _worth(result, verbose=False)
     if result.name == "findings":
         return not result.tables["findings"] and not facts["unchecked"]
     if result.name == "oom":
@@ -155,10 +160,8 @@ def verdict(report: Report) -> tuple[str, str]:
     found = [finding["title"] for finding in findings.tables["findings"]]
     if found:
         return "; ".join(found), BAD
-    agrees, unchecked = (
-        report.results["reconciliation"].scalars["agrees"],
-        len(findings.scalars["unchecked"]),
-    )
+    agrees = report.results["reconciliation"].scalars["agrees"]
+    unchecked = len(findings.scalars["unchecked"])
     known = unchecked + len(findings.scalars["checked"])
     reservations = {
         "the recording goes on": recording["underway"],
