@@ -1,7 +1,13 @@
-# make demo   the founding experiment in two real guests, ends with the table
-# make test   lint, types, unit tests, the tests in real guests and with a Vagrant machine
-# make check  what a change should pass first: lint, types, unit tests, every seam on one kernel
-# make test-vagrant   the Vagrant lab in a libvirt of its own; part of make test
+# make demo            the founding experiment in two real guests, ends with the table
+# make test            lint, types, unit tests, the tests in real guests and with a Vagrant machine
+# make check           what a change should pass first: lint, types, unit tests, every seam on one kernel
+# make test-vagrant    the Vagrant lab in a libvirt of its own; part of make test
+# make bench           what recording costs a guest, beside bpftrace and nothing
+# make bench-report    what reports of long recordings cost, beside DuckDB
+# make bench-emulator  which QEMU kills its guests, and how fast it is
+# make torture, make soak, make fuzz   recorders killed at random; a long recording; hostile files
+# make docs, make support, make golden   what is written by commands: events, kernels, reports of tests
+# make clean           what was installed into this checkout
 
 VENV = .venv/bin
 # Where `make demo` leaves the recordings.
@@ -10,10 +16,13 @@ DEMO = demo
 # Tests that share a guest stay together; a guest of two CPUs fills a small machine.
 PYTEST = $(VENV)/pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
+.PHONY: help golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
 
 setup:
 	@tools/setup
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 
 demo: setup
 	@$(VENV)/balloontrace lab run page-cache --driver stock,shrinker --out $(DEMO)
