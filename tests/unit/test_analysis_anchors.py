@@ -143,3 +143,15 @@ def test_no_lack_of_progress_is_claimed_where_events_are_missing(
         any(a <= low and high <= b for a, b in ((1, 3), (3, 5), (5, 8)))
         for low, high in found.tolist()
     )
+
+
+def test_what_is_torn_off_the_end_makes_nothing_doubtful_before_it(tmp_path: Path) -> None:
+    built = inflation()
+    built.trailer = None
+    path = Path(built.write(tmp_path / "a.btrace"))
+    path.write_bytes(path.read_bytes()[:-5] + b"BTBK torn")
+    trace = read_trace(str(path))
+    assert trace.recording.damage
+    curve = size_curve(trace)
+    assert curve is not None
+    assert curve.unseen == ()

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What became of the balloon under each target, after that had been reached (metrics.md: work after
-reached)."""
+"""What became of the balloon under each target, after that had been reached (metrics.md:
+period)."""
 
 from __future__ import annotations
 

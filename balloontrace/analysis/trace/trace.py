@@ -184,8 +184,9 @@ class Trace:
         """Whether pages moved that no event here tells of, or may have."""
         counters = section(self.trailer, "counters")
         lost = any(section(counters, kind).get(name) for kind in MOVES for name in LOSSES)
-        damaged = self.recording.damage or self.recording.missing_blocks
-        return not self.proven.issuperset(MOVES) and bool(lost or damaged or self.disagrees)
+        # What is torn off a file's end is no loss within it.
+        holes = self.recording.missing_blocks > 0
+        return not self.proven.issuperset(MOVES) and bool(lost or holes or self.disagrees)
 
     def _worker_moved(self) -> bool:
         """Whether a run of the size worker was traced from its begin: that reads the target."""

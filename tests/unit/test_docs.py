@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the documents point to is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
+
+
+def anchors_of(document: Path) -> set[str]:
+    """What a link can point to in it, as GitHub names headings."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_within_the_project_lead_somewhere(document: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text()):
+        if "://" in target:
+            continue
+        name, _, anchor = target.partition("#")
+        path = document.parent / name if name else document
+        assert path.exists(), target
+        if anchor and path.suffix == ".md":
+            assert anchor in anchors_of(path), target
+
+
+def test_every_document_is_in_the_index() -> None:
+    index = (ROOT / "docs" / "README.md").read_text()
+    for document in ROOT.glob("docs/**/*.md"):
+        name = str(document.relative_to(ROOT / "docs"))
+        assert name == "README.md" or f"({name})" in index, name
+
+
+def test_what_the_code_calls_metrics_is_defined() -> None:
+    defined = (ROOT / "docs" / "concepts" / "metrics.md").read_text()
+    for path in (ROOT / "balloontrace").glob("**/*.py"):
+        for words in re.findall(r"metrics\.md: ([\w\s,-]+)\)", path.read_text()):
+            for word in words.split(","):
+                assert " ".join(word.split()) in defined, (path, word)
