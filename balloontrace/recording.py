@@ -40,6 +40,9 @@ _UNSUMMED = _FRAME.size - _CRC.size
 MAX_PAYLOAD = 32 << 20
 """Bytes; a frame that promises more is damage. The writer's largest block is one whole ring."""
 
+MAX_PIPED = 1 << 30
+"""Bytes of a recording that comes through a pipe, and is kept in memory."""
+
 _WASTE_SHARE, _WASTE_BYTES = 16, 256 << 20
 """What a reader sums up in vain, and what it inflates beyond four times the file, is at most so
 many times the file's size, and so much more: nobody can make a file that takes for ever to read. Of
@@ -175,8 +178,8 @@ class SampleTaker(Protocol):
     def take(self, payload: bytes) -> bool:
         """Take the JSON of a sample; False: it must be read with care."""
 
-    def add(self, sample: dict[str, Any]) -> None:
-        """Take a sample that was."""
+    def add(self, sample: dict[str, Any]) -> bool:
+        """Take a sample that was; False: somebody else must keep it."""
 
 
 class Source:
@@ -307,11 +310,21 @@ def read_recording(
 
 
 def _contents(file: BinaryIO) -> bytes | Source:
-    """What is in a file, without taking memory for all of it; a pipe is read."""
+    """What is in a file, without taking memory for all of it; a pipe is read, if it begins as a
+    recording does. Raises UserError if more comes than can be a sensible one."""
     try:
         return Source(file)
     except OSError:
-        return file.read()
+        pass
+    begin = file.read(len(MAGIC))
+    if begin != MAGIC:
+        return begin
+    content = begin + file.read(MAX_PIPED)
+    if len(content) > MAX_PIPED:
+        raise UserError(
+            f"over {MAX_PIPED >> 30} GiB came through the pipe", "put it in a file, and read that"
+        )
+    return content
 
 
 def _collect(
@@ -332,8 +345,9 @@ def _collect(
         elif block.kind == EVENTS:
             found.events.append(block.payload)
         elif block.kind == SAMPLE and samples is not None:
-            if not samples.take(block.payload) and (content := _take_json(found, block)):
-                samples.add(content)
+            taken = samples.take(block.payload)
+            if not taken and (content := _take_json(found, block)) and samples.add(content):
+                found.samples.pop()
         elif block.kind in (HEADER, SAMPLE, TRAILER):
             _take_json(found, block)
     found.share_read = 1.0

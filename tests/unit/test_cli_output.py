@@ -155,5 +155,7 @@ def test_a_recording_comes_from_a_pipe_as_well(recording: str, tmp_path: Path) -
         assert piped[where + 1 :] == said[where + 1 :]
     whole = run("$B export --format perfetto -o - $R | sha256sum", recording).stdout
     assert run("cat $R | $B export --format perfetto -o - - | sha256sum", recording).stdout == whole
+    endless = run("cat /dev/zero | $B report -", recording)
+    assert "- is not a balloontrace recording" in endless.stderr
     closed = run("$B report - <&-", recording)
     assert closed.stderr == "balloontrace: cannot read stdin: Bad file descriptor\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import struct
+import threading
 import zlib
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balloontrace import events
+from balloontrace import events, recording
 from balloontrace.errors import UserError
 from balloontrace.recording import (
     MAGIC,
@@ -217,6 +218,26 @@ def test_a_frame_across_two_readings_of_the_file_is_found(tmp_path: Path) -> Non
         found = list(read_blocks(Source(file)))
     assert found == list(read_blocks(path.read_bytes()))
     assert [type(one) for one in found] == [Block] * 6 + [Damage, Block]
+
+
+def test_a_pipe_that_does_not_end_is_not_read_for_ever(
+    whole: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+
+    def fed(data: bytes) -> None:
+        thread = threading.Thread(target=pipe.write_bytes, args=(data,))
+        thread.start()
+        try:
+            assert read_recording(str(pipe)).complete
+        finally:
+            thread.join()
+
+    fed(whole)
+    monkeypatch.setattr(recording, "MAX_PIPED", len(whole) - 1)
+    with pytest.raises(UserError, match="came through the pipe; put it in a file"):
+        fed(whole)
 
 
 def test_a_full_disk_is_said_in_one_line() -> None:

@@ -3,32 +3,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.trace.task_delays import Task
 from balloontrace.analysis.trace.trace import Trace, section
 
 DELAYS = ("cpu", "blkio", "swapin", "reclaim", "thrashing", "compact", "wpcopy")
 """In the order of columns. `reclaim`: direct reclaim, the kernel's freepages; `cpu`: on the run
 queue; `compact`: direct compaction; `wpcopy`: copying write-protected pages."""
 
-SAME_START_NS = 5_000_000_000
-"""Two readings whose start times differ by less are of one task: its age is read some time before
-the clock, and a guest that reclaims is slow. A thread id comes again only after all others."""
-
 TURN_ON = "sysctl kernel.task_delayacct=1 before the tasks start, or boot with delayacct"
-
-
-@dataclass
-class Task:
-    """The readings of one task: its first and its last."""
-
-    tid: int
-    start_ns: int
-    first: dict[str, Any]
-    last: dict[str, Any]
-    readings: int = 1
 
 
 class Delays(Analysis):
@@ -41,7 +26,7 @@ class Delays(Analysis):
         wait for memory first. Scalars: whether delays were counted at all."""
         blocks = [s for s in trace.recording.samples if "delays" in s or "delayacct" in s]
         state = next((block for block in blocks if "delayacct" in block), {})
-        tasks = _tasks(trace, [block for block in blocks if isinstance(block.get("delays"), dict)])
+        tasks = trace.samples.delays.tasks
         if not tasks:
             return Result(self.name, missing=[_why_none(blocks)])
         counted = DELAYS if state.get("delayacct") not in ("off", "absent") else ("cpu",)
@@ -57,24 +42,6 @@ def _why_none(blocks: list[dict[str, Any]]) -> str:
     return "task delays" + (f" ({whys[0]})" if whys and whys[0] else "")
 
 
-def _tasks(trace: Trace, blocks: list[dict[str, Any]]) -> list[Task]:
-    """First and last reading of every task."""
-    found: list[Task] = []
-    latest: dict[int, Task] = {}
-    for block in blocks:
-        for key, reading in section(block, "delays").items():
-            tid, start_ns = int(key), int(reading.get("start_ns") or 0)
-            task = latest.get(tid)
-            if task is None or abs(task.start_ns - start_ns) > SAME_START_NS:
-                # Who began during the recording had waited for nothing before.
-                born = start_ns >= trace.begin_ns
-                task = latest[tid] = Task(tid, start_ns, {} if born else reading, reading)
-                found.append(task)
-            else:
-                task.last, task.readings = reading, task.readings + 1
-    return found
-
-
 def _row(trace: Trace, task: Task, counted: tuple[str, ...]) -> dict[str, Any]:
     """One task's gains: `<delay>_s` and `<delay>_count`; None for what the kernel did not count."""
     row: dict[str, Any] = {
@@ -83,12 +50,13 @@ def _row(trace: Trace, task: Task, counted: tuple[str, ...]) -> dict[str, Any]:
         "kswapd": task.tid in (section(trace.header, "tasks").get("kswapd") or []),
         "readings": task.readings,
     }
-    known = task.readings > 1 or not task.first
+    first = task.first_if_older(trace.begin_ns)
+    known = task.readings > 1 or not first
     for name in DELAYS:
         last = task.last.get(name)
         count = seconds = None
         if last is not None and known and name in counted:
-            before = task.first.get(name) or (0, 0)
+            before = first.get(name) or (0, 0)
             count, seconds = int(last[0] - before[0]), int(last[1] - before[1]) / 1e9
         row |= {f"{name}_s": seconds, f"{name}_count": count}
     return row

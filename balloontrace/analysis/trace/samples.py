@@ -15,6 +15,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from balloontrace.analysis.trace.task_delays import TaskDelays
+
 Ints = npt.NDArray[np.int64]
 
 WANTED = {
@@ -54,6 +56,7 @@ _Sample = msgspec.defstruct(
     ],
 )
 _VALUES = attrgetter("t_ns", *(f"{'psi.' * (s == 'memory')}{s}.{key}" for s, key in _COLUMNS))
+_OF_DELAYS = {"t_ns", "delays"}
 _IS_SPECIAL = attrgetter(*_SPECIAL)
 _NONE = (None,) * len(_SPECIAL)
 
@@ -61,11 +64,13 @@ _NONE = (None,) * len(_SPECIAL)
 class Samples:
     """Moment and numbers of each regular sample, in the order in which they were taken.
 
-    taken: how many of them are nowhere else.
+    delays: of tasks, from the samples that have these; last_ns: when the last one was taken that
+    holds nothing else, 0: none.
     """
 
     def __init__(self) -> None:
-        self.taken = 0
+        self.delays = TaskDelays()
+        self.last_ns = 0
         self._decode = msgspec.json.Decoder(_Sample).decode
         self._values = array("q")
         self._table: Ints = np.empty((0, 1 + len(_COLUMNS)), np.int64)
@@ -80,13 +85,18 @@ class Samples:
         if _IS_SPECIAL(sample) != _NONE:
             return False
         self._values.extend(_VALUES(sample))
-        self.taken += 1
         return True
 
-    def add(self, sample: dict[str, Any]) -> None:
-        """Take a sample that was read already, if it is a regular one: it has `t_ns`, `vmstat`."""
+    def add(self, sample: dict[str, Any]) -> bool:
+        """Take a sample that was read already, if it is a regular one: it has `t_ns`, `vmstat`; or
+        one of task delays. Returns whether nothing else is in it."""
+        if isinstance(delays := sample.get("delays"), dict):
+            self.delays.add(delays)
+            if sample.keys() == _OF_DELAYS:
+                self.last_ns = max(self.last_ns, int(sample["t_ns"]))
+                return True
         if "t_ns" not in sample or not isinstance(sample.get("vmstat"), dict):
-            return
+            return False
         psi = sample.get("psi")
         sources = {**sample, "memory": psi.get("memory") if isinstance(psi, dict) else None}
         self._values.append(int(sample["t_ns"]))
@@ -94,6 +104,7 @@ class Samples:
             held = sources.get(source)
             value = held.get(key) if isinstance(held, dict) else None
             self._values.append(UNREAD if value is None else int(value))
+        return False
 
     def __len__(self) -> int:
         return len(self._columns)

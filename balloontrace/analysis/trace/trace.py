@@ -55,6 +55,8 @@ class Trace:
     whatever is of others."""
     missed: dict[str, int] = field(default_factory=dict)
     """Kind -> calls that the recorder took for open, and whose return was missed."""
+    from_memory: bool = False
+    """The recording keeps all of its samples, and is perhaps no file."""
     computed: dict[Any, Any] = field(default_factory=dict)
     """What several analyses need (see `per_trace`)."""
     _calls: dict[str, Calls] = field(default_factory=dict)
@@ -125,9 +127,9 @@ class Trace:
     def every_sample(self) -> list[dict[str, Any]]:
         """All samples as they stand in the file: every number, for exports. They are read once
         more."""
-        if self.samples.taken:
-            return read_recording(self.recording.path, lambda *_: None).samples
-        return self.recording.samples
+        if self.from_memory:
+            return self.recording.samples
+        return read_recording(self.recording.path, lambda *_: None).samples
 
     @property
     def pages_per_page(self) -> int:
@@ -302,7 +304,9 @@ def trace_of(recording: Recording) -> Trace:
         blocks.take(recording, block)
     for sample in recording.samples:
         samples.add(sample)
-    return _trace(recording, blocks.finish(recording), samples)
+    trace = _trace(recording, blocks.finish(recording), samples)
+    trace.from_memory = True
+    return trace
 
 
 class _Blocks:
@@ -376,6 +380,7 @@ def _span(recording: Recording, events: Events, samples: Samples) -> tuple[int, 
     seen = [int(sample["t_ns"]) for sample in recording.samples if "t_ns" in sample]
     if len(samples):
         seen += [int(samples.time_ns.min()), int(samples.time_ns.max())]
+    seen += [samples.last_ns] * (samples.last_ns > 0)
     seen += [at for at in (events.first_ns, events.last_ns) if at is not None]
     attached = recording.header.get("attached_ns")
     if attached is not None:
