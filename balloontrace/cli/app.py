@@ -17,7 +17,7 @@ app = typer.Typer(
     name="balloontrace",
     help="Trace the memory balloon of a Linux guest, and say what is wrong with it.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 app.command("record", context_settings={"allow_interspersed_args": False})(record.command)

@@ -21,10 +21,20 @@ def result(text: str) -> None:
     Raises UserError if stdout is closed or takes no more.
     """
     stdout = _stdout()
-    encoding = _encoding()
-    shown = text.encode(encoding, "backslashreplace").decode(encoding)
     with _failures():
-        print(shown, file=stdout, flush=True)
+        print(_shown(text), file=stdout, flush=True)
+
+
+def paged(text: str) -> None:
+    """Print data as `result` does, through a pager if it is longer than the terminal."""
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    if terminal and text.count("\n") >= shutil.get_terminal_size().lines:
+        import pydoc  # not for `record`, which prints no pages
+
+        os.environ.setdefault("LESS", "-R")  # colours stay colours
+        pydoc.pager(_shown(text))
+    else:
+        result(text)
 
 
 def status(text: str) -> None:
@@ -85,6 +95,11 @@ def _stdout() -> TextIO:
     if sys.stdout is None:
         raise UserError("cannot write to stdout: it is closed", "redirect it to a file", EXIT_USAGE)
     return sys.stdout
+
+
+def _shown(text: str) -> str:
+    encoding = _encoding()
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def _encoding() -> str:

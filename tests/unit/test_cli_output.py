@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -159,3 +164,40 @@ def test_a_recording_comes_from_a_pipe_as_well(recording: str, tmp_path: Path) -
     assert "- is not a balloontrace recording" in endless.stderr
     closed = run("$B report - <&-", recording)
     assert closed.stderr == "balloontrace: cannot read stdin: Bad file descriptor\n"
+
+
+def on_terminal(lines: int, *arguments: str, **environment: str) -> str:
+    """What the command line prints on a terminal of so many lines."""
+    primary, secondary = pty.openpty()
+    fcntl.ioctl(secondary, termios.TIOCSWINSZ, struct.pack("HHHH", lines, 120, 0, 0))
+    known = {**os.environ, "TERM": "xterm", "LC_ALL": "C.UTF-8", **environment}
+    for name in ("LINES", "COLUMNS", "NO_COLOR"):
+        known.pop(name, None)
+    command = [sys.executable, "-m", "balloontrace", *arguments]
+    process = subprocess.Popen(command, stdin=secondary, stdout=secondary, stderr=2, env=known)
+    os.close(secondary)
+    said = b""
+    with contextlib.suppress(OSError):  # the terminal's other end is closed
+        while part := os.read(primary, 1 << 16):
+            said += part
+    os.close(primary)
+    assert process.wait() == 0
+    return said.decode()
+
+
+def test_a_terminal_gets_its_width_colours_and_a_pager(recording: str) -> None:
+    long = on_terminal(20, "report", recording, PAGER="sed s/^/page:/")
+    assert all(line.startswith("page:") for line in long.splitlines())
+    short = on_terminal(500, "report", recording, PAGER="sed s/^/page:/")
+    assert "page:" not in short
+    assert "\x1b[" in short
+    plain = on_terminal(500, "report", recording, "--color", "never")
+    assert "\x1b[" not in plain
+    assert 100 < max(map(len, plain.splitlines())) <= 120
+
+
+def test_the_shell_can_complete(recording: str) -> None:
+    words = {"COMP_WORDS": "balloontrace re", "COMP_CWORD": "1"}
+    script = Path(sys.executable).with_name("balloontrace")
+    done = run(str(script), recording, _BALLOONTRACE_COMPLETE="complete_bash", **words)
+    assert done.stdout.split() == ["record", "report"]

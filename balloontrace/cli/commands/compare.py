@@ -65,7 +65,7 @@ def command(
     if as_json:
         output.result(compare_json(comparison))
     elif not drawing:
-        output.result(compare_text(comparison, output.wants_colour(color)))
+        output.paged(compare_text(comparison, output.wants_colour(color)))
 
 
 def _sides(

@@ -90,7 +90,7 @@ def command(
     if as_json:
         output.result(report_json(pictured.report))
     elif not drawing:
-        output.result(
+        output.paged(
             report_text(
                 pictured.report,
                 output.wants_colour(color),
@@ -123,7 +123,7 @@ def _overview(paths: List[str], as_json: bool, color: output.Color, fail_on: Lis
         output.result(overview_json(reports))
     else:
         width = output.width() or WIDTH
-        output.result(overview_text(reports, output.wants_colour(color), width))
+        output.paged(overview_text(reports, output.wants_colour(color), width))
     if any(isinstance(report, UserError) for report in reports.values()):
         raise typer.Exit(EXIT_FAILURE)
     _fail([report for report in reports.values() if not isinstance(report, UserError)], fail_on)
