@@ -58,6 +58,7 @@ def _recording(trace: Trace) -> Result:
         "truncated": recording.trailer is None,
         "underway": recording.trailer is None and is_underway(trace.header),
         "missing_blocks": recording.missing_blocks,
+        "missing_events": _missing_events(trace),
         "damaged_bytes": sum(damage.length for damage in recording.damage),
         "events": len(trace.all_events),
         "open_calls": trace.trailer.get("open_calls"),
@@ -65,6 +66,12 @@ def _recording(trace: Trace) -> Result:
         "recorder": trace.trailer.get("recorder"),
     }
     return Result("recording", scalars, {"seams": _seams(trace)})
+
+
+def _missing_events(trace: Trace) -> int | None:
+    """Events that the recorder wrote and the file has no more; None if it does not say how many."""
+    wrote = trace.trailer.get("events")
+    return None if wrote is None else max(0, wrote - len(trace.all_events))
 
 
 def _counted(trace: Trace, counter: str) -> dict[str, int]:

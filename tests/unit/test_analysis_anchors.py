@@ -11,9 +11,11 @@ import pytest
 
 from balloontrace.analysis.questions.episodes import watched
 from balloontrace.analysis.report import Report, build
+from balloontrace.analysis.report import report_of as report_of_trace
 from balloontrace.analysis.trace.balloon_size import Unseen, size_curve
 from balloontrace.analysis.trace.trace import read_trace
 from balloontrace.events import UNKNOWN_PAGES
+from balloontrace.recording import EVENTS, Block, read_blocks
 from tests.unit.builders import ATTACHED_NS, Built, ns, vmstat
 
 CHUNKS = 40
@@ -155,3 +157,38 @@ def test_what_is_torn_off_the_end_makes_nothing_doubtful_before_it(tmp_path: Pat
     curve = size_curve(trace)
     assert curve is not None
     assert curve.unseen == ()
+
+
+DATA = Path(__file__).parents[1] / "data"
+HOLES = [
+    (name, eighth)
+    for name in ("6.1-arm64", "6.1-driver-reloaded", "6.1-shrinker-reclaim", "6.12-tour")
+    for eighth in range(0, 8, 2)
+]
+
+
+@pytest.mark.parametrize(("name", "eighth"), HOLES)
+def test_a_real_recording_with_a_hole_is_right_wherever_it_is_sure(
+    name: str, eighth: int, tmp_path: Path
+) -> None:
+    whole = DATA / f"{name}.btrace"
+    data = whole.read_bytes()
+    events = [b for b in read_blocks(data) if isinstance(b, Block) and b.kind == EVENTS]
+    gone = events[eighth * len(events) // 8]
+    holed = tmp_path / "holed.btrace"
+    holed.write_bytes(data[: gone.offset] + data[gone.end :])
+    true, trace = size_curve(read_trace(str(whole))), read_trace(str(holed))
+    report_of_trace(trace)
+    curve = size_curve(trace)
+    assert true is not None
+    assert curve is not None
+    moments = np.linspace(trace.begin_ns, trace.end_ns, 3000).astype(np.int64)
+    sure = np.ones(len(moments), dtype=bool)
+    for one in curve.unseen:
+        sure &= (moments < one.start_ns) | (moments > one.end_ns)
+    sizes, was = (
+        np.array([c.size_after(c.steps_until(moment)) for moment in moments[sure].tolist()])
+        for c in (curve, true)
+    )
+    assert (sizes == was).all()
+    assert curve.size_after(len(curve.time_ns)) == true.size_after(len(true.time_ns))

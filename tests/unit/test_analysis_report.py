@@ -142,13 +142,19 @@ def test_a_torn_file_is_reported_as_far_as_it_goes(tmp_path: Path) -> None:
 
 
 def test_a_hole_in_the_file_is_reported(tmp_path: Path) -> None:
-    path = Path(stock_like().write(tmp_path / "r.btrace"))
+    built = stock_like()
+    assert built.trailer is not None
+    built.trailer["events"] = 1602
+    path = Path(built.write(tmp_path / "r.btrace"))
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 0xFF
     path.write_bytes(data)
-    text = report_text(build(str(path)))
+    report = build(str(path))
+    assert report.recording.scalars["missing_events"] == 100
+    text = report_text(report)
     assert "DAMAGED" in text
     assert "1 blocks missing" in text
+    assert "and with them 100 events" in text
     assert "DISAGREE" in text
 
 

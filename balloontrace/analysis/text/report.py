@@ -198,9 +198,11 @@ def _losses(facts: dict[str, Any]) -> list[str]:
     """What is known to be missing from the file."""
     lines = []
     if facts["missing_blocks"] or facts["damaged_bytes"]:
+        events = facts["missing_events"]
         lines.append(
             f"{count(facts['missing_blocks'])} blocks missing, "
             f"{count(facts['damaged_bytes'])} bytes unreadable"
+            + (f", and with them {events:,} events" if events else "")
         )
     if facts["lost_pages"]:
         held = ", ".join(f"{count(pages)} {kind}" for kind, pages in facts["lost_pages"].items())

@@ -12,11 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balloontrace.analysis.trace.gaps import DEFLATED, INFLATED, reading
+from balloontrace.analysis.trace.gaps import DEFLATED, INFLATED, driver_gaps, reading
 from balloontrace.analysis.trace.trace import Bools, Ints, Trace, section
 from balloontrace.events import LOSSES, UNKNOWN_PAGES
-
-_NONE = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -45,12 +43,11 @@ class Anchors:
 
 def anchors_of(trace: Trace) -> Anchors:
     """All that the recording knows of the size, beside what moved: from calls of the worker, from
-    targets that were seen together with the size, and from /proc/vmstat at the end."""
-    found = [*_asked(trace), _seen_with_targets(trace), _at_detach(trace)]
-    time_ns, size = (np.concatenate([pair[place] for pair in found]) for place in (0, 1))
-    direct = np.concatenate(
-        [np.full(len(pair[0]), place >= len(found) - 2) for place, pair in enumerate(found)]
-    )
+    targets that were seen together with the size, and from /proc/vmstat whenever the driver left or
+    came, and at the end."""
+    asked, read = _asked(trace), [_seen_with_targets(trace), _counted(trace)]
+    time_ns, size = (np.concatenate([pair[of] for pair in (*asked, *read)]) for of in (0, 1))
+    direct = np.arange(len(time_ns)) >= sum(len(moments) for moments, _ in asked)
     order = np.argsort(time_ns, kind="stable")
     return Anchors(time_ns[order], size[order], direct[order])
 
@@ -90,12 +87,17 @@ def _seen_with_targets(trace: Trace) -> tuple[Ints, Ints]:
     return targets["start_ns"][seen], targets["done"][seen]
 
 
-def _at_detach(trace: Trace) -> tuple[Ints, Ints]:
-    """The end and the size by /proc/vmstat then, if the balloon stood still."""
-    detach = section(trace.trailer, "vmstat_detach")
-    counted = [reading(detach, counter) for counter in (INFLATED, DEFLATED)]
-    if any(pair is None or pair[0] != pair[1] for pair in counted):
-        return _NONE, _NONE
-    inflated, deflated = (pair[1] for pair in counted if pair)
-    size = (inflated - deflated) * trace.pages_per_page
-    return np.array([trace.end_ns]), np.array([size])
+def _counted(trace: Trace) -> tuple[Ints, Ints]:
+    """Moments at which /proc/vmstat was read while the balloon stood still, and the size by it:
+    when a driver was found to be gone, when another one was attached to (just after that, as
+    balloon_size.py has it), and at the end."""
+    readings = [(trace.end_ns, section(trace.trailer, "vmstat_detach"))]
+    for gap in driver_gaps(trace):
+        readings += [(gap.noticed_ns, gap.left), (gap.noticed_ns + 1, gap.found)]
+    found = []
+    for moment_ns, pair in readings:
+        inflated, deflated = reading(pair, INFLATED), reading(pair, DEFLATED)
+        if inflated and deflated and inflated[0] == inflated[1] and deflated[0] == deflated[1]:
+            found.append((moment_ns, (inflated[1] - deflated[1]) * trace.pages_per_page))
+    times, sizes = np.array(found, dtype=np.int64).reshape(-1, 2).T
+    return times, sizes

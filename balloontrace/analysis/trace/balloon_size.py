@@ -135,7 +135,8 @@ def _anchored(trace: Trace, curve: SizeCurve) -> SizeCurve:
     for first_ns, last_ns, pages in zip(*map(np.ndarray.tolist, anchors.runs(sizes)), strict=True):
         if pages != missing:
             steps.append((first_ns, pages - missing))
-            unseen.append(Unseen(known_ns, first_ns, pages - missing))
+            if first_ns > known_ns + 1:  # else the size was only read anew, by another driver
+                unseen.append(Unseen(known_ns, first_ns, pages - missing))
         known_ns, missing = last_ns, pages
     if known_ns < trace.end_ns:
         unseen.append(Unseen(known_ns, trace.end_ns, None))
