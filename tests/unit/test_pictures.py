@@ -423,3 +423,13 @@ def test_only_pictures_load_what_draws_them() -> None:
     assert not loaded_by("import balloontrace.cli.app") & {"bokeh", "jinja2", "matplotlib"}
     command = "from balloontrace.cli.app import app; app(['report', %r], standalone_mode=False)"
     assert not loaded_by(command % str(TOUR)) & {"bokeh", "jinja2", "matplotlib"}
+
+
+def test_the_page_has_contents_whose_sections_fold(tour: Picture) -> None:
+    page = report_html(tour)
+    contents = re.findall(r'<a href="#([\w-]+)">([^<]+)</a>', page)
+    assert ("timeline", "Timeline") in contents
+    for anchor, title in contents[1:]:
+        assert f'<details open id="{anchor}">\n<summary><h2>{title}</h2></summary>' in page
+    # Each finding is told once.
+    assert page.count("A container was OOM-killed beside an inflated balloon") == 1

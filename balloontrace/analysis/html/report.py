@@ -64,7 +64,8 @@ def report_html(picture: Picture) -> str:
     place = next((i for i, s in enumerate(written) if s.title == "Seams"), len(written))
     written.insert(place, _reconciliation(report.results["reconciliation"]))
     verdict = Blocks()
-    verdict.facts(facts(report))
+    found = report.results["findings"].tables["findings"]
+    verdict.facts(facts(report)[1 if found else 0 :])  # findings stand above it, each by itself
     return _page(
         title=visible(str(report.recording.scalars["path"])).rsplit("/", 1)[-1],
         heading="Balloon report",
