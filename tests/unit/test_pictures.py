@@ -119,7 +119,7 @@ def test_the_page_fetches_nothing(page: str) -> None:
         assert tag not in ("link", "iframe", "object", "embed", "base"), tag
         for name in ("src", "href", "srcset", "action", "data", "xlink:href"):
             target = attrs.get(name) or "#"
-                assert target.startswith(("data:image/png;base64,", "#")), attrs
+            assert target.startswith(("data:image/png;base64,", "#")), attrs
     style = page.split("<style>")[1].split("</style>")[0]
     assert "url(" not in style
     assert "@import" not in style
