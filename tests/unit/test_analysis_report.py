@@ -348,7 +348,7 @@ def test_the_first_screen_is_short_and_names_the_rest(
     titles = [line for line in first.splitlines() if line and not line.startswith(" ")]
     # It has no OOM notifier: a seam that was not traced is told at once.
     assert titles[-4:] == ["Episodes", "After the target was reached", "Causes", "Seams"]
-    assert len(first.splitlines()) < 50 < len(everything.splitlines())
+    assert len(first.splitlines()) < 60 < len(everything.splitlines())
     hidden = " ".join(first.split("--section NAME: ")[1].split()).split(", ")
     for name in hidden:
         shown = printed(capsys, path, "--section", name).splitlines()
