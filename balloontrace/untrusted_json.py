@@ -58,6 +58,17 @@ _SEAM = {
 }
 _MEANS = {"used": _MAYBE, "not": [text]}
 
+_ATTACHED: dict[Any, Any] = {
+    "seams": {...: _SEAM},
+    "calls": {...: [text]},
+    "means": _MEANS,
+    "fill_from": text,
+    "vmstat_attach": _COUNTERS,
+    "balloon": _BALLOON,
+    "driver_identity": whole,
+}
+"""How a driver was attached to: in the header, and whenever one came later."""
+
 HEADER: Shape = {
     "format": whole,
     "tool": text,
@@ -72,13 +83,7 @@ HEADER: Shape = {
     },
     "clock": {"monotonic_ns": whole, "realtime_ns": whole},
     "tasks": {"recorder": whole, "netlink": whole, "loader": whole, "kswapd": [whole]},
-    "seams": {...: _SEAM},
-    "calls": {...: [text]},
-    "means": _MEANS,
-    "fill_from": text,
-    "vmstat_attach": _COUNTERS,
-    "balloon": _BALLOON,
-    "driver_identity": whole,
+    **_ATTACHED,
     "kinds": {...: whole},
     "within": {...: whole},
     "queues": {...: whole},
@@ -99,13 +104,7 @@ SAMPLE: Shape = {
         "state": text,
         "why": text,
         "vmstat": _COUNTERS,
-        "seams": {...: _SEAM},
-        "calls": {...: [text]},
-        "means": _MEANS,
-        "fill_from": text,
-        "vmstat_attach": _COUNTERS,
-        "balloon": _BALLOON,
-        "driver_identity": whole,
+        **_ATTACHED,
         "loader": whole,
     },
     "uevent": {...: text},

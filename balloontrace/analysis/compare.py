@@ -109,6 +109,7 @@ def compare(before: Report | Runs, after: Report | Runs) -> Result:
         name: [runs] if isinstance(runs, Report) else list(runs)
         for name, runs in (("before", before), ("after", after))
     }
+    both = [_side(name, runs) for name, runs in sides.items()]
     return Result(
         "compare",
         {
@@ -118,7 +119,7 @@ def compare(before: Report | Runs, after: Report | Runs) -> Result:
         },
         {
             "rows": [_row(measure, sides["before"], sides["after"]) for measure in MEASURES],
-            "sides": (both := [_side(name, runs) for name, runs in sides.items()]),
+            "sides": both,
             "unlike": _unlike(*both),
         },
     )

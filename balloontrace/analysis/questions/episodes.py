@@ -14,7 +14,7 @@ from balloontrace.analysis.base import Analysis, Result
 from balloontrace.analysis.questions.cost import SpanCost
 from balloontrace.analysis.questions.phases import gib_per_second
 from balloontrace.analysis.questions.totals import churn_ratio
-from balloontrace.analysis.trace.balloon_size import SizeCurve, Unseen, size_curve
+from balloontrace.analysis.trace.balloon_size import NO_CALL, SizeCurve, Unseen, size_curve
 from balloontrace.analysis.trace.calls import of_worker
 from balloontrace.analysis.trace.gaps import driver_gaps
 from balloontrace.analysis.trace.trace import MOVES, Ints, Trace, per_trace
@@ -234,15 +234,12 @@ def _moved(curve: SizeCurve, steps: slice, gained: int, direction: int) -> dict[
     unseen_pages: by how much the size was set right meanwhile: so many pages at least moved in
     calls that are not here.
     """
-    change, traced = curve.change[steps], curve.traced[steps]
-    ways = (traced & (change > 0), traced & (change < 0))
-    inflated, deflated = (abs(int(change.sum(where=way))) for way in ways)
-    unseen = int(np.abs(change[~traced]).sum())
+    unseen = int(np.abs(curve.change[steps][curve.cause[steps] == NO_CALL]).sum())
+    pages = curve.moved(steps)
+    inflated, deflated = pages["inflated_pages"], pages["deflated_pages"]
     moved = inflated if direction > 0 else deflated
     return {
-        "inflated_pages": inflated,
-        "deflated_pages": deflated,
-        "reclaimed_pages": -int(change.sum(where=curve.caused("shrinker")[steps])),
+        **pages,
         "gained_pages": gained,
         "unseen_pages": unseen,
         "amplification": amplification(moved + unseen, gained),
@@ -275,18 +272,24 @@ def puffs_of(trace: Trace) -> Ints | None:
     return puffs[puffs[:, 1] >= PUFF_NS]
 
 
+def slept_between(puffs: Ints | None, start_ns: int, end_ns: int) -> dict[str, Any]:
+    """How often and how long the driver slept for want of pages; None: not recorded."""
+    if puffs is None:
+        return {"sleeps": None, "sleep_s": None}
+    mine = puffs[slice(*np.searchsorted(puffs[:, 0], [start_ns, end_ns]))]
+    return {"sleeps": len(mine), "sleep_s": int(mine[:, 1].sum()) / 1e9}
+
+
 def _slept(trace: Trace, puffs: Ints | None, row: dict[str, Any]) -> dict[str, Any]:
     """How often and how long the worker slept in an episode, and when first; None: not recorded,
     or not at all."""
     if puffs is None:
-        return dict.fromkeys(("sleeps", "sleep_s", "first_sleep_s"))
+        return {**slept_between(puffs, 0, 0), "first_sleep_s": None}
     ends_ns = (trace.begin_ns + round(row[edge] * 1e9) for edge in ("start_s", "end_s"))
-    mine = puffs[slice(*np.searchsorted(puffs[:, 0], list(ends_ns)))]
-    return {
-        "sleeps": len(mine),
-        "sleep_s": int(mine[:, 1].sum()) / 1e9,
-        "first_sleep_s": trace.seconds(mine[0, 0]) if len(mine) else None,
-    }
+    start_ns, end_ns = ends_ns
+    slept = slept_between(puffs, start_ns, end_ns)
+    first = puffs[np.searchsorted(puffs[:, 0], start_ns), 0] if slept["sleeps"] else None
+    return {**slept, "first_sleep_s": None if first is None else trace.seconds(first)}
 
 
 def watched(edges: Ints, unseen: Sequence[Unseen]) -> Ints:

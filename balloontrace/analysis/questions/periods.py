@@ -10,8 +10,14 @@ from typing import Any
 import numpy as np
 
 from balloontrace.analysis.base import Analysis, Result
-from balloontrace.analysis.questions.episodes import Goal, goals_of, puffs_of, times_left
-from balloontrace.analysis.trace.balloon_size import FILL, SizeCurve, size_curve
+from balloontrace.analysis.questions.episodes import (
+    Goal,
+    goals_of,
+    puffs_of,
+    slept_between,
+    times_left,
+)
+from balloontrace.analysis.trace.balloon_size import FILL, HOST, SizeCurve, size_curve
 from balloontrace.analysis.trace.trace import Ints, Trace
 
 
@@ -62,9 +68,8 @@ def _period(
     if reached is None:
         return None
     steps = slice(reached, last)
-    change, sizes = curve.change[steps], curve.size[steps]
-    traced, slept = curve.traced[steps], _slept(puffs, reached_ns, end_ns)
-    if not change.any() and not slept["sleeps"]:
+    sizes, slept = curve.size[steps], slept_between(puffs, reached_ns, end_ns)
+    if not curve.change[steps].any() and not slept["sleeps"]:
         return None
     return {
         "target_pages": target,
@@ -72,9 +77,7 @@ def _period(
         "end_s": trace.seconds(end_ns),
         "left": times_left(sizes, target),
         "turns": _turns(curve, steps),
-        "inflated_pages": int(change.sum(where=traced & (change > 0))),
-        "deflated_pages": -int(change.sum(where=traced & (change < 0))),
-        "reclaimed_pages": -int(change.sum(where=curve.caused("shrinker")[steps])),
+        **curve.moved(steps),
         "least_pages": int(sizes.min(initial=target)),
         "most_pages": int(sizes.max(initial=target)),
         "end_pages": curve.size_after(last),
@@ -98,15 +101,7 @@ def _reached(curve: SizeCurve, goal: Goal, target: int, steps: slice) -> tuple[i
 
 def _turns(curve: SizeCurve, steps: slice) -> int:
     """How often the size worker took pages out that it then took in, or the other way round."""
-    mine = (curve.cause[steps] == FILL) | curve.caused("host")[steps]
+    mine = np.isin(curve.cause[steps], (FILL, HOST))
     ways = np.sign(curve.change[steps][mine])
     ways = ways[ways != 0]
     return int((ways[1:] != ways[:-1]).sum())
-
-
-def _slept(puffs: Ints | None, start_ns: int, end_ns: int) -> dict[str, Any]:
-    """Sleeps of the driver for want of pages; None: not recorded."""
-    if puffs is None:
-        return {"sleeps": None, "sleep_s": None}
-    mine = puffs[slice(*np.searchsorted(puffs[:, 0], [start_ns, end_ns]))]
-    return {"sleeps": len(mine), "sleep_s": int(mine[:, 1].sum()) / 1e9}

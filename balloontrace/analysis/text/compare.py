@@ -16,6 +16,7 @@ from balloontrace.analysis.text.writer import (
     UNBOUNDED,
     WARN,
     Page,
+    bounded,
     count,
     number,
 )
@@ -116,7 +117,7 @@ def _cell(row: dict[str, Any], side: str) -> str:
     missing = f" ({len(known)} of {len(values)} runs)" if 0 < len(known) < len(values) else ""
     if row[f"{side}_unbounded"]:
         return UNBOUNDED + missing
-    return _bound(row[f"{side}_at_least"], ">") + _value(row[side], row["unit"]) + missing
+    return bounded(_value(row[side], row["unit"]), row[f"{side}_at_least"]) + missing
 
 
 def _has_intervals(row: dict[str, Any]) -> bool:
@@ -260,4 +261,4 @@ def _run_value(value: dict[str, Any] | None, row: dict[str, Any]) -> str:
         return ABSENT
     if value["unbounded"]:
         return UNBOUNDED
-    return _bound(value["at_least"], ">") + _value(value["value"], row["unit"])
+    return bounded(_value(value["value"], row["unit"]), value["at_least"])

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from balloontrace.analysis.trace.anchors import anchors_of
 from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.trace.gaps import DEFLATED, INFLATED, driver_gaps
-from balloontrace.analysis.trace.trace import Bools, Ints, Trace, known_pages, per_trace, section
+from balloontrace.analysis.trace.trace import Ints, Trace, known_pages, per_trace, section
 from balloontrace.events import UNKNOWN_PAGES
 
 Codes = npt.NDArray[np.int8]
@@ -23,6 +23,8 @@ Moves = tuple[Ints, Ints, Codes]
 
 FILL, NO_CALL = -1, -2
 """Instead of a cause: the step is a fill's, or no call made it."""
+
+HOST, SHRINKER = (CAUSE_NAMES.index(cause) for cause in ("host", "shrinker"))
 
 _FOREVER = 2**63 - 1
 
@@ -64,16 +66,16 @@ class SizeCurve:
         """Pages in the balloon after that many steps."""
         return int(self.size[steps - 1]) if steps else self.base
 
-    @property
-    def traced(self) -> Bools:
-        """Which steps are of calls."""
-        by_call: Bools = self.cause != NO_CALL
-        return by_call
-
-    def caused(self, *causes: str) -> Bools:
-        """Which steps are leaks of one of these causes."""
-        mine: Bools = np.isin(self.cause, [CAUSE_NAMES.index(cause) for cause in causes])
-        return mine
+    def moved(self, steps: slice) -> dict[str, int]:
+        """Pages that calls moved in these steps: `inflated_pages`, `deflated_pages`, and of the
+        latter `reclaimed_pages`."""
+        change, cause = self.change[steps], self.cause[steps]
+        traced = cause != NO_CALL
+        return {
+            "inflated_pages": int(change.sum(where=traced & (change > 0))),
+            "deflated_pages": -int(change.sum(where=traced & (change < 0))),
+            "reclaimed_pages": -int(change.sum(where=cause == SHRINKER)),
+        }
 
     def stepped(self, steps: Sequence[tuple[int, int]]) -> SizeCurve:
         """The same with steps that no call made; steps: (moment, pages) in order of time, each

@@ -71,22 +71,20 @@ def _bout(trace: Trace, asked: _Calls, part: slice) -> dict[str, Any]:
         "recorder_calls": int(own.sum()),
         "recorder_pages": recorder_pages,
         "retaken_pages": None if retaken is None else max(0, retaken - recorder_pages),
-        "notices": _between(_notices(trace), begin_ns, end_ns),
-        "targets": _between(_targets(trace), begin_ns, end_ns),
+        "notices": _between(_said(trace)["notice"], begin_ns, end_ns),
+        "targets": _between(_said(trace)["target"], begin_ns, end_ns),
         **_sampled(trace, begin_ns, end_ns),
     }
 
 
 @per_trace
-def _notices(trace: Trace) -> Ints | None:
-    """When the host changed the configuration, in order of time; None: not recorded."""
-    return np.sort(trace.calls("notice")["start_ns"]) if trace.recorded("notice") else None
-
-
-@per_trace
-def _targets(trace: Trace) -> Ints | None:
-    """When the target changed, in order of time; None: not recorded."""
-    return np.sort(trace.calls("target")["start_ns"]) if trace.recorded("target") else None
+def _said(trace: Trace) -> dict[str, Ints | None]:
+    """When the host changed the configuration (`notice`), and when the target (`target`), each in
+    order of time; None: not recorded."""
+    return {
+        kind: np.sort(trace.calls(kind)["start_ns"]) if trace.recorded(kind) else None
+        for kind in ("notice", "target")
+    }
 
 
 def _between(moments: Ints | None, begin_ns: int, end_ns: int) -> int | None:
