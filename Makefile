@@ -97,6 +97,10 @@ fuzz: setup
 docs: setup
 	@$(VENV)/python -c 'from balloontrace import events; print(events.markdown(), end="")' \
 		> docs/events.md
+	@$(VENV)/python -c 'from balloontrace.analysis import json_schema as j; print(j.markdown(), end="")' \
+		> docs/report-json.md
+	@$(VENV)/python -c 'from balloontrace.analysis import json_schema as j; print(j.schema_text(), end="")' \
+		> docs/report.schema.json
 
 # Runs a guest of each kernel; rewrites docs/support.md, docs/doctor/ and the fixtures of the tests.
 support: setup

@@ -124,7 +124,7 @@ def _cell(report: Report, seam: str) -> str:
 
 
 def _row(report: Report, seam: str) -> dict[str, Any]:
-    return next((row for row in report.recording.tables["seams"] if row["seam"] == seam), {})
+    return next((row for row in report.results["seams"].tables["seams"] if row["seam"] == seam), {})
 
 
 def main() -> int:

@@ -198,7 +198,7 @@ def test_a_recording_that_began_without_a_driver(tmp_path: Path) -> None:
     assert found["untraced_inflate"] == (100, 100)
     (episode,) = report.results["episodes"].tables["episodes"]
     assert (episode["start_pages"], episode["outcome"]) == (100, "reached")
-    assert len(report.recording.tables["seams"]) == len(built.header["kinds"])
+    assert len(report.results["seams"].tables["seams"]) == len(built.header["kinds"])
     (gap,) = report.results["driver"].tables["gaps"]
     assert (gap["state"], gap["start_s"], gap["end_s"]) == ("absent", 0.0, 2.0)
 
@@ -257,7 +257,7 @@ def test_another_rung_and_another_driver_after_the_gap_are_named(tmp_path: Path)
     balloon["driver"]["version"] = "balloontrace-shrinker"
     built.attached(3, vmstat(), seams=seams, balloon=balloon)
     report = report_of(built.ends(9), tmp_path)
-    row = next(r for r in report.recording.tables["seams"] if r["seam"] == "leak")
+    row = next(r for r in report.results["seams"].tables["seams"] if r["seam"] == "leak")
     assert row["rung"] == "kprobe"
     assert row["later"] == [
         {"from_s": 3.0, "rung": "acks", "loses": "its time", "why_not": "", "was": "kprobe"}

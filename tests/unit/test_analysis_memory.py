@@ -297,7 +297,7 @@ def test_what_is_not_negotiated_takes_one_line(
     assert "nothing to trace, its feature is not negotiated: report, hint" in text
     verbose = report_text(report, verbose=True)
     assert "Free pages\n  not recorded: report (" in verbose
-    rows = {row["seam"]: row for row in report.recording.tables["seams"]}
+    rows = {row["seam"]: row for row in report.results["seams"].tables["seams"]}
     assert (rows["hint"]["negotiated"], rows["sleep"]["negotiated"]) == (False, True)
 
 
@@ -312,7 +312,7 @@ def test_a_device_that_is_plugged_in_later_has_its_own_features(tmp_path: Path) 
     free = report.results["free_pages"].scalars
     assert free["reporting"]["pages"] == 1024
     assert free["hinting"] is None
-    rows = {row["seam"]: row for row in report.recording.tables["seams"]}
+    rows = {row["seam"]: row for row in report.results["seams"].tables["seams"]}
     assert (rows["report"]["negotiated"], rows["hint"]["negotiated"]) == (True, False)
     assert report.results["driver"].tables["gaps"] == []
 

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from balloontrace.analysis import dependencies
-from balloontrace.analysis.base import Result
 from balloontrace.analysis.compare import compare
 from balloontrace.analysis.json import compare_json, report_json
 from balloontrace.analysis.report import Report, build
@@ -244,14 +243,6 @@ def test_colour_only_when_asked(tmp_path: Path) -> None:
     report = report_of(shrinker_like(), tmp_path)
     assert "\x1b[" not in report_text(report, colour=False)
     assert "\x1b[" in report_text(report, colour=True)
-
-
-def test_a_result_without_a_layout_is_shown(tmp_path: Path) -> None:
-    report = report_of(Built().ends(1), tmp_path)
-    report.results["weather"] = Result("weather", {"rain_mm": 3}, {"clouds": [{"kind": "cirrus"}]})
-    assert "rain_mm: 3" in report_text(report)
-    assert "cirrus" in report_text(report)
-    assert json.loads(report_json(report))["weather"]["clouds"] == [{"kind": "cirrus"}]
 
 
 def test_compare_prints_the_founding_table(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_in_the_analyses_each_storey_stands_on_those_below(storey: str) -> None:
 
 def test_every_question_is_one_and_nothing_else_is_among_them() -> None:
     for path in (PACKAGE / "analysis" / "questions").glob("[!_]*.py"):
-        assert "(Analysis):" in path.read_text(), path
+        assert "(Question):" in path.read_text(), path
 
 
 def imported(path: Path, at_the_top: bool = False) -> list[str]:

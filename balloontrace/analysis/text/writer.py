@@ -96,6 +96,11 @@ def count(value: int | None) -> str:
     return ABSENT if value is None else f"{value:,}"
 
 
+def mib(pages: int | None) -> str:
+    """Balloon pages in MiB, which is what a person sets."""
+    return ABSENT if pages is None else f"{pages * BALLOON_PAGE_BYTES / 2**20:,.1f}"
+
+
 def gib(pages: int | None, digits: int = 2) -> str:
     """Balloon pages in GiB."""
     if pages is None:
@@ -104,14 +109,28 @@ def gib(pages: int | None, digits: int = 2) -> str:
     return f"{round(pages * BALLOON_PAGE_BYTES / 2**30, digits) + 0:,.{digits}f}"
 
 
+_LONG = ((2 * 86_400, 86_400, "days"), (2 * 3600, 3600, "h"), (600, 60, "min"))
+"""From so many seconds on a time span is told in another unit, of so many."""
+
+
 def seconds(value: float | None) -> str:
-    """A time span in s, or in ms or us if shorter than 1 of the larger unit."""
+    """A time span in s, in ms or us if shorter than 1 of the larger unit, in min, h or days from 10
+    minutes, 2 hours or 2 days on."""
     if value is None:
         return ABSENT
+    for least, unit_s, unit in _LONG:
+        if value >= least:
+            return f"{value / unit_s:,.1f} {unit}"
     scale, unit = (1.0, "s") if value >= 1 or value == 0 else (1e3, "ms")
     if 0 < value < 1e-3:
         scale, unit = 1e6, "us"
     return f"{value * scale:,.1f} {unit}"
+
+
+def exact_seconds(value: float) -> str:
+    """A time span in s, and in a longer unit beside it where there is one."""
+    longer = seconds(value)
+    return f"{value:,.1f} s" + ("" if value < _LONG[-1][0] else f" ({longer})")
 
 
 def number(value: float | None, digits: int = 2, unit: str = "") -> str:
@@ -135,3 +154,8 @@ def amplified(episode: dict[str, Any], unit: str = "x") -> str:
 def percent(value: float | None) -> str:
     """A share as a percentage with one decimal."""
     return ABSENT if value is None else f"{value * 100:.1f} %"
+
+
+def times(number_of: int) -> str:
+    """How often."""
+    return "once" if number_of == 1 else f"{number_of:,} times"

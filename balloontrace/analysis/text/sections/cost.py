@@ -1,50 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ballooning cost, for a terminal: of each episode, and to the tasks that had to help."""
+"""What ballooning cost, for a terminal: in all, and to the tasks that had to help."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from balloontrace.analysis.base import Result
+from balloontrace.analysis.questions.cost import Cost
 from balloontrace.analysis.questions.delays import DELAYS
-from balloontrace.analysis.text.writer import DIM, Page, count, number, percent, seconds
+from balloontrace.analysis.text.rows import write_table
+from balloontrace.analysis.text.writer import Page, count, percent, seconds
 from balloontrace.analysis.trace.causes import actor_name
-
-SHOWN_TASKS = 10
-"""Tasks without -v; all of them are in --json."""
 
 OF_MEMORY = ("reclaim", "thrashing", "compact", "swapin")
 """Delays that lack of memory makes."""
 
 
-def episodes(page: Page, rows: list[tuple[int, dict[str, Any]]]) -> None:
-    """What each of these episodes, with its number, moved and gained a second, and cost."""
-    page.table(
-        [
-            "#",
-            "GiB/s\nmoved",
-            "GiB/s\nnet",
-            "busy",
-            "of one\nCPU",
-            "PSI\nsome",
-            "PSI\nfull",
-            "PSI\nwatched",
-        ],
-        [
-            [
-                str(number_),
-                number(row["moved_gib_per_s"], 3),
-                number(row["net_gib_per_s"], 3),
-                seconds(row["driver_busy_s"]),
-                percent(row["driver_busy_share"]),
-                *(seconds(row[f"psi_{what}_s"]) for what in ("some", "full", "span")),
-            ]
-            for number_, row in rows
-        ],
-    )
-
-
-def cost(page: Page, result: Result, verbose: bool) -> None:
+def show(page: Page, result: Result, verbose: bool) -> None:
     """Busy time, pressure and delays of the whole recording, then who was stalled."""
     facts = result.scalars
     page.line(_busy(facts))
@@ -90,28 +62,8 @@ def _tasks(page: Page, rows: list[dict[str, Any]], verbose: bool) -> None:
     others = [row for row in rows if row["actor_kind"] != "recorder"]
     if not others:
         page.line("no task but the size worker was in the driver's code")
-    else:
-        shown = others if verbose else others[:SHOWN_TASKS]
-        page.table(
-            [
-                *("<stalled in the driver", "calls", "in all", "longest", "host ack"),
-                *("pages out", "migrated"),
-            ],
-            [
-                [
-                    actor_name(row),
-                    count(row["calls"]),
-                    seconds(row["stalled_s"]),
-                    seconds(row["longest_s"]),
-                    seconds(row["host_ack_s"]),
-                    count(row["freed_pages"]),
-                    count(row["migrated_pages"]),
-                ]
-                for row in shown
-            ],
-        )
-        if len(others) > len(shown):
-            page.line(f"and {len(others) - len(shown):,} more tasks (-v shows all)", DIM)
+    named = [{**row, "actor": actor_name(row)} for row in others]
+    write_table(page, Cost.section.tables[0], named, verbose)
     for row in rows:
         if row["actor_kind"] == "recorder":
             page.line(

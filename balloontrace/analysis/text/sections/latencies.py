@@ -13,7 +13,7 @@ BAR_COLUMNS = 40
 """Width of the longest bar of a histogram."""
 
 
-def latencies(page: Page, result: Result, verbose: bool) -> None:
+def show(page: Page, result: Result, verbose: bool) -> None:
     """Percentiles of what happened; verbose: of all that was recorded, and histograms."""
     rows = result.tables["latencies"]
     shown = [row for row in rows if row["calls"] or (verbose and row["calls"] is not None)]

@@ -3,17 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from balloontrace.analysis.base import Result
-from balloontrace.analysis.reference_figures import beside
 from balloontrace.analysis.text.writer import DIM, Page, number
 
 
-def published(page: Page, results: Mapping[str, Result]) -> None:
+def show(page: Page, result: Result, verbose: bool) -> None:
     """What others measured on other machines: to compare methods, not machines."""
-    rows = beside(results)
-    page.heading("Published elsewhere")
+    rows = result.tables["published"]
     sources = list(dict.fromkeys(row["source"] for row in rows))
     page.table(
         ["<figure", "here", "<published", "<source"],

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the recording says of itself: how it ended, and what is not in it."""
+
+from __future__ import annotations
+
+from balloontrace.analysis.base import Question, Result, Section
+from balloontrace.analysis.fields import Field, Shape, Unit
+from balloontrace.analysis.trace.trace import Trace, section
+from balloontrace.analysis.trace.underway import is_underway
+
+_COMMAND = (
+    Field("argv", Unit.TEXT, shape=Shape.ARRAY),
+    Field("status", Unit.NUMBER, "its exit status; negative: the signal that ended it"),
+)
+
+
+class Recording(Question):
+    """Facts of the file, which stand at the top of the report and of the JSON's object."""
+
+    section = Section(
+        "recording",
+        "Recording",
+        0,
+        "the recording itself: how it ended, and what is not in it",
+        (
+            Field("path", Unit.TEXT, never_null=True),
+            Field("tool", Unit.TEXT, "which balloontrace recorded it"),
+            Field("started_at", Unit.CLOCK, "the guest's, at 0 s; null: not recorded"),
+            Field("ended_at", Unit.CLOCK),
+            Field("duration_s", Unit.SECONDS, never_null=True),
+            Field("complete", Unit.FLAG, "it has its end, and nothing of it is damaged"),
+            Field("means", Unit.TEXT, "how it was traced: kprobe.multi, fentry, kprobe"),
+            Field("lost_events", Unit.NUMBER, "null: there is no trailer to say so"),
+            Field("lost_pages", Unit.PAGES, "of those, by kind", shape=Shape.NAMED),
+            Field("returns_missed", Unit.NUMBER, "calls without a duration", shape=Shape.NAMED),
+            Field("ring_lost", Unit.NUMBER, "events lost because the ring was full"),
+            Field("ring_bytes", Unit.BYTES),
+            Field("ended", Unit.TEXT, "why"),
+            Field("truncated", Unit.FLAG, "there is no trailer"),
+            Field("underway", Unit.FLAG, "its recorder still runs, on this machine"),
+            Field("missing_blocks", Unit.NUMBER, "of the file"),
+            Field("missing_events", Unit.NUMBER, "the recorder wrote them, the file lacks them"),
+            Field("damaged_bytes", Unit.BYTES),
+            Field("events", Unit.NUMBER),
+            Field("open_calls", Unit.NUMBER, "still under way when it ended"),
+            Field("command", _COMMAND, "that was recorded"),
+        ),
+        head=True,
+        inline=True,
+    )
+
+    def run(self, trace: Trace) -> Result:
+        """Scalars only; None: the recording does not say."""
+        recording = trace.recording
+        return Result(
+            self.name,
+            {
+                "path": recording.path,
+                "tool": trace.header.get("tool"),
+                "started_at": trace.wall_clock(trace.begin_ns),
+                "ended_at": trace.wall_clock(trace.end_ns),
+                "duration_s": trace.seconds(trace.end_ns),
+                "complete": recording.complete,
+                "means": section(trace.header, "means").get("used"),
+                "lost_events": trace.trailer.get("lost_events"),
+                "lost_pages": _counted(trace, "lost_pages"),
+                "returns_missed": _missed(trace),
+                "ring_lost": sum(_counted(trace, "lost").values()),
+                "ring_bytes": trace.header.get("ring_bytes"),
+                "ended": trace.trailer.get("reason"),
+                "truncated": recording.trailer is None,
+                "underway": recording.trailer is None and is_underway(trace.header),
+                "missing_blocks": recording.missing_blocks,
+                "missing_events": _missing_events(trace),
+                "damaged_bytes": sum(damage.length for damage in recording.damage),
+                "events": len(trace.all_events),
+                "open_calls": trace.trailer.get("open_calls"),
+                "command": trace.trailer.get("command"),
+            },
+        )
+
+
+def _missing_events(trace: Trace) -> int | None:
+    """Events that the recorder wrote and the file has no more; None if it does not say how many."""
+    wrote = trace.trailer.get("events")
+    return None if wrote is None else max(0, wrote - len(trace.all_events))
+
+
+def _counted(trace: Trace, counter: str) -> dict[str, int]:
+    """Kind -> one of the trailer's counters, where it is not 0."""
+    counters = section(trace.trailer, "counters")
+    found = {kind: section(counters, kind).get(counter) for kind in counters}
+    return {kind: number for kind, number in found.items() if number}
+
+
+def _missed(trace: Trace) -> dict[str, int]:
+    """Kind -> calls whose return was not seen, by the recorder's word or by what encloses them."""
+    counted = _counted(trace, "missed")
+    kinds = dict.fromkeys((*counted, *trace.missed))
+    return {kind: counted.get(kind, 0) + trace.missed.get(kind, 0) for kind in kinds}
