@@ -104,7 +104,7 @@ docs: setup
 
 # Runs a guest of each kernel; rewrites docs/support.md, docs/doctor/ and the fixtures of the tests.
 support: setup
-	@$(VENV)/python -m bench.support
+	@$(VENV)/python -m tools.support
 
 clean:
 	rm -rf .venv $(DEMO)

@@ -16,7 +16,7 @@ from balloontrace.errors import UserError
 from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.run import run_scenario
 from balloontrace.lab.scenario import find_scenario
-from bench.command import progress, run
+from tools.command import progress, run
 
 STEPS = ("inflate, touched", "deflate", "inflate, untouched", "deflate again")
 """What each step of a run is."""

@@ -14,8 +14,8 @@ from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.loads import MEMORY_BYTES, migrate, move_balloon
 from balloontrace.lab.qemu import GuestConfig, choose_accel
-from bench.command import budget, progress, run
 from bench.torture import Torture, exact
+from tools.command import budget, progress, run
 
 ROWS = 12
 RSS_GROWTH_BUDGET = 256 << 10

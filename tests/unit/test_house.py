@@ -121,7 +121,7 @@ def test_every_source_file_names_its_licence() -> None:
     root = PACKAGE.parent
     sources = [
         path
-        for folder in ("balloontrace", "bench", "tests")
+        for folder in ("balloontrace", "bench", "tests", "tools")
         for pattern in ("**/*.py", "**/*.[ch]")
         for path in (root / folder).glob(pattern)
     ]

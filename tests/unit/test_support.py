@@ -10,7 +10,7 @@ import pytest
 from balloontrace.analysis.report import Report, build
 from balloontrace.lab.kernels import find_kernel, load_kernels
 from balloontrace.lab.loads import MIB_PAGES, SUSPEND_SEAMS, TOUR_SEAMS
-from bench.support import matrix, recording_of
+from tools.support import matrix, recording_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 KERNELS = list(load_kernels())

@@ -24,7 +24,7 @@ from balloontrace.lab.loads import MEMORY_BYTES, can_suspend, move_balloon, susp
 from balloontrace.lab.qemu import GuestConfig
 from balloontrace.lab.record import start_recorder
 from balloontrace.tracers.attach.seams import SEAMS
-from bench.command import progress, run
+from tools.command import progress, run
 
 _ROOT = Path(__file__).parents[1]
 _DATA = _ROOT / "tests" / "data"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benches have in common: words on stderr, budgets, one line for an error."""
+"""What programs that make runs have in common: words on stderr, budgets, one line for an error."""
 
 from __future__ import annotations
 
