@@ -14,7 +14,7 @@ from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.loads import MEMORY_BYTES, migrate, move_balloon
 from balloontrace.lab.qemu import GuestConfig, choose_accel
-from bench.torture import Torture, exact
+from tests.stress.torture import Torture, exact
 from tools.command import budget, progress, run
 
 ROWS = 12

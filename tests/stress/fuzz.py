@@ -24,7 +24,7 @@ with atheris.instrument_imports(include=["balloontrace"]):
     from balloontrace.errors import UserError
     from balloontrace.recording import Block, Writer, read_blocks
 
-_DATA = Path(__file__).parents[1] / "tests" / "data"
+_DATA = Path(__file__).parents[1] / "data"
 _NAMES = ("6.1-stock-oom", "6.1-stock-idle", "6.1-driver-reloaded", "6.1-shrinker-reclaim")
 FILES = [(_DATA / f"{name}.btrace").read_bytes() for name in _NAMES]
 BLOCKS = [[b for b in read_blocks(file) if isinstance(b, Block)] for file in FILES]

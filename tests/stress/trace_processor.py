@@ -34,7 +34,7 @@ SHA256 = {
     "engine_bundle.node.js": "390f39007f0a617c44d88df051cbec33f52b1cffad145748a51f5b4961a4ffd9",
     "engine.mjs": "321e956788280009b2f7a89be8f6c8c745107642e3288c71c6c180100ffbaac4",
 }
-DATA = Path(__file__).parents[1] / "tests/data"
+DATA = Path(__file__).parents[1] / "data"
 
 COMPLAINTS = "select name, value from stats where value > 0 and severity != 'info'"
 CALLS = (
