@@ -111,6 +111,13 @@ def imported(path: Path, at_the_top: bool = False) -> list[str]:
     return names
 
 
+def test_tests_do_not_stand_on_benchmarks() -> None:
+    for folder in ("balloontrace", "tests", "tools"):
+        for path in (PACKAGE.parent / folder).glob("**/*.py"):
+            for name in imported(path):
+                assert name.partition(".")[0] != "bench", f"{path} imports {name}"
+
+
 def test_no_version_of_the_kernel_is_compared() -> None:
     for path in (PACKAGE / "tracers").glob("**/*.[ch]"):
         text = path.read_text()

@@ -21,9 +21,9 @@ from balloontrace.analysis.report import build, report_of
 from balloontrace.analysis.trace.columns import COLUMNS
 from balloontrace.analysis.trace.trace import read_trace
 from balloontrace.recording import Damage, Writer, read_blocks
-from bench.ask_duckdb import answers
-from bench.long_recording import make
-from bench.report import differing
+from tests.recordings.ask_duckdb import answers
+from tests.recordings.differing import differing
+from tests.recordings.long import make
 from tests.unit.builders import Built
 
 DATA = Path(__file__).parents[1] / "data"

@@ -18,7 +18,7 @@ import numpy as np
 from balloontrace.events import LOSSES
 from balloontrace.recording import Writer, read_recording
 
-SOURCE = Path(__file__).parents[1] / "tests" / "data" / "6.1-tour.btrace"
+SOURCE = Path(__file__).parents[1] / "data" / "6.1-tour.btrace"
 
 SECOND_NS = 1_000_000_000
 EVERY_S, CHUNKS = 40, 20

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from balloontrace.recording import Recording, Writer, read_recording
 from balloontrace.tracers.record.recorder import BLOCK_BYTES
 
-SOURCE = Path(__file__).parents[1] / "tests" / "data" / "6.1-shrinker-reclaim.btrace"
+SOURCE = Path(__file__).parents[1] / "data" / "6.1-shrinker-reclaim.btrace"
 
 IDLE_NS = 1_000_000
 """Longer times in which no call was made are cut to this."""
