@@ -332,7 +332,7 @@ def test_no_figure_of_ours_is_made_up(tmp_path: Path) -> None:
 
 
 def test_the_docs_have_the_published_figures() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "report.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[4] / "docs" / "report.md").read_text(encoding="utf-8")
     assert markdown() in page
 
 
@@ -344,7 +344,7 @@ def test_worker_tid_is_no_task_of_the_table(tmp_path: Path) -> None:
 
 
 def test_the_driver_of_a_real_guest_was_busy_as_its_phases_say() -> None:
-    data = Path(__file__).parents[1] / "data"
+    data = Path(__file__).parents[3] / "data"
     for name in ("5.10-tour", "6.1-tour", "6.12-tour", "7.2-tour"):
         results = build(str(data / f"{name}.btrace")).results
         fill, cost = results["phases"].scalars["fill"], results["cost"]
@@ -357,7 +357,7 @@ def test_the_driver_of_a_real_guest_was_busy_as_its_phases_say() -> None:
 
 
 def test_every_page_that_left_a_real_balloon_has_a_cause() -> None:
-    for path in (Path(__file__).parents[1] / "data").glob("*.btrace"):
+    for path in (Path(__file__).parents[3] / "data").glob("*.btrace"):
         results = build(str(path)).results
         pages = sum(row["pages"] for row in results["causes"].tables["causes"])
         assert pages == results["totals"].scalars["deflated_pages"] > 0

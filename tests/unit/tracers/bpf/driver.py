@@ -6,7 +6,7 @@ from __future__ import annotations
 import ctypes
 
 from balloontrace import events
-from tests.unit.bpf.programs import Balloon, Programs
+from tests.unit.tracers.bpf.programs import Balloon, Programs
 
 
 class Driver:

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from balloontrace.events import CAUSES
-from tests.unit.bpf.driver import Driver
-from tests.unit.bpf.programs import HINTING, STOCK, Programs
+from tests.unit.tracers.bpf.driver import Driver
+from tests.unit.tracers.bpf.programs import HINTING, STOCK, Programs
 
 
 class Call(NamedTuple):

@@ -15,7 +15,7 @@ import pytest
 from balloontrace.analysis.json import report_json
 from balloontrace.analysis.report import build
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 
 
 def report(name: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from balloontrace.analysis.export import csv, parquet, perfetto
 from balloontrace.cli.app import main
 from balloontrace.errors import EXIT_FAILURE, EXIT_UNSUPPORTED, EXIT_USAGE
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[3] / "data"
 IDLE = DATA / "6.1-stock-idle.btrace"
 FORMATS = ("perfetto", "parquet", "csv")
 
@@ -169,7 +169,7 @@ def test_what_is_readable_is_exported_and_the_rest_is_named(
 
 def test_streams() -> None:
     command = [sys.executable, "-m", "balloontrace", "export", str(IDLE), "-o", "-", "--format"]
-    source = str(Path(__file__).parents[2])
+    source = str(Path(__file__).parents[4])
     environment = {**os.environ, "PYTHONPATH": source}
     table = subprocess.run(
         [*command, "csv", "--kind", "target"], capture_output=True, check=True, env=environment

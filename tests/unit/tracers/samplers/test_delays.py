@@ -16,7 +16,7 @@ from balloontrace.tracers.samplers.delays import DELAYS, decode
 from balloontrace.tracers.samplers.tasks import LOOKS_PER_SPAN, MAX_TIDS, SeenTasks
 
 OFFSETS = json.loads(
-    (Path(__file__).parents[1] / "data" / "taskstats-offsets.json").read_text(encoding="utf-8")
+    (Path(__file__).parents[3] / "data" / "taskstats-offsets.json").read_text(encoding="utf-8")
 )
 """Version -> sizeof(struct taskstats) and offsetof() of its fields, printed by a C program compiled
 with include/uapi/linux/taskstats.h of the package or git blob that `header` names."""

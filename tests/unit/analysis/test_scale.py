@@ -26,7 +26,7 @@ from tests.recordings.differing import differing
 from tests.recordings.long import make
 from tests.unit.builders import Built
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 
 BYTES_PER_EVENT = 94
 """Ten million events in 1 GiB, of which 128 MiB are for the program itself."""

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 
 from balloontrace.events import UNKNOWN_PAGES
-from tests.unit.bpf.driver import Driver, pages_of
-from tests.unit.bpf.programs import HINTING, STOCK, Event, Programs
+from tests.unit.tracers.bpf.driver import Driver, pages_of
+from tests.unit.tracers.bpf.programs import HINTING, STOCK, Event, Programs
 
 MISSED = frozenset({"missed"})
 PARTIAL = frozenset({"partial"})

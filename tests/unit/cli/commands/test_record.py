@@ -88,7 +88,7 @@ def test_a_users_mistake_is_no_traceback(arguments: list[str], status: int, comp
 
 
 def test_a_closed_pipe_is_no_traceback() -> None:
-    fixture = Path(__file__).parents[1] / "data" / "6.1-stock-idle.btrace"
+    fixture = Path(__file__).parents[3] / "data" / "6.1-stock-idle.btrace"
     command = f"{sys.executable} -m balloontrace report --json {fixture} | true"
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
     assert done.stderr == ""

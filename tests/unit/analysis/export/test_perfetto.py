@@ -22,7 +22,7 @@ from balloontrace.escape import plain
 from balloontrace.events import UNKNOWN_PAGES
 from tests.unit.builders import WORKER_TID, Built, ns, stock_like, vmstat
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[3] / "data"
 RECORDINGS = sorted(path.stem for path in DATA.glob("*.btrace"))
 
 

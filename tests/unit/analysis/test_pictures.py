@@ -35,7 +35,7 @@ from tests.unit.builders import Built, shrinker_like, stock_like
 from tests.unit.command_line import balloontrace as main
 from tests.unit.test_house import loaded_by
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 TOUR = DATA / "6.1-tour.btrace"
 
 HOSTILE = [

@@ -13,7 +13,7 @@ from balloontrace.analysis.trace.trace import read_trace, trace_of
 from balloontrace.recording import read_recording
 from tests.unit.builders import Built, ns, vmstat
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[3] / "data"
 RECORDINGS = sorted(DATA.glob("*.btrace"))
 
 

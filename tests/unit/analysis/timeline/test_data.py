@@ -16,7 +16,7 @@ from balloontrace.analysis.trace.trace import Trace, read_trace
 from balloontrace.events import UNKNOWN_PAGES
 from tests.unit.builders import Built, shrinker_like, stock_like
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[3] / "data"
 RECORDINGS = sorted(path.name for path in DATA.glob("*.btrace"))
 
 

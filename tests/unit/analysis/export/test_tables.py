@@ -24,7 +24,7 @@ from balloontrace.events import KINDS, UNKNOWN_PAGES
 from tests.unit.builders import KINDS as NUMBERS
 from tests.unit.builders import Built, ns, vmstat
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[3] / "data"
 RECORDINGS = sorted(path.stem for path in DATA.glob("*.btrace"))
 
 

@@ -193,7 +193,7 @@ def test_the_command_says_how_to_give_several_runs(arguments: tuple[str, ...]) -
 
 
 def test_real_recordings_of_different_kernels_are_compared() -> None:
-    data = Path(__file__).parents[1] / "data"
+    data = Path(__file__).parents[2] / "data"
     tours = [build(str(data / f"{kernel}-tour.btrace")) for kernel in ("6.1", "6.12", "7.2")]
     rows = {row["name"]: row for row in compare(tours, tours[:1]).tables["rows"]}
     assert rows["balloon_inflate"]["before"] == 499_396

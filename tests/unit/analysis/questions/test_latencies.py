@@ -166,7 +166,7 @@ def test_histograms_are_for_those_who_ask(tmp_path: Path) -> None:
 
 
 def test_the_phases_of_real_fills_add_up() -> None:
-    data = Path(__file__).parents[1] / "data"
+    data = Path(__file__).parents[3] / "data"
     for name in ("5.10-tour", "6.1-tour", "6.12-tour", "7.2-tour"):
         results = build(str(data / f"{name}.btrace")).results
         rows = {(r["call"], r["phase"]): r for r in results["latencies"].tables["latencies"]}

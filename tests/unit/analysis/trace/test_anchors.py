@@ -159,7 +159,7 @@ def test_what_is_torn_off_the_end_makes_nothing_doubtful_before_it(tmp_path: Pat
     assert curve.unseen == ()
 
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[3] / "data"
 HOLES = [
     (name, eighth)
     for name in ("6.1-arm64", "6.1-driver-reloaded", "6.1-shrinker-reclaim", "6.12-tour")
