@@ -10,6 +10,7 @@ import pytest
 
 from balloontrace.analysis.report import Report, build
 from balloontrace.analysis.text.report import report_text
+from balloontrace.events import UNKNOWN_PAGES
 from tests.unit.builders import RECORDER_PID, Built, stock_like, vmstat
 
 MIB_PAGES = 256
@@ -73,6 +74,19 @@ def test_ping_pong_begins_at_its_thresholds(
 ) -> None:
     # Ten chunks, and a quarter of what was given back.
     assert len(found(ping_pong(rounds, retaken).ends(60), tmp_path)) == hit
+
+
+def test_what_was_taken_again_was_given_back_though_no_answer_was_seen(tmp_path: Path) -> None:
+    built = Built().target(0, 400 * MIB_PAGES, 0)
+    for i in range(40):
+        built.leak(i + 0.5, 0.001, MIB_PAGES, tid=70, comm=b"python3", within="oom leak")
+        built.call(
+            "oom_notify", i + 0.5, 0.0, 0, UNKNOWN_PAGES, tid=70, comm=b"python3", flags="missed"
+        )
+        built.fill(i + 0.6, 0.1, MIB_PAGES)
+    evidence = found(built.ends(45), tmp_path)["oom-ping-pong"]["evidence"]
+    assert evidence["pages"] == evidence["retaken_pages"] == 39 * MIB_PAGES
+    assert evidence["retaken_share"] == 1
 
 
 def test_pages_taken_for_another_target_are_no_ping_pong(tmp_path: Path) -> None:
