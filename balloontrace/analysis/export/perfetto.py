@@ -47,7 +47,6 @@ _AT_ONCE = 1 << 15
 
 _SEQUENCE = 1
 _INT32 = 0x7FFFFFFF
-_UINT64 = (1 << 64) - 1  # a damaged event can have any time
 
 _Timed = tuple[int, TracePacket]
 
@@ -217,14 +216,14 @@ def _clocks(trace: Trace) -> TracePacket:
     }
     for clock_id, time_ns in read.items():
         if time_ns is not None:
-            packet.clock_snapshot.clocks.add(clock_id=clock_id, timestamp=int(time_ns))
+            packet.clock_snapshot.clocks.add(clock_id=clock_id, timestamp=max(0, int(time_ns)))
     return packet
 
 
 def _event(time_ns: int, track: int, event: TrackEvent) -> _Timed:
     """A packet with an event of a track."""
     packet = TracePacket(
-        timestamp=time_ns & _UINT64,
+        timestamp=max(0, time_ns),  # of a damaged event any, which would not be in order
         trusted_packet_sequence_id=_SEQUENCE,
         sequence_flags=TracePacket.SEQ_NEEDS_INCREMENTAL_STATE,
         track_event=event,

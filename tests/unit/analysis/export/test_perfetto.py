@@ -259,3 +259,11 @@ def test_hostile_names_are_escaped_everywhere(tmp_path: Path) -> None:
 def test_an_empty_recording_is_a_trace_too(tmp_path: Path) -> None:
     shown = picture(read_trace(Built().ends(1.0).write(tmp_path / "a.btrace")))
     assert [s.track for s in shown.slices] == ["recording"]
+
+
+def test_a_clock_read_before_time_began_is_written_as_any_time_is(tmp_path: Path) -> None:
+    # An event that was damaged began at a time that no 63 bits hold.
+    built = stock_like(2)
+    built.call("notice", 9.3e9, 0.0, 0, 0)
+    shown = picture(read_trace(built.ends(9.0).write(tmp_path / "a.btrace")))
+    assert "fill" in {s.category for s in shown.slices}
