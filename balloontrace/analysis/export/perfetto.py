@@ -47,6 +47,7 @@ _AT_ONCE = 1 << 15
 
 _SEQUENCE = 1
 _INT32 = 0x7FFFFFFF
+_TOO_LARGE = 1 << 63
 
 _Timed = tuple[int, TracePacket]
 
@@ -82,8 +83,9 @@ class _Arguments:
     def __init__(self, trace: Trace, calls: Calls) -> None:
         self._records = trace.records
         self._calls = calls
-        layout = trace.records.dtype.names or ()
-        self._fields = [f for f in ("asked", "done", "cpu", "within", "flags") if f in layout]
+        # What the header says of the others was seen to before.
+        fields = ["asked", "done", *(["cpu"] if _is_whole(trace, "cpu") else []), "within", "flags"]
+        self._fields = fields
         self._titles = Numbers(first=1)
         self._strings = Numbers(first=1)
         for task in calls.tasks:  # the first of all, so that their numbers are known
@@ -145,7 +147,8 @@ class _Arguments:
                     if value:
                         say(name_iid=title, string_value_iid=names[value])
                 elif value != UNKNOWN_PAGES:
-                    say(name_iid=title, int_value=value)
+                    fits = "int_value" if value < _TOO_LARGE else "uint_value"
+                    say(name_iid=title, **{fits: value})
             if task != calls.last_task[thread]:
                 say(name_iid=self._comm, string_value_iid=task + 1)
             yield event
@@ -203,6 +206,12 @@ class _Tracks:
             for _ in range(nested.deepest.get(place, 0)):
                 self._new(first[-1], name=f"{name} (overlapping)")
         return np.array(first, dtype=np.int64)
+
+
+def _is_whole(trace: Trace, field: str) -> bool:
+    """Whether the events have this field, and it holds integers."""
+    layout = trace.records.dtype
+    return field in (layout.names or ()) and layout[field].kind in "iu"
 
 
 def _clocks(trace: Trace) -> TracePacket:

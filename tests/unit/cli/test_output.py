@@ -117,7 +117,7 @@ def lying(path: Path, **changed: object) -> str:
     return built.write(path)
 
 
-@pytest.mark.parametrize("field", [["x", "O"], ["x", "V2000000000"], ["x", "(9,9)O"]])
+@pytest.mark.parametrize("field", [["x", "O"], ["x", "V2000000000"], ["x", "(9,9)O"], ["x", ">u8"]])
 def test_events_that_cannot_be_so_are_refused_in_one_line(field: list[str], tmp_path: Path) -> None:
     record = [*Built().header["record"], field]
     done = run("$B report $R", lying(tmp_path / "r.btrace", record=record))

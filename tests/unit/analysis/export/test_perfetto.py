@@ -4,15 +4,18 @@
 from __future__ import annotations
 
 import io
+import os
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import BuiltinClock, TrackEvent
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace as Packets
 
+from balloontrace import events
 from balloontrace.analysis.export import perfetto
 from balloontrace.analysis.report import report_of
 from balloontrace.analysis.trace.balloon_size import size_curve
@@ -20,6 +23,7 @@ from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.trace.trace import Trace, read_trace
 from balloontrace.escape import plain
 from balloontrace.events import UNKNOWN_PAGES
+from balloontrace.recording import Writer
 from tests.unit.builders import WORKER_TID, Built, ns, stock_like, vmstat
 
 DATA = Path(__file__).parents[3] / "data"
@@ -267,3 +271,23 @@ def test_a_clock_read_before_time_began_is_written_as_any_time_is(tmp_path: Path
     built.call("notice", 9.3e9, 0.0, 0, 0)
     shown = picture(read_trace(built.ends(9.0).write(tmp_path / "a.btrace")))
     assert "fill" in {s.category for s in shown.slices}
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "shown", "said"),
+    [("cpu", "<f2", "cpu", None), ("asked", "<u8", "asked_balloon_pages", 2**64 - 1)],
+)
+def test_a_field_of_another_type_is_an_argument_if_it_is_whole(
+    tmp_path: Path, name: str, form: str, shown: str, said: int | None
+) -> None:
+    path = tmp_path / "a.btrace"
+    layout = [[field, form if field == name else kind] for field, kind in events.record_layout()]
+    item = np.zeros(1, dtype=[("ring_header", "V8"), *map(tuple, layout)])
+    item["kind"], item[name] = 1, said or 0.5
+    descriptor = os.open(path, os.O_CREAT | os.O_WRONLY)
+    writer = Writer(descriptor)
+    writer.header(Built().header | {"record": layout, "kinds": {"fill": 1}})
+    writer.events(item.tobytes())
+    os.close(descriptor)
+    (fill,) = picture(read_trace(str(path))).of("fill")
+    assert fill.arguments.get(shown) == said
