@@ -92,7 +92,8 @@ audit: setup
 # Ten minutes of hostile recordings. Not in CI: what it finds depends on chance.
 fuzz: setup
 	@$(VENV)/pip install --quiet atheris
-	@$(VENV)/python -m tests.stress.fuzz -max_total_time=600 -timeout=20 -rss_limit_mb=2048
+	@$(VENV)/python -m tests.stress.fuzz -max_total_time=600 -timeout=60 -rss_limit_mb=1024 \
+		-max_len=512 -len_control=0
 
 docs: setup
 	@$(VENV)/python -c 'from balloontrace import events; print(events.markdown(), end="")' \
