@@ -33,7 +33,7 @@ with atheris.instrument_imports(include=["balloontrace"]):
     from balloontrace.analysis.report import Report, build
     from balloontrace.analysis.text.compare import compare_text
     from balloontrace.analysis.text.overview import overview_text
-    from balloontrace.analysis.text.report import FIRST_SCREEN, report_text
+    from balloontrace.analysis.text.report import first_screen, report_text
     from balloontrace.analysis.text.writer import WIDTH
     from balloontrace.analysis.timeline.matplotlib import figure
     from balloontrace.analysis.timeline.picture import picture, picture_pair
@@ -78,7 +78,7 @@ def as_text() -> None:
     pictured = picture(_FUZZED)
     drawn = partial(timeline, course=pictured.timeline)
     _printable(report_text(pictured.report, verbose=True, timeline=drawn))
-    _printable(report_text(pictured.report, timeline=drawn, only=FIRST_SCREEN))
+    _printable(first_screen(pictured.report, timeline=drawn))
 
 
 def as_json() -> None:

@@ -20,7 +20,7 @@ from balloontrace.analysis.trace.trace import Trace
 from tests.unit.builders import Built, vmstat
 from tests.unit.golden import RECORDINGS
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[3] / "docs"
 
 
 def report_of(built: Built, tmp_path: Path) -> Report:
