@@ -58,12 +58,14 @@ class Field:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of one kind. of: what its rows are, in the plural: `and 3 more tasks`."""
+    """Rows of one kind. of: what its rows are, in the plural: `and 3 more tasks`; span: the fields
+    that say from when to when a row is, which a timeline can be zoomed to."""
 
     name: str
     fields: tuple[Field, ...]
     of: str = "rows"
     doc: str = ""
+    span: tuple[str, str] | None = None
 
 
 def never_null(*fields: Field) -> tuple[Field, ...]:

@@ -61,6 +61,7 @@ class Periods(Question):
                     Field("end_pages", Unit.PAGES, "in the balloon at end_s", "at the\nend"),
                 ),
                 "targets",
+                span=("reached_s", "end_s"),
             ),
         ),
         first_screen=always,

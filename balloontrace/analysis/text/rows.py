@@ -30,6 +30,7 @@ def write_table(page: Page, table: Table, rows: Sequence[dict[str, Any]], verbos
             [f"<{field.title}" if is_words(field) else field.title for field in columns],
             [[said(field, row[field.key]) for field in columns] for row in shown],
             gap=2 if len(columns) < 10 else 1,
+            spans=[(row[table.span[0]], row[table.span[1]]) for row in shown] if table.span else (),
         )
     more(page, len(rows) - len(shown), table.of)
 

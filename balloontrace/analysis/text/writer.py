@@ -23,6 +23,9 @@ GOOD, WARN, BAD, DIM = "green", "yellow", "bold red", "dim"
 ABSENT = "-"
 """In a table: not recorded, or undefined."""
 
+BAR_COLUMNS = 40
+"""Width of the longest bar of a histogram."""
+
 UNBOUNDED = "gained nothing"
 """An amplification beyond all bounds."""
 
@@ -69,10 +72,17 @@ class Page:
             grid.add_row(_cell(label, DIM), _cell(text, style))
         self._console.print(grid)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], gap: int = 2) -> None:
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        gap: int = 2,
+        spans: Sequence[tuple[float, float]] = (),
+    ) -> None:
         """Aligned columns, `gap` apart. One whose title starts with `<` is aligned left.
 
-        Cells are wrapped rather than cut: no digit is ever lost.
+        Cells are wrapped rather than cut: no digit is ever lost. spans: begin and end of what each
+        row is about, in seconds since attach, for a page whose timeline can show it.
         """
         table = Table(box=None, padding=(0, gap, 0, 0), header_style=DIM, pad_edge=False)
         for title in columns:
@@ -85,6 +95,24 @@ class Page:
         for row in rows:
             table.add_row(*(_cell(cell) for cell in row))
         self._console.print(Padding(table, (0, 0, 0, 2)))
+
+    def histogram(self, title: str, unit: str, buckets: Sequence[tuple[int, int, int]]) -> None:
+        """A line and a bar for each bucket, as bcc's tools print them: least and greatest value,
+        both inclusive, and how many calls there are."""
+        most = max(number for _, _, number in buckets)
+        self.line("")
+        self.table(
+            [f"<{title}, {unit}", "calls", "<distribution"],
+            [
+                [f"{low:>9} -> {high:<9}", count(number), f"|{_bar(number, most)}|"]
+                for low, high, number in buckets
+            ],
+        )
+
+
+def _bar(number: int, most: int) -> str:
+    """Stars, rounded down as bcc does: a bucket with few calls has none."""
+    return f"{'*' * (number * BAR_COLUMNS // most):<{BAR_COLUMNS}}"
 
 
 def _cell(text: str, style: str = "") -> Text:

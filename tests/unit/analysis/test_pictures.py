@@ -196,6 +196,41 @@ def test_tables_and_lines_of_a_page_are_bounded_and_say_so() -> None:
     assert line.text.endswith("report --json has all of it)")
 
 
+def test_a_histogram_has_numbers_and_bars(tmp_path: Path) -> None:
+    built = Built().fill(1, 0.003, 1)
+    for at in range(4):
+        built.fill(at + 2, 0.001, 1)
+    page = report_html(drawn(built.ends(9), tmp_path))
+    table = page.split("<caption>fill</caption>")[1].split("</table>")[0]
+    rows = re.findall(r"<tr><td.*?</tr>", table)
+    assert [re.findall(r">([^<>]+)<", row) for row in rows] == [
+        ["512 to 1,023", "4"],
+        ["1,024 to 2,047", "0"],
+        ["2,048 to 4,095", "1"],
+    ]
+    # No bar at all where there is no call.
+    assert [re.findall(r"width: (.*?)%", row) for row in rows] == [["100.0"], [], ["25.0"]]
+
+
+def test_one_call_of_a_billion_has_a_bar() -> None:
+    blocks = Blocks()
+    blocks.histogram("fill", "us", [(1, 1, 10**9), (2, 3, 1)])
+    assert blocks.sections[0].blocks[0].bars == [100, 1e-7]
+
+
+def test_rows_of_episodes_point_at_the_timeline(page: str, tour: Picture) -> None:
+    spans = [
+        (float(attrs["data-start"]), float(attrs["data-end"]))
+        for tag, attrs in Parsed(page).tags
+        if tag == "a" and attrs["href"] == "#timeline" and "data-start" in attrs
+    ]
+    results = tour.report.results
+    episodes = [(row["start_s"], row["end_s"]) for row in results["episodes"].tables["episodes"]]
+    after = [(row["reached_s"], row["end_s"]) for row in results["periods"].tables["after"]]
+    # Two tables of episodes: what became of them, and what they cost.
+    assert spans == [*episodes, *episodes, *after]
+
+
 def test_what_was_not_recorded_is_said_in_the_page(tmp_path: Path) -> None:
     built = stock_like(chunks=5)
     built.header["seams"]["leak"] = {"rung": None, "loses": "", "not": ["no BTF"]}

@@ -46,6 +46,26 @@
   times.change.connect(show);
   show();
 
+  // A row that is about a span of time shows it, with a tenth of it on either side. That the page
+  // goes to the timeline, and the browser's way back, are the link's own.
+  const links = document.querySelectorAll("a[data-start]");
+  const look = (link) => {
+    const [start, end] = [Number(link.dataset.start), Number(link.dataset.end)];
+    const width = Math.max((end - start) * 1.2, times.min_interval);
+    const from = Math.min(Math.max(first, (start + end - width) / 2), last - width);
+    times.setv({ start: Math.max(first, from), end: Math.min(last, from + width) });
+    link.setAttribute("aria-current", "true");
+  };
+  times.change.connect(() => {
+    for (const link of links) link.removeAttribute("aria-current");
+  });
+  for (const link of links) {
+    link.addEventListener("click", () => look(link));
+    link.closest("tr").addEventListener("click", (event) => {
+      if (!event.target.closest("a") && getSelection().isCollapsed) link.click();
+    });
+  }
+
   const moves = {
     in: (start, end, width) => [start + width / 4, end - width / 4],
     out: (start, end, width) => [start - width / 2, end + width / 2],

@@ -51,6 +51,7 @@ def show(page: Page, result: Result, verbose: bool) -> None:
         ],
         [_episode(number_, row) for number_, row in shown],
         gap=1,
+        spans=[(row["start_s"], row["end_s"]) for _, row in shown],
     )
     if hidden > 0:
         page.line(f"the worst first; and {count(hidden)} more episodes (-v shows all)", DIM)
@@ -107,6 +108,7 @@ def _costs(page: Page, rows: list[tuple[int, dict[str, Any]]]) -> None:
             ]
             for number_, row in rows
         ],
+        spans=[(row["start_s"], row["end_s"]) for _, row in rows],
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How long calls took, for a terminal: percentiles, and histograms as bcc's tools print them."""
+"""How long calls took, for a terminal: percentiles and histograms."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Any
 from balloontrace.analysis.base import Result
 from balloontrace.analysis.questions.latencies import PERCENTILES
 from balloontrace.analysis.text.writer import WARN, Page, count, seconds
-
-BAR_COLUMNS = 40
-"""Width of the longest bar of a histogram."""
 
 
 def show(page: Page, result: Result, verbose: bool) -> None:
@@ -53,27 +50,16 @@ def _row(row: dict[str, Any]) -> list[str]:
 
 
 def _histogram(page: Page, row: dict[str, Any]) -> None:
-    """One line per power of two, with the bounds in whole microseconds, both inclusive."""
-    if not row["histogram"]:
-        return
-    most = max(bucket["calls"] for bucket in row["histogram"])
-    page.line("")
-    page.table(
-        [f"<{_name(row)}, us", "calls", "<distribution"],
-        [
+    """The buckets of a row, with their bounds in whole microseconds."""
+    if row["histogram"]:
+        page.histogram(
+            _name(row),
+            "us",
             [
-                f"{bucket['from_us']:>9} -> {bucket['below_us'] - 1:<9}",
-                count(bucket["calls"]),
-                f"|{'*' * _stars(bucket['calls'], most):<{BAR_COLUMNS}}|",
-            ]
-            for bucket in row["histogram"]
-        ],
-    )
-
-
-def _stars(calls: int, most: int) -> int:
-    """Length of a bar, rounded down as bcc does; a bucket with few calls has none."""
-    return calls * BAR_COLUMNS // most
+                (bucket["from_us"], bucket["below_us"] - 1, bucket["calls"])
+                for bucket in row["histogram"]
+            ],
+        )
 
 
 TITLES = {
