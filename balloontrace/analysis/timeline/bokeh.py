@@ -45,7 +45,7 @@ _PATTERNS = {"/": "right_diagonal_line", "\\": "left_diagonal_line", "x": "cross
 }
 """Patterns of series.Style -> their names in Bokeh."""
 
-LEFT_PX, RIGHT_PX = 78, 78
+LEFT_PX, RIGHT_PX = 78, 92
 """The same for all panels: their time axes stand above each other."""
 
 
