@@ -143,6 +143,15 @@ class Shown:
             }
         return found
 
+    def cut(self) -> list[str]:
+        """How each table begins that must be scrolled sideways."""
+        begins: list[str] = self.page.evaluate(
+            "() => [...document.querySelectorAll('.wide, .histogram')]"
+            ".filter((table) => table.scrollWidth > table.clientWidth)"
+            ".map((table) => table.innerText.slice(0, 40))"
+        )
+        return begins
+
     def place(self, panel: str, at_s: float) -> tuple[float, float]:
         """Where on the screen a moment stands in the middle of a panel; it is scrolled there."""
         plot = self.page.locator(f"#{panel}")

@@ -105,6 +105,7 @@ def test_a_page_can_be_read_on_either_ground(
         for scheme in schemes:
             shown.change_ground(scheme)
             assert shown.overflow_px() <= 0
+            assert shown.cut() == []
             contrasts = shown.contrasts()
             assert {"h1", "h2", "th", "td", "a"} <= {element for element, _, _ in contrasts}
             assert [text for text in contrasts if text[2] < LEAST_CONTRAST] == []

@@ -41,7 +41,9 @@
   const range = document.querySelector(".range");
   const show = () => {
     const digits = Math.max(0, Math.min(6, 2 - Math.floor(Math.log10(times.end - times.start))));
-    range.textContent = `${times.start.toFixed(digits)} to ${times.end.toFixed(digits)} s`;
+    const [start, end] = [times.start, times.end].map((time) =>
+      time.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+    range.textContent = `${start} to ${end} s`;
   };
   times.change.connect(show);
   show();
