@@ -16,13 +16,13 @@ from balloontrace.analysis.timeline.picture import Picture, picture, picture_pai
 from balloontrace.analysis.timeline.series import SIZE, alone
 from balloontrace.analysis.timeline.tooltip import readout
 from balloontrace.recording import read_recording
-from tests.unit.browser import Scheme, Shown, chromium, opened
+from tests.unit.analysis.html.browser import Scheme, Shown, chromium, opened
 from tests.unit.builders import Built, ns
 
 # One browser, and each page made once.
 pytestmark = pytest.mark.xdist_group("browser")
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[3] / "data"
 TOUR = DATA / "6.1-tour.btrace"
 
 LEAST_CONTRAST = 4.5
