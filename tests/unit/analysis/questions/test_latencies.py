@@ -176,3 +176,12 @@ def test_the_phases_of_real_fills_add_up() -> None:
             assert rows[kind, "rest"]["max_s"] <= rows[kind, None]["max_s"]
             for row in (rows[kind, None], rows[kind, "rest"]):
                 assert sum(b["calls"] for b in row["histogram"]) == row["calls"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_waits_that_cannot_be_so_long_are_counted_without_a_warning(tmp_path: Path) -> None:
+    built = Built().target(0.5, 0, 256)
+    for at in (1.1, 1.2):  # each of 200 years
+        built.ack(at, 7e9, 128, "deflate", "worker leak")
+    rows = rows_of(built.leak(1.0, 8e9, 256, within="worker leak").ends(3.0), tmp_path)
+    assert rows["leak", "host_ack"]["calls"] == 2
