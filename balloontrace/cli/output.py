@@ -8,11 +8,16 @@ import locale
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import IO, TextIO
+from typing import IO, TYPE_CHECKING, TextIO
 
 from balloontrace.errors import EXIT_USAGE, UserError
+from balloontrace.escape import visible
+
+if TYPE_CHECKING:
+    import threading
 
 
 def result(text: str) -> None:
@@ -44,6 +49,39 @@ def status(text: str) -> None:
             print(text, file=sys.stderr, flush=True)
         except OSError:
             _drop_what_is_buffered(sys.stderr)
+
+
+PATIENCE_S = 1.0
+"""So long a terminal may stay silent."""
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """If the block takes longer than PATIENCE_S, say on a terminal at stderr what is being done and
+    for how long, once a second; gone when it is done."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    import threading  # not for `record`
+
+    done = threading.Event()
+    thread = threading.Thread(target=_tell_until, args=(done, visible(what)), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def _tell_until(done: threading.Event, what: str) -> None:
+    began = time.monotonic()
+    while not done.wait(PATIENCE_S):
+        line = f"{what}, {time.monotonic() - began:.0f} s"
+        print(f"\r{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr)
+        sys.stderr.flush()
+    if time.monotonic() - began > PATIENCE_S:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

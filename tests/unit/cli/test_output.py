@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from balloontrace.cli import output
 from balloontrace.recording import Writer
 from tests.unit.builders import Built, shrinker_like, stock_like
 
@@ -201,3 +202,17 @@ def test_the_shell_can_complete(recording: str) -> None:
     script = Path(sys.executable).with_name("balloontrace")
     done = run(str(script), recording, _BALLOONTRACE_COMPLETE="complete_bash", **words)
     assert done.stdout.split() == ["record", "report"]
+
+
+def test_what_takes_long_is_told_on_a_terminal_and_is_gone_afterwards(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ours, theirs = pty.openpty()
+    monkeypatch.setattr(output, "PATIENCE_S", 0.01)
+    with open(theirs, "w") as terminal, open(ours, "rb", buffering=0) as seen:
+        monkeypatch.setattr("sys.stderr", terminal)
+        with output.working("reading \x1b[2J.btrace"):
+            said = seen.read(32)
+        assert said.startswith(b"\rreading \\x1b[2J.btrace, 0 s")
+        while not said.endswith(b"\r\x1b[K"):
+            said += seen.read(32)
