@@ -29,13 +29,30 @@ def build(path: str) -> Report:
 
 
 def report_of(trace: Trace) -> Report:
-    """Analyse a trace."""
-    reconciled = Reconciliation().run(trace).scalars
-    trace.disagrees, trace.proven = reconciled["agrees"] is False, equal_kinds(reconciled)
-    trace.computed.clear()  # whether they agree is part of what is known
+    """Analyse a trace, or a window of one; what is said of the recording is of all of it."""
+    entire = trace.entire
+    reconciled = Reconciliation().run(entire).scalars
+    entire.disagrees, entire.proven = reconciled["agrees"] is False, equal_kinds(reconciled)
+    for one in (entire, trace):
+        one.computed.clear()  # whether they agree is part of what is known
     results = run_all(trace)
     results["findings"] = check_all(results)
-    return Report(_recording(trace), results)
+    recording = _recording(entire)
+    recording.scalars |= _shown(trace)
+    return Report(recording, results)
+
+
+def _shown(trace: Trace) -> dict[str, Any]:
+    """From when to when the results are, in seconds since attach; None: all of the recording."""
+    if trace.entire is trace:
+        return dict.fromkeys(("since_s", "until_s", "since_at", "until_at"))
+    begin_ns, end_ns = trace.begin_ns, trace.end_ns
+    return {
+        "since_s": trace.seconds(begin_ns),
+        "until_s": trace.seconds(end_ns),
+        "since_at": trace.wall_clock(begin_ns),
+        "until_at": trace.wall_clock(end_ns),
+    }
 
 
 def _recording(trace: Trace) -> Result:

@@ -192,6 +192,7 @@ def _driver(trace: Trace, moment: Column, text: Text) -> Iterator[Table]:
         {"t_ns": c["t_ns"]}
         | {name: text(str(c[name])) if name in c else None for name in ("state", "why")}
         for c in trace.driver_changes
+        if trace.contains(c["t_ns"])
     ]
     if read:
         states = "absent (from the start), gone, attached, or untraceable"

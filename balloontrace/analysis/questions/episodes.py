@@ -33,7 +33,13 @@ worker's shorter sleeps are those of reclaim."""
 MOST_UNSEEN = 5
 """So many doubtful spans are told of one by one."""
 
-_ANEW = "began when the driver came and found the target that was set before"
+_BY = (
+    ("ended_by", "driver", "superseded: the driver left"),
+    ("begun_by", "driver", "began when the driver came and found the target that was set before"),
+    ("begun_by", "window", "was under way when the window began: its numbers are of the part here"),
+    ("ended_by", "window", "was under way when the window ended"),
+)
+"""What a note says of episodes that no change of the target began, or ended."""
 
 
 def progress_edges(
@@ -57,12 +63,16 @@ class Goal:
     """From `time_ns` on, the balloon is to have `target` pages.
 
     target: None if that could not be seen, or no driver is there to do it; by: `target`, the host
-    set another one, or `driver`, the driver left, or came and found the target that was set before.
+    set another one, or `driver`, the driver left, or came and found the target that was set before;
+    or `window`, it was under way when the window began. Of the latter: whether it had been reached
+    by then, and the furthest size that the balloon had had on the way, in pages.
     """
 
     time_ns: int
     target: int | None
     by: str
+    reached: bool = False
+    furthest: int | None = None
 
 
 class Progress(Analysis):
@@ -103,6 +113,8 @@ def goals_of(trace: Trace, curve: SizeCurve) -> list[Goal]:
     A driver that comes is told the host's target, but that is no event if it is the one that was
     read last. Then the target begins anew, if the balloon moved before the next goal.
     """
+    if trace.entire is not trace:
+        return _goals_of_window(trace)
     targets = trace.events("target").sort_values("start_ns", kind="stable")
     asked = [None if pages == UNKNOWN_PAGES else pages for pages in targets["asked"].tolist()]
     goals = [
@@ -125,6 +137,43 @@ def goals_of(trace: Trace, curve: SizeCurve) -> list[Goal]:
         elif _moves_before(curve, goal, following):
             kept.append(Goal(goal.time_ns, target, "driver"))
     return kept
+
+
+def _goals_of_window(trace: Trace) -> list[Goal]:
+    """The goals of the recording that are in a window, after what was to be done as it began."""
+    curve = size_curve(trace.entire)
+    goals = goals_of(trace.entire, curve) if curve else []
+    before = [goal for goal in goals if goal.time_ns <= trace.after_ns]
+    inside = [goal for goal in goals if trace.contains(goal.time_ns)]
+    return [_under_way(trace, curve, before[-1]), *inside] if curve and before else inside
+
+
+def _under_way(trace: Trace, curve: SizeCurve, goal: Goal) -> Goal:
+    """A goal that was set before a window, as it stood when that began. curve: of the recording."""
+    target, now_ns = goal.target, trace.begin_ns
+    if target is None:
+        return Goal(now_ns, None, "window")
+    steps = slice(curve.steps_until(goal.time_ns), curve.steps_until(trace.after_ns))
+    reached, _ = first_reached(curve, goal, target, steps)
+    sizes = [curve.size_after(steps.start), *curve.size[steps].tolist()]
+    furthest = max(sizes) if target > sizes[0] else min(sizes)
+    return Goal(now_ns, target, "window", reached is not None, furthest)
+
+
+def first_reached(
+    curve: SizeCurve, goal: Goal, target: int, steps: slice
+) -> tuple[int | None, int]:
+    """How many steps had been made when the target was first reached, and when that was; None if it
+    was not."""
+    before = curve.size_after(steps.start)
+    if goal.reached or before == target:
+        return steps.start, goal.time_ns
+    sizes = curve.size[steps]
+    there = sizes >= target if target > before else sizes <= target
+    if not there.any():
+        return None, 0
+    step = steps.start + int(there.argmax())
+    return step + 1, int(curve.time_ns[step])
 
 
 def _driver_moments(trace: Trace) -> tuple[set[int], set[int]]:
@@ -159,8 +208,8 @@ def _notes(trace: Trace, curve: SizeCurve, rows: list[dict[str, Any]]) -> list[s
     for kind in MOVES:
         if trace.unknown_pages(kind):
             notes.append(f"the size misses {kind} calls whose pages could not be seen")
-    for key, said in (("ended_by", "superseded: the driver left"), ("begun_by", _ANEW)):
-        if numbers := [f"#{n}" for n, row in enumerate(rows, 1) if row[key] == "driver"]:
+    for key, by, said in _BY:
+        if numbers := [f"#{n}" for n, row in enumerate(rows, 1) if row[key] == by]:
             notes.append(f"{', '.join(numbers)} {said}")
     return notes
 
@@ -182,7 +231,7 @@ def _episode(
     target, start_ns = goal.target, goal.time_ns
     first = curve.steps_until(start_ns)
     start_size = curve.size_after(first)
-    if target is None or target == start_size:
+    if target is None or target == start_size or goal.reached:
         return None
     direction = 1 if target > start_size else -1
     last = until = curve.steps_until(following.time_ns) if following else len(curve.time_ns)
@@ -196,8 +245,9 @@ def _episode(
     else:
         outcome, end_ns = "unfinished", max(trace.end_ns, start_ns)
     steps = slice(first, last)
+    mark = start_size if goal.furthest is None else goal.furthest
     edges = progress_edges(
-        curve.time_ns[steps], curve.size[steps], start_size, start_ns, end_ns, direction
+        curve.time_ns[steps], curve.size[steps], mark, start_ns, end_ns, direction
     )
     gained = (curve.size_after(last) - start_size) * direction
     return {
@@ -211,7 +261,7 @@ def _episode(
         "outcome": outcome,
         "left": times_left(curve.size[last:until], target) if outcome == "reached" else None,
         "begun_by": goal.by,
-        "ended_by": following.by if following and outcome == "superseded" else None,
+        "ended_by": _ended_by(trace, following, outcome),
         **_moved(curve, steps, gained, direction),
         **_rates(curve, steps, gained, (end_ns - start_ns) / 1e9),
         **_no_progress(trace, watched(edges, curve.unseen), worker_rests(trace)),
@@ -220,6 +270,13 @@ def _episode(
         ),
         **cost.between(start_ns, end_ns),
     }
+
+
+def _ended_by(trace: Trace, following: Goal | None, outcome: str) -> str | None:
+    """What ended an episode before its target was reached; None: nothing, or the recording did."""
+    if outcome == "superseded" and following:
+        return following.by
+    return "window" if outcome == "unfinished" and trace.until_ns < trace.entire.end_ns else None
 
 
 def times_left(sizes: Ints, target: int) -> int:
@@ -285,7 +342,8 @@ def _slept(trace: Trace, puffs: Ints | None, row: dict[str, Any]) -> dict[str, A
     or not at all."""
     if puffs is None:
         return {**slept_between(puffs, 0, 0), "first_sleep_s": None}
-    ends_ns = (trace.begin_ns + round(row[edge] * 1e9) for edge in ("start_s", "end_s"))
+    begin_ns = trace.entire.begin_ns
+    ends_ns = (begin_ns + round(row[edge] * 1e9) for edge in ("start_s", "end_s"))
     start_ns, end_ns = ends_ns
     slept = slept_between(puffs, start_ns, end_ns)
     first = puffs[np.searchsorted(puffs[:, 0], start_ns), 0] if slept["sleeps"] else None
@@ -309,7 +367,10 @@ def watched(edges: Ints, unseen: Sequence[Unseen]) -> Ints:
 @per_trace
 def worker_rests(trace: Trace) -> Ints:
     """The times of LISTED_SPAN_S and more in which the size worker was in no fill and no leak, in
-    order: shape (rests, 2)."""
+    order: shape (rests, 2). Those of the recording: a call that begins in a window and ends after
+    it is not in that."""
+    if trace.entire is not trace:
+        return worker_rests(trace.entire)
     fills, leaks = trace.calls("fill"), trace.calls("leak")
     mine = of_worker(trace, "leak")
     starts, ends = (

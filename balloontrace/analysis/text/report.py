@@ -148,10 +148,22 @@ def _trust(report: Report) -> list[tuple[str, str, str]]:
     rows += [("recording", facts["path"], ""), ("", *_completeness(facts))]
     if facts["started_at"]:
         rows.append(("", f"from {facts['started_at']} to {facts['ended_at']}", ""))
+    rows += _window(facts)
     rows += [("", text, BAD) for text in _losses(facts)]
     style = {True: GOOD, False: BAD, None: WARN}[reconciliation["agrees"]]
     rows.append(("vmstat", reconciliation["summary"], style))
     return rows + [("", text, BAD) for text in driver_text.untraceable(report.results["driver"])]
+
+
+def _window(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Of which part of the recording all that follows is; nothing if of the whole."""
+    if facts["since_s"] is None:
+        return []
+    at = f" ({facts['since_at']} to {facts['until_at']})" if facts["since_at"] else ""
+    span = f"{facts['since_s']:,.1f} s to {facts['until_s']:,.1f} s{at}"
+    whole = f"the recording's {facts['duration_s']:,.1f} s"
+    said = "what follows is of it alone; losses and /proc/vmstat, of the whole recording"
+    return [("window", f"{span}, of {whole}: {said}", WARN)]
 
 
 def verdict(report: Report) -> tuple[str, str]:
@@ -171,10 +183,11 @@ def verdict(report: Report) -> tuple[str, str]:
         "its totals could not be checked": agrees is None,
         f"{unchecked} of {known} pathologies could not be looked for": unchecked > 0,
     }
+    here = "" if recording["since_s"] is None else " in this window"
     but = [text for text, applies in reservations.items() if applies]
     if but:
-        return f"nothing found, but {', and '.join(but)}", WARN
-    return f"healthy: none of {known} known pathologies, and nothing is missing", GOOD
+        return f"nothing found{here}, but {', and '.join(but)}", WARN
+    return f"healthy{here}: none of {known} known pathologies, and nothing is missing", GOOD
 
 
 def _completeness(facts: dict[str, Any]) -> tuple[str, str]:
@@ -344,6 +357,9 @@ def _periods(page: Page, result: Result, verbose: bool) -> None:
     """Size and target at the end, and what moved under a target that had been reached."""
     facts, rows = result.scalars, result.tables["after"]
     size, target = (_pages_and_mib(facts[key]) for key in ("size_pages", "target_pages"))
+    if facts["begin_target_pages"] is not None:
+        begun = (_pages_and_mib(facts[f"begin_{key}_pages"]) for key in ("size", "target"))
+        page.line("at the beginning: {} in the balloon, target {}".format(*begun))
     page.line(f"at the end: {size} in the balloon, target {target}")
     ordered = sorted(rows, key=lambda row: -int(row["inflated_pages"] + row["deflated_pages"]))
     shown = ordered if verbose else ordered[:SHOWN_ROWS]

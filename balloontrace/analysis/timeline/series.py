@@ -98,7 +98,7 @@ class Scene:
     @property
     def begin_s(self) -> float:
         """When the recording begins on the picture's axis."""
-        return -self.origin_s
+        return float(self.timeline.scalars["begin_s"]) - self.origin_s
 
     @property
     def end_s(self) -> float:
@@ -111,7 +111,9 @@ class Scene:
         guest = self.picture.report.results["guest"].scalars
         driver = guest["driver_behaviour"] or "not known"
         path = str(self.picture.report.recording.scalars["path"]).rsplit("/", 1)[-1]
-        said = f"Linux {guest['kernel']}, balloon driver: {driver}, {path}"
+        facts = self.picture.report.recording.scalars
+        part = "" if facts["since_s"] is None else ", {since_s:,.1f} to {until_s:,.1f} s"
+        said = f"Linux {guest['kernel']}, balloon driver: {driver}, {path}{part.format(**facts)}"
         return visible(f"{self.side}: {said}" if self.side else said)
 
     @property
@@ -149,13 +151,14 @@ class Scene:
     def edges(self) -> Floats:
         """The begins of all intervals, and the end of the last."""
         number = int(self.timeline.scalars["bins"])
-        edges: Floats = np.arange(number + 1, dtype=np.float64) * self.bin_s - self.origin_s
+        edges: Floats = np.arange(number + 1, dtype=np.float64) * self.bin_s + self.begin_s
         return edges
 
     def flow(self) -> dict[str, Floats]:
         """Pages of each interval: `in`, and each cause that occurs."""
         rows = self.timeline.tables["flow"]
-        places = np.rint([row["start_s"] / self.bin_s for row in rows]).astype(np.int64)
+        begin_s = self.timeline.scalars["begin_s"]
+        places = np.rint([(row["start_s"] - begin_s) / self.bin_s for row in rows]).astype(np.int64)
         columns = {}
         for name in ("in", *self.causes()):
             columns[name] = np.zeros(int(self.timeline.scalars["bins"]))
@@ -190,11 +193,10 @@ class Scene:
         return self._times(rows, "at_s"), free, available
 
     def spans(self, kind: str) -> list[tuple[float, float]]:
-        """Begin and end of each interval of a kind."""
-        return [
-            (span["start_s"] - self.origin_s, span["end_s"] - self.origin_s)
-            for span in self.timeline.intervals[kind]
-        ]
+        """Begin and end of what is to be seen of each interval of a kind."""
+        spans = self.timeline.intervals[kind]
+        edges = ((span["start_s"] - self.origin_s, span["end_s"] - self.origin_s) for span in spans)
+        return [(max(self.begin_s, start), min(self.end_s, end)) for start, end in edges]
 
     def lanes(self) -> list[Lane]:
         """The lanes of events; that of the driver only if it was away."""

@@ -106,6 +106,14 @@ class Samples:
             self._values.append(UNREAD if value is None else int(value))
         return False
 
+    def within(self, after_ns: int, until_ns: int, delays: TaskDelays) -> Samples:
+        """Those taken after one moment and up to another. delays: of tasks, in that time."""
+        part = Samples()
+        part.delays = delays
+        inside = (self.time_ns > after_ns) & (self.time_ns <= until_ns)
+        part._values.frombytes(np.ascontiguousarray(self._columns[inside]).tobytes())
+        return part
+
     def __len__(self) -> int:
         return len(self._columns)
 

@@ -11,16 +11,14 @@ from typing import Dict, List, Optional
 
 import typer
 
+from balloontrace.cli.duration import seconds_in
 from balloontrace.errors import UserError
-
-_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_duration(text: str) -> float:
     """Seconds in '90', '90s', '1.5m', '2h' or '500ms'. Raises typer.BadParameter."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text)
-    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
-    if not 0.0 < seconds < 1e9:
+    seconds = seconds_in(text)
+    if not seconds:
         raise typer.BadParameter(f"{text!r} is not a duration such as 60s, 5m or 2h")
     return seconds
 
