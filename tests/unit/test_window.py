@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from balloontrace.analysis.json import report_json
-from balloontrace.analysis.questions.episodes import goals_of
 from balloontrace.analysis.questions.reconciliation import Reconciliation
 from balloontrace.analysis.report import report_of
 from balloontrace.analysis.timeline.picture import picture_of
 from balloontrace.analysis.trace.balloon_size import size_curve
+from balloontrace.analysis.trace.goals import goals_of
 from balloontrace.analysis.trace.trace import Trace, read_trace
 from balloontrace.analysis.trace.window import Window, targets_of
 from tests.unit.builders import Built, ns, shrinker_like, vmstat

@@ -11,14 +11,12 @@ import numpy as np
 
 from balloontrace.analysis.base import Analysis, Result
 from balloontrace.analysis.questions.episodes import (
-    Goal,
-    first_reached,
-    goals_of,
     puffs_of,
     slept_between,
     times_left,
 )
 from balloontrace.analysis.trace.balloon_size import FILL, HOST, SizeCurve, size_curve
+from balloontrace.analysis.trace.goals import Goal, first_reached, goals_of
 from balloontrace.analysis.trace.trace import Ints, Trace
 
 _REACHED_BEFORE = "a target that was reached before the window began counts from there on"
