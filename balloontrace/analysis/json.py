@@ -26,7 +26,7 @@ ORDER = (
         "phases",
         "latencies",
     ),
-    *("oom", "free_pages", "driver", "findings"),
+    *("oom", "free_pages", "driver", "findings", "marks"),
 )
 
 

@@ -14,6 +14,7 @@ from balloontrace.analysis.export.facts import facts, kinds_of
 from balloontrace.analysis.trace.balloon_size import size_curve
 from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.trace.gaps import driver_gaps
+from balloontrace.analysis.trace.marks import marks_of as words_of
 from balloontrace.analysis.trace.samples import UNREAD
 from balloontrace.analysis.trace.trace import Ints, Trace
 from balloontrace.analysis.trace.window import targets_of
@@ -207,7 +208,8 @@ def _meminfo(trace: Trace, name: str) -> Counter:
 
 
 def marks_of(trace: Trace) -> list[Mark]:
-    """Targets, the host's notices, OOM kills, and the driver's going and coming."""
+    """Targets, the host's notices, OOM kills, the driver's going and coming, and what people
+    marked."""
     marks = [
         Mark("driver", f"driver {visible(str(c.get('state')))}", c["t_ns"], _why(c))
         for c in trace.driver_changes
@@ -221,6 +223,7 @@ def marks_of(trace: Trace) -> list[Mark]:
         seen = {"target_balloon_pages": asked, "size_balloon_pages": size}
         known = {name: pages for name, pages in seen.items() if pages != UNKNOWN_PAGES}
         marks.append(Mark("target changes", "new target", at, known))
+    marks += [Mark("marks", visible(text), at) for at, text in words_of(trace)]
     return marks + _kills(trace)
 
 

@@ -13,6 +13,7 @@ from balloontrace.analysis.report import Report
 from balloontrace.analysis.text import cost as cost_text
 from balloontrace.analysis.text import driver as driver_text
 from balloontrace.analysis.text import latencies as latency_text
+from balloontrace.analysis.text import marks as marks_text
 from balloontrace.analysis.text import memory as memory_text
 from balloontrace.analysis.text import reference_figures as figures_text
 from balloontrace.analysis.text.writer import (
@@ -72,7 +73,7 @@ def report_text(
 
 
 FIRST_SCREEN = (
-    *("findings", "episodes", "periods", "causes", "host_acks", "oom", "driver", "seams"),
+    *("findings", "marks", "episodes", "periods", "causes", "host_acks", "oom", "driver", "seams"),
 )
 """What is shown without being asked for, as far as there is something in it."""
 
@@ -465,6 +466,7 @@ def _more(page: Page, hidden: int, what: str) -> None:
 
 SECTIONS: dict[str, Show] = {
     "findings": findings,
+    "marks": marks_text.marks,
     "totals": _totals,
     "episodes": _episodes,
     "periods": _periods,
@@ -489,6 +491,7 @@ TITLES = {
 """Headings that are not just the name."""
 
 WORTH_SHOWING: dict[str, Callable[[Result], bool]] = {
+    "marks": marks_text.any_there,
     "host_acks": memory_text.host_was_slow,
     "free_pages": memory_text.recorded,
     "delays": memory_text.recorded,

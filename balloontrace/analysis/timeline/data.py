@@ -34,6 +34,9 @@ BINS = 1200
 MOST_SPANS = 500
 """At most so many spans of a kind, the longest ones."""
 
+MOST_WORDS = 200
+"""At most so many marks of people, the first ones."""
+
 MARKS = ("sleep", "oom_notify", "oom_kill")
 """Kinds of event that are drawn as marks."""
 
@@ -89,7 +92,8 @@ def timeline(
     Tables: `size` and `target`, step functions (`at_s`, `pages`); `flow`, one row per bin in which
     pages moved (`start_s`, `in`, and one key per cause); `psi` (`start_s`, `end_s`, `some` and
     `full` in percent of that time); `memory` (`at_s`, `free_bytes`, `available_bytes`); `marks`,
-    one row per kind and bin (`kind`, `at_s` of the first, `count`, `pages`, `busy_s`, `who`).
+    one row per kind and bin (`kind`, `at_s` of the first, `count`, `pages`, `busy_s`, `who`);
+    `words`, what people said in the guest (`at_s`, `text`).
     Intervals: `no_progress`, `gaps` (no driver was traced), in order of time.
     """
     cut = Bins(trace, bins, span_s)
@@ -116,10 +120,13 @@ def timeline(
         "flow": flow,
         "psi": psi,
         "memory": memory,
+        "words": results["marks"].tables.get("marks", [])[:MOST_WORDS],
         "marks": [row for kind in MARKS for row in _marks(trace, cut, kind, results)],
     }
     result.scalars["not_recorded"] = _lacking(trace, result)
     result.notes = _notes(trace, results)
+    if (more := len(results["marks"].tables.get("marks", [])) - MOST_WORDS) > 0:
+        result.notes.append(f"the last {more:,} marks are not in the picture")
     _spans(result, results)
     return result
 

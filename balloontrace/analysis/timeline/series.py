@@ -65,6 +65,12 @@ LANES = {
 """Events of the picture from top to bottom, each in a lane of its own."""
 
 
+WORDS = Style("mark", "#6a3d9a", "#b79adf", dash="dotted")
+WORDS_CHARACTERS, MOST_LABELS, LABEL_LINES = 28, 20, 4
+"""Of a label in a picture, how many there are, and in how many lines: more would cover what they
+are about."""
+
+
 @dataclass(frozen=True)
 class Lane:
     """One kind of event: spans as (start, end), marks as rows of the timeline, and in words what
@@ -198,6 +204,11 @@ class Scene:
         edges = ((span["start_s"] - self.origin_s, span["end_s"] - self.origin_s) for span in spans)
         return [(max(self.begin_s, start), min(self.end_s, end)) for start, end in edges]
 
+    def words(self) -> list[tuple[float, str]]:
+        """What people said in the guest, and when; fit to print."""
+        rows = self.timeline.tables["words"]
+        return [(row["at_s"] - self.origin_s, visible(row["text"])) for row in rows]
+
     def lanes(self) -> list[Lane]:
         """The lanes of events; that of the driver only if it was away."""
         lanes = []
@@ -265,6 +276,31 @@ def tallest(scenes: list[Scene]) -> tuple[float, float, float]:
     into = [flow["in"].max() for flow in flows]
     out = [np.sum([flow[cause] for cause in flow if cause != "in"], axis=0).max() for flow in flows]
     return max([*size, 1.0]), max([*into, 1.0]), max([*out, 0.0])
+
+
+@dataclass(frozen=True)
+class Label:
+    """The words of a mark beside its line; left: on its left, lest they leave the picture; below:
+    how far from the top, in lines."""
+
+    at_s: float
+    text: str
+    left: bool
+    below: int
+
+
+def labels(scene: Scene) -> list[Label]:
+    """What is written at the first marks, neighbours below each other."""
+    most, late_s = WORDS_CHARACTERS, scene.begin_s + 0.8 * (scene.end_s - scene.begin_s)
+    return [
+        Label(
+            at_s,
+            text if len(text) <= most else f"{text[: most - 1]}…",
+            at_s > late_s,
+            number % LABEL_LINES,
+        )
+        for number, (at_s, text) in enumerate(scene.words()[:MOST_LABELS])
+    ]
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:

@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from typing import Any
 
 from balloontrace.analysis.base import Result
-from balloontrace.analysis.text.writer import Page, seconds
+from balloontrace.analysis.text.writer import DIM, Page, seconds
 from balloontrace.events import BALLOON_PAGE_BYTES
 
 MARGIN, ROWS = 20, 4
@@ -17,6 +17,9 @@ BLOCKS, NOW_AND_THEN, TARGET = " ▁▂▃▄▅▆▇█", "░", "─"
 ASCII_BLOCKS, ASCII_NOW_AND_THEN, ASCII_TARGET = " ..::||##", "~", "-"
 """Blocks: one character for each eighth of a row. Now and then: the balloon was so large for a part
 of the column's time."""
+
+SIGNS, MORE = "123456789", "^"
+"""Of the first marks of people, and of all others."""
 
 Range = tuple[int, int]
 """Least and greatest value in a column."""
@@ -37,7 +40,8 @@ def timeline(page: Page, course: Result, blocks: bool = True) -> None:
     columns = page.width - MARGIN
     lanes = {kind: line for kind in LANES if (line := _lane(course, kind, columns)).strip()}
     tallest = max((row["pages"] or 0 for row in (*size, *target)), default=0)
-    if not (tallest and size) and not lanes:
+    words = course.tables["words"]
+    if not (tallest and size) and not lanes and not words:
         return
     begin_s, end_s = _span(course)
     sizes, targets = (
@@ -52,8 +56,14 @@ def timeline(page: Page, course: Result, blocks: bool = True) -> None:
     begin, middle = f"{begin_s:,.1f}" if begin_s else "0", f"{(begin_s + end_s) / 2:,.1f}"
     end, half = f"{end_s:,.1f} s", columns // 2
     lines.append(f"{'':12} {begin:<{half}}{middle:<{columns - half - len(end)}}{end}")
+    if words:
+        lines.append(f"{'marks':>12} {_places(course, columns)}")
     for line in lines:
         page.line(line.rstrip())
+    for sign, row in zip(SIGNS, words, strict=False):
+        page.line(f"{sign:>12} {row['at_s']:,.1f} s: {row['text']}")
+    if (more := len(words) - len(SIGNS)) > 0:
+        page.line(f"{MORE:>12} {more:,} more: --section marks", DIM)
 
 
 def _balloon(
@@ -120,6 +130,18 @@ def _in_columns(
         known = [row["pages"] for row in rows[first:last] if row["pages"] is not None]
         found.append((min(known), max(known)) if known else None)
     return found
+
+
+def _places(course: Result, columns: int) -> str:
+    """Where the marks of people are: a number for each of the first, where there is room."""
+    begin_s, end_s = _span(course)
+    cells = [" "] * columns
+    for number, row in enumerate(course.tables["words"]):
+        share = (row["at_s"] - begin_s) / ((end_s - begin_s) or 1.0)
+        place = min(columns - 1, max(0, int(share * columns)))
+        if cells[place] == " ":
+            cells[place] = SIGNS[number] if number < len(SIGNS) else MORE
+    return "".join(cells)
 
 
 def _lane(course: Result, kind: str, columns: int) -> str:

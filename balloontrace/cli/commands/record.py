@@ -61,6 +61,9 @@ def command(
     sync: bool = typer.Option(
         False, "--sync", help="Bring it to the disk every second: for a guest that may die."
     ),
+    mark: bool = typer.Option(
+        False, "--mark", help="Take what `balloontrace mark TEXT` says meanwhile."
+    ),
     strict: bool = typer.Option(False, "--strict", help="Exit with 4 if events were lost."),
     ring_kib: int = typer.Option(
         1024,
@@ -105,5 +108,6 @@ def command(
             means=means,
             wait=wait,
             sync=sync,
+            mark=mark,
         )
     )
