@@ -50,13 +50,15 @@ class Periods(Analysis):
         scalars = {
             "size_pages": curve.size_after(len(curve.time_ns)),
             "target_pages": goals[-1].target if goals else None,
-            "begin_size_pages": curve.base if trace.is_part else None,
-            "begin_target_pages": next((g.target for g in goals[:1] if g.by == "window"), None),
             "targets_whole": None if trace.doubt("target") else True,
         }
+        if trace.is_part:
+            scalars["begin_size_pages"] = curve.base
+            before = (goal.target for goal in goals[:1] if goal.by == "window")
+            scalars["begin_target_pages"] = next(before, None)
         begins_s = trace.seconds(trace.begin_ns)
-        before = any(goal.reached for goal in goals[:1]) and rows[:1]
-        notes = [_REACHED_BEFORE] if before and rows[0]["reached_s"] == begins_s else []
+        reached = any(goal.reached for goal in goals[:1]) and rows[:1]
+        notes = [_REACHED_BEFORE] if reached and rows[0]["reached_s"] == begins_s else []
         return Result(self.name, scalars, {"after": rows}, notes=notes)
 
 

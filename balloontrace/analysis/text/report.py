@@ -358,7 +358,7 @@ def _periods(page: Page, result: Result, verbose: bool) -> None:
     """Size and target at the end, and what moved under a target that had been reached."""
     facts, rows = result.scalars, result.tables["after"]
     size, target = (_pages_and_mib(facts[key]) for key in ("size_pages", "target_pages"))
-    if facts["begin_target_pages"] is not None:
+    if "begin_size_pages" in facts:
         begun = (_pages_and_mib(facts[f"begin_{key}_pages"]) for key in ("size", "target"))
         page.line("at the beginning: {} in the balloon, target {}".format(*begun))
     page.line(f"at the end: {size} in the balloon, target {target}")
