@@ -54,10 +54,10 @@ bench: setup
 	@$(VENV)/python -m bench.overhead
 
 torture: setup
-	@$(VENV)/python -m bench.torture
+	@$(VENV)/python -m tests.stress.torture
 
 soak: setup
-	@$(VENV)/python -m bench.soak
+	@$(VENV)/python -m tests.stress.soak
 
 bench-footprint: setup
 	@$(VENV)/python -m bench.footprint
@@ -74,7 +74,7 @@ bench-report: setup
 
 # Loads Perfetto exports into Perfetto's own trace processor. Needs node and npm.
 check-perfetto: setup
-	@$(VENV)/python -m bench.trace_processor
+	@$(VENV)/python -m tests.stress.trace_processor
 
 # The versions that were tested together, for development.
 # What reports of the recordings in tests/data say. Read the difference before you commit it.
@@ -92,15 +92,20 @@ audit: setup
 # Ten minutes of hostile recordings. Not in CI: what it finds depends on chance.
 fuzz: setup
 	@$(VENV)/pip install --quiet atheris
-	@$(VENV)/python -m bench.fuzz -max_total_time=600 -timeout=20 -rss_limit_mb=2048
+	@$(VENV)/python -m tests.stress.fuzz -max_total_time=600 -timeout=60 -rss_limit_mb=1024 \
+		-max_len=512 -len_control=0
 
 docs: setup
 	@$(VENV)/python -c 'from balloontrace import events; print(events.markdown(), end="")' \
 		> docs/events.md
+	@$(VENV)/python -c 'from balloontrace.analysis import json_schema as j; print(j.markdown(), end="")' \
+		> docs/report-json.md
+	@$(VENV)/python -c 'from balloontrace.analysis import json_schema as j; print(j.schema_text(), end="")' \
+		> docs/report.schema.json
 
 # Runs a guest of each kernel; rewrites docs/support.md, docs/doctor/ and the fixtures of the tests.
 support: setup
-	@$(VENV)/python -m bench.support
+	@$(VENV)/python -m tools.support
 
 clean:
 	rm -rf .venv $(DEMO)

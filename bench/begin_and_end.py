@@ -20,7 +20,7 @@ from balloontrace.lab.loads import MIB_PAGES, move_balloon
 from balloontrace.lab.qemu import GuestConfig
 from balloontrace.lab.record import start_recorder
 from balloontrace.tracers.attach.means import MEANS
-from bench.command import budget, progress
+from tools.command import budget, progress
 
 ROUNDS = 5
 TRAILER_BUDGET_S = 0.3

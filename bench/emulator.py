@@ -24,8 +24,8 @@ from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.loads import MEMORY_BYTES
 from balloontrace.lab.qemu import GuestConfig
 from balloontrace.lab.remote import GuestDied, GuestHung
-from bench.command import progress, run
-from bench.torture import LATEST_KILL_S, Torture, killed_once, moving
+from tests.stress.torture import LATEST_KILL_S, Torture, killed_once, moving
+from tools.command import progress, run
 
 ACCELS = {"tcg": "multi", "tcg-single": "single"}
 BOOTED = "6.12"

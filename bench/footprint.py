@@ -18,8 +18,8 @@ from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.run import run_scenario
 from balloontrace.lab.scenario import find_scenario
 from balloontrace.recording import read_recording
-from bench.command import budget, progress, run
 from bench.in_guest import BPFTRACE, FIRST, OURS, PLAIN_BCC
+from tools.command import budget, progress, run
 
 RSS_BUDGET = 16 << 20
 ROUNDS = 5

@@ -11,13 +11,12 @@ import statistics
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from balloontrace.analysis.reference_figures import beside
 from balloontrace.analysis.report import Report, build
 from balloontrace.errors import UserError
 from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.run import run_scenario
 from balloontrace.lab.scenario import find_scenario
-from bench.command import progress, run
+from tools.command import progress, run
 
 STEPS = ("inflate, touched", "deflate", "inflate, untouched", "deflate again")
 """What each step of a run is."""
@@ -52,7 +51,7 @@ def main() -> int:
         cells = " | ".join(f"{value:.3f} GiB/s" for value in figures)
         print(f"| {step} | {len(values)} | {cells} |")
     print("\n| figure | published | here, largest episode |\n|---|---|---:|")
-    for row in beside(report.results):
+    for row in report.results["published"].tables["published"]:
         here = "-" if row["here"] is None else f"{row['here']:.3g} {row['unit']}"
         print(f"| {row['what']} | {row['published']} | {here} |")
     return 0

@@ -36,8 +36,8 @@ from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.record import start_recorder
 from balloontrace.recording import Recording, read_recording
 from bench.begin_and_end import begin_and_end, means_of
-from bench.command import budget, progress, run
 from bench.footprint import compare_attaching
+from tools.command import budget, progress, run
 
 ROUNDS = 9
 KERNELS = ("6.1", "6.12")

@@ -3,10 +3,10 @@
 
 First of recordings that are long without many events: days at rest, bursts of the OOM notifier.
 
-Builds recordings of 1, 3 and 10 million events from a real one (bench/long_recording.py) in a
+Builds recordings of 1, 3 and 10 million events from a real one (tests/recordings/long.py) in a
 temporary directory, and runs `balloontrace report --json` and DuckDB's answers to the same
-questions (bench/ask_duckdb.py) on each, in turns, each time in a fresh process. Prints a table and
-the budgets; exits with 1 if one is missed or the two do not agree.
+questions (tests/recordings/ask_duckdb.py) on each, in turns, each time in a fresh process. Prints a
+table and the budgets; exits with 1 if one is missed or the two do not agree.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+
+from tests.recordings.differing import differing
 
 MILLIONS = (1, 3, 10)
 ROUNDS = 3
@@ -59,30 +61,18 @@ def median(costs: list[Cost]) -> Cost:
     return Cost(*(statistics.median(figures) for figures in zip(*costs, strict=True)))
 
 
-def differing(reported: Any, asked: Any, path: str = "") -> list[str]:
-    """Where what was asked of DuckDB is not what the report says."""
-    if isinstance(asked, dict):
-        return [d for key in asked for d in differing(reported[key], asked[key], f"{path}/{key}")]
-    if isinstance(asked, list):
-        if len(reported) != len(asked):
-            return [f"{path}: {len(reported)} and {len(asked)} rows"]
-        pairs = enumerate(zip(reported, asked, strict=True))
-        return [d for i, (one, other) in pairs for d in differing(one, other, f"{path}/{i}")]
-    return [] if reported == asked else [f"{path}: {reported} and {asked}"]
-
-
 def measure(millions: int, directory: Path) -> tuple[Cost, Cost]:
     """The cost of the report, and of DuckDB's answers, of a recording of so many events."""
     recording, parquet = directory / f"{millions}.btrace", directory / f"{millions}.parquet"
     events = millions * 1_000_000
     print(f"building a recording of {events:,} events", file=sys.stderr, flush=True)
-    make = [sys.executable, "-m", "bench.long_recording", str(events)]
+    make = [sys.executable, "-m", "tests.recordings.long", str(events)]
     subprocess.run([*make, str(recording), str(parquet)], check=True)
     ours, theirs = [], []
     for _ in range(ROUNDS):
         cost, reported = run(["balloontrace", "report", "--json", str(recording)])
         ours.append(cost)
-        cost, asked = run(["bench.ask_duckdb", str(parquet)])
+        cost, asked = run(["tests.recordings.ask_duckdb", str(parquet)])
         theirs.append(cost)
     if reported["events"] != events or not reported["reconciliation"]["exact"]:
         sys.exit("the recording that was built is not a sensible one")
@@ -104,7 +94,7 @@ QUIET = {
     "rest": Quiet("days at rest", (1, 3, 10), 5.0, 300 << 20),
     "bursts": Quiet("OOM bursts", (160, 480, 1600), 3.0, 600 << 20),
 }
-"""By what bench/quiet_recording.py makes of them."""
+"""By what tests/recordings/quiet.py makes of them."""
 
 
 def measure_quiet(kind: str, directory: Path) -> list[Cost]:
@@ -113,7 +103,7 @@ def measure_quiet(kind: str, directory: Path) -> list[Cost]:
     for length in QUIET[kind].lengths:
         recording = str(directory / f"{kind}.btrace")
         print(f"building {length:,} {QUIET[kind].unit}", file=sys.stderr, flush=True)
-        make = [sys.executable, "-m", "bench.quiet_recording", kind, str(length), recording]
+        make = [sys.executable, "-m", "tests.recordings.quiet", kind, str(length), recording]
         subprocess.run(make, check=True)
         runs = [run(["balloontrace", "report", "--json", recording]) for _ in range(ROUNDS)]
         if not runs[0][1]["reconciliation"]["exact"]:

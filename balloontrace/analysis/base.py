@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an analysis is: a question put to a trace, and a result that any renderer can show.
+"""What a question is: a section that is declared once, and a result that any output can show.
 
-A new analysis is one new module in this package with a subclass of `Analysis`; `run_all` finds it.
+A new question is one new module in questions/ with a subclass of `Question`; `run_all` finds it.
+Its section says how text, HTML, JSON, the JSON's schema and the docs show its result; where tables
+are not enough, prose stands in text/ under the same name.
 """
 
 from __future__ import annotations
@@ -9,18 +11,20 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import balloontrace.analysis.questions
+from balloontrace.analysis.fields import Field, Table
 from balloontrace.analysis.trace.trace import Trace, section
 
 
 @dataclass
 class Result:
-    """The answer of one analysis. Strings are raw: a renderer escapes them.
+    """The answer to one question. Strings are raw: an output escapes them.
 
-    name: the analysis and the key in JSON; scalars: single values, None = not recorded;
+    name: the section's; scalars: single values, None = not recorded;
     tables: lists of rows; intervals: named spans in seconds since attach ({start_s, end_s, ...});
     notes: what a reader must know to read the numbers right;
     missing: why there is no answer at all, one entry for each event kind that was not recorded.
@@ -34,20 +38,82 @@ class Result:
     missing: list[str] = field(default_factory=list)
 
 
-class Analysis(ABC):
-    """One question. Subclasses register themselves.
+def always(_: Result) -> bool:
+    """For every result."""
+    return True
 
-    name: of its Result; requires: event kinds without which there is no answer;
+
+def never(_: Result) -> bool:
+    """For none."""
+    return False
+
+
+def answered(result: Result) -> bool:
+    """For one that was recorded at all."""
+    return not result.missing
+
+
+@dataclass(frozen=True)
+class Section:
+    """How a result is shown.
+
+    place: sections stand in this order in every output; doc: what it says, one line;
+    fields, tables: of its scalars and tables, in order. If the one table has the section's name,
+    the section is that table, also in JSON.
+    shown: whether it has anything for most readers: without that it is shown with -v only, or by
+    --section; first_screen: whether it is worth a place on the first screen;
+    head: True if the head of the report tells it, in place of a section;
+    inline: True if its scalars are keys of the JSON's object itself;
+    in_json: False if it says nothing of its own.
+    """
+
+    name: str
+    title: str
+    place: int
+    doc: str
+    fields: tuple[Field, ...] = ()
+    tables: tuple[Table, ...] = ()
+    shown: Callable[[Result], bool] = always
+    first_screen: Callable[[Result], bool] = never
+    head: bool = False
+    inline: bool = False
+    in_json: bool = True
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it is one table and nothing else."""
+        return not self.fields and [table.name for table in self.tables] == [self.name]
+
+
+SECTIONS: dict[str, Section] = {}
+"""All that were declared, by name; see `sections`."""
+
+
+def declared(section: Section) -> Section:
+    """Declare a section. Raises ValueError if its name or its place is taken."""
+    for other in SECTIONS.values():
+        if other.name == section.name or other.place == section.place:
+            raise ValueError(f"{section.name} and {other.name} are at {section.place}")
+    SECTIONS[section.name] = section
+    return section
+
+
+class Question(ABC):
+    """One question. Subclasses register themselves and their section.
+
+    requires: event kinds without which there is no answer;
     optional: event kinds without which part of the answer is None.
     """
 
+    section: ClassVar[Section]
     name: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
     optional: ClassVar[tuple[str, ...]] = ()
-    registered: ClassVar[dict[str, type[Analysis]]] = {}
+    registered: ClassVar[dict[str, type[Question]]] = {}
 
     def __init_subclass__(cls) -> None:
-        Analysis.registered[cls.name] = cls
+        cls.name = declared(cls.section).name
+        Question.registered[cls.name] = cls
 
     @abstractmethod
     def run(self, trace: Trace) -> Result:
@@ -55,20 +121,30 @@ class Analysis(ABC):
 
 
 def run_all(trace: Trace) -> dict[str, Result]:
-    """The result of every analysis in this package, by name."""
+    """The result of every question, by name."""
+    _load_all()
+    return {name: _run(question(), trace) for name, question in Question.registered.items()}
+
+
+def sections() -> list[Section]:
+    """Every section of a report, in its place."""
+    _load_all()
+    return sorted(SECTIONS.values(), key=lambda section: section.place)
+
+
+def _load_all() -> None:
     for module in pkgutil.iter_modules(balloontrace.analysis.questions.__path__):
         if not module.ispkg:
             importlib.import_module(f"balloontrace.analysis.questions.{module.name}")
-    return {name: _run(analysis(), trace) for name, analysis in Analysis.registered.items()}
 
 
-def _run(analysis: Analysis, trace: Trace) -> Result:
-    """The analysis's result with notes on what was not recorded."""
-    missing = not_recorded(trace, analysis.requires)
+def _run(question: Question, trace: Trace) -> Result:
+    """The question's result with notes on what was not recorded."""
+    missing = not_recorded(trace, question.requires)
     if missing:
-        return Result(analysis.name, missing=missing)
-    result = analysis.run(trace)
-    if not result.missing and (lacking := not_recorded(trace, analysis.optional)):
+        return Result(question.name, missing=missing)
+    result = question.run(trace)
+    if not result.missing and (lacking := not_recorded(trace, question.optional)):
         result.notes.append(f"not recorded: {', '.join(lacking)}")
     return result
 

@@ -7,27 +7,26 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from balloontrace.analysis.base import Result
+from balloontrace.analysis.base import Result, Section, sections
+from balloontrace.analysis.fields import Field, Shape, Unit, never_null
 from balloontrace.analysis.report import Report
 from balloontrace.errors import UserError
 from balloontrace.escape import plain
 
 SCHEMA = 1
 
-ORDER = (
-    *(
-        "guest",
-        "totals",
-        "reconciliation",
-        "episodes",
-        "periods",
-        "causes",
-        "cost",
-        "phases",
-        "latencies",
+ABOUT = never_null(
+    Field("findings_checked", Unit.TEXT, "ids that were looked for", shape=Shape.ARRAY),
+    Field("findings_unchecked", Unit.TEXT, "id -> what was missing", shape=Shape.NAMED_ARRAYS),
+    Field(
+        "not_recorded",
+        Unit.TEXT,
+        "section -> event kinds that were missing; that section's key is null",
+        shape=Shape.NAMED_ARRAYS,
     ),
-    *("oom", "free_pages", "driver", "findings", "marks"),
+    Field("notes", Unit.TEXT, "section -> how to read its numbers", shape=Shape.NAMED_ARRAYS),
 )
+"""Keys of the JSON's object that are about its other keys."""
 
 
 def report_json(report: Report) -> str:
@@ -40,18 +39,22 @@ def report_json(report: Report) -> str:
 
 
 def _report(report: Report) -> dict[str, Any]:
-    head = report.recording.scalars
-    out: dict[str, Any] = {"schema": SCHEMA, **head}
     results = report.results
-    for name in sorted(results, key=_place):
-        result = results[name]
-        out[name] = None if result.missing else _content(result)
+    out: dict[str, Any] = {"schema": SCHEMA}
+    for section in sections():
+        result = results[section.name]
+        if section.inline:
+            out |= result.scalars
+        elif section.in_json:
+            out[section.name] = None if result.missing else _content(section, result)
     findings = results["findings"].scalars
-    out["findings_checked"] = findings["checked"]
-    out["findings_unchecked"] = findings["unchecked"]
-    out["not_recorded"] = {name: r.missing for name, r in results.items() if r.missing}
-    out["notes"] = {name: r.notes for name, r in results.items() if r.notes}
-    out["seams"] = report.recording.tables["seams"]
+    about = (
+        findings["checked"],
+        findings["unchecked"],
+        {name: result.missing for name, result in results.items() if result.missing},
+        {name: result.notes for name, result in results.items() if result.notes},
+    )
+    out |= {field.key: value for field, value in zip(ABOUT, about, strict=True)}
     return out
 
 
@@ -74,15 +77,10 @@ def compare_json(comparison: Result) -> str:
     return _dump({"schema": SCHEMA, **comparison.scalars, **sides, "rows": rows})
 
 
-def _place(name: str) -> int:
-    """Where a result stands among the keys: the contract's order, then all others."""
-    return ORDER.index(name) if name in ORDER else len(ORDER)
-
-
-def _content(result: Result) -> Any:
+def _content(section: Section, result: Result) -> Any:
     """A result's answer without its notes."""
-    if list(result.tables) == [result.name]:
-        return result.tables[result.name]
+    if section.is_table:
+        return result.tables[section.name]
     return {**result.scalars, **result.tables}
 
 

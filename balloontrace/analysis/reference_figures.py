@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from balloontrace.analysis.base import Result
+from balloontrace.analysis.base import Result, Section, declared, never
+from balloontrace.analysis.fields import Field, Table, Unit
 
 Results = Mapping[str, Result]
 
@@ -101,9 +101,32 @@ PUBLISHED = (
 )
 
 
-def beside(results: Results) -> list[dict[str, Any]]:
+SECTION = declared(
+    Section(
+        "published",
+        "Published elsewhere",
+        155,
+        "what others measured on other machines, to compare methods, not machines",
+        tables=(
+            Table(
+                "published",
+                (
+                    Field("what", Unit.TEXT),
+                    Field("here", Unit.RATIO),
+                    Field("unit", Unit.TEXT),
+                    Field("published", Unit.TEXT),
+                ),
+            ),
+        ),
+        shown=never,
+        in_json=False,
+    )
+)
+
+
+def beside(results: Results) -> Result:
     """One row per published figure: `what`, `published` in words, `here`, `unit`, `source`."""
-    return [
+    rows = [
         {
             "what": figure.what,
             "published": figure.said(),
@@ -113,6 +136,7 @@ def beside(results: Results) -> list[dict[str, Any]]:
         }
         for figure in PUBLISHED
     ]
+    return Result(SECTION.name, tables={SECTION.name: rows})
 
 
 def markdown() -> str:

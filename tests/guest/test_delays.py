@@ -15,7 +15,7 @@ import pytest
 from balloontrace.lab.guest import Guest
 from balloontrace.lab.remote import RemoteProcess
 from tests.guest.guests import Guests
-from tests.unit.test_delays import IN_HEADER, OFFSETS
+from tests.unit.tracers.samplers.test_delays import IN_HEADER, OFFSETS
 
 SWITCH = "/proc/sys/kernel/task_delayacct"
 MEMORY_DELAYS = ("blkio", "swapin", "reclaim", "thrashing", "compact", "wpcopy")

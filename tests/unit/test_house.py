@@ -96,7 +96,7 @@ def test_in_the_analyses_each_storey_stands_on_those_below(storey: str) -> None:
 
 def test_every_question_is_one_and_nothing_else_is_among_them() -> None:
     for path in (PACKAGE / "analysis" / "questions").glob("[!_]*.py"):
-        assert "(Analysis):" in path.read_text(), path
+        assert "(Question):" in path.read_text(), path
 
 
 def imported(path: Path, at_the_top: bool = False) -> list[str]:
@@ -111,6 +111,13 @@ def imported(path: Path, at_the_top: bool = False) -> list[str]:
     return names
 
 
+def test_tests_do_not_stand_on_benchmarks() -> None:
+    for folder in ("balloontrace", "tests", "tools"):
+        for path in (PACKAGE.parent / folder).glob("**/*.py"):
+            for name in imported(path):
+                assert name.partition(".")[0] != "bench", f"{path} imports {name}"
+
+
 def test_no_version_of_the_kernel_is_compared() -> None:
     for path in (PACKAGE / "tracers").glob("**/*.[ch]"):
         text = path.read_text()
@@ -121,7 +128,7 @@ def test_every_source_file_names_its_licence() -> None:
     root = PACKAGE.parent
     sources = [
         path
-        for folder in ("balloontrace", "bench", "tests")
+        for folder in ("balloontrace", "bench", "tests", "tools")
         for pattern in ("**/*.py", "**/*.[ch]")
         for path in (root / folder).glob(pattern)
     ]

@@ -10,7 +10,7 @@ import pytest
 from balloontrace.analysis.report import Report, build
 from balloontrace.lab.kernels import find_kernel, load_kernels
 from balloontrace.lab.loads import MIB_PAGES, SUSPEND_SEAMS, TOUR_SEAMS
-from bench.support import matrix, recording_of
+from tools.support import matrix, recording_of
 
 DOCS = Path(__file__).parents[2] / "docs"
 KERNELS = list(load_kernels())
@@ -25,7 +25,7 @@ def reports() -> dict[str, Report]:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_a_recording_of_each_kernel(reports: dict[str, Report], kernel: str) -> None:
     report = reports[kernel]
-    events = {row["seam"]: row["events"] for row in report.recording.tables["seams"]}
+    events = {row["seam"]: row["events"] for row in report.results["seams"].tables["seams"]}
     checked = report.results["reconciliation"].scalars
     assert report.recording.scalars["lost_events"] == 0
     assert checked["exact"] is True

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from balloontrace.analysis.text.report import report_text
 from balloontrace.analysis.timeline.picture import picture
 from balloontrace.analysis.timeline.terminal import timeline
 from balloontrace.errors import UserError
-from balloontrace.recording import EVENTS, Block, Writer, read_blocks, read_recording
+from balloontrace.recording import EVENTS, Block, read_blocks, read_recording
+from tests.stress.mutations import framed, places
 
 DATA = Path(__file__).parents[1] / "data"
 PLAIN = ("6.1-stock-oom", "6.1-stock-idle", "6.1-driver-reloaded", "6.1-shrinker-reclaim")
@@ -44,14 +44,6 @@ WEIRD = st.one_of(
 )
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path to everything in a JSON document."""
-    inner: list[tuple[Any, Any]] = list(value.items()) if isinstance(value, dict) else []
-    if isinstance(value, list):
-        inner = list(enumerate(value))
-    return [path, *(place for key, item in inner for place in places(item, (*path, key)))]
-
-
 def changed(document: Any, path: tuple[Any, ...], value: object) -> Any:
     """The document with another value at a path."""
     if not path:
@@ -59,16 +51,6 @@ def changed(document: Any, path: tuple[Any, ...], value: object) -> Any:
     copy = document.copy()
     copy[path[0]] = changed(document[path[0]], path[1:], value)
     return copy
-
-
-def write(path: Path, blocks: list[tuple[int, bytes]]) -> str:
-    """A recording with these payloads, whose frames are right."""
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    writer = Writer(fd)
-    for kind, payload in blocks:
-        writer._block(kind, payload)
-    os.close(fd)
-    return str(path)
 
 
 @given(data=st.data())
@@ -81,14 +63,16 @@ def test_whatever_a_recording_says_is_reported(tmp_path: Path, data: st.DataObje
     chosen = data.draw(st.sampled_from([telling[0], telling[-1], *telling]))
     document = json.loads(blocks[chosen].payload)
     for _ in range(data.draw(st.integers(1, 3))):
-        path = data.draw(st.sampled_from(places(document)[1:]))
-        document = changed(document, path, data.draw(WEIRD))
+        place = data.draw(st.sampled_from(places(document)[1:]))
+        document = changed(document, place, data.draw(WEIRD))
         if not isinstance(document, dict):
             break
     contents = [(block.kind, block.payload) for block in blocks]
     contents[chosen] = (blocks[chosen].kind, json.dumps(document).encode())
+    path = tmp_path / "fuzzed.btrace"
     try:
-        pictured = picture(write(tmp_path / "fuzzed.btrace", contents))
+        path.write_bytes(framed(contents))
+        pictured = picture(str(path))
     except UserError:
         return  # the header is beyond use
     json.loads(report_json(pictured.report))

@@ -47,7 +47,7 @@ _AT_ONCE = 1 << 15
 
 _SEQUENCE = 1
 _INT32 = 0x7FFFFFFF
-_UINT64 = (1 << 64) - 1  # a damaged event can have any time
+_TOO_LARGE = 1 << 63
 
 _Timed = tuple[int, TracePacket]
 
@@ -83,8 +83,9 @@ class _Arguments:
     def __init__(self, trace: Trace, calls: Calls) -> None:
         self._records = trace.records
         self._calls = calls
-        layout = trace.records.dtype.names or ()
-        self._fields = [f for f in ("asked", "done", "cpu", "within", "flags") if f in layout]
+        # What the header says of the others was seen to before.
+        fields = ["asked", "done", *(["cpu"] if _is_whole(trace, "cpu") else []), "within", "flags"]
+        self._fields = fields
         self._titles = Numbers(first=1)
         self._strings = Numbers(first=1)
         for task in calls.tasks:  # the first of all, so that their numbers are known
@@ -146,7 +147,8 @@ class _Arguments:
                     if value:
                         say(name_iid=title, string_value_iid=names[value])
                 elif value != UNKNOWN_PAGES:
-                    say(name_iid=title, int_value=value)
+                    fits = "int_value" if value < _TOO_LARGE else "uint_value"
+                    say(name_iid=title, **{fits: value})
             if task != calls.last_task[thread]:
                 say(name_iid=self._comm, string_value_iid=task + 1)
             yield event
@@ -206,6 +208,12 @@ class _Tracks:
         return np.array(first, dtype=np.int64)
 
 
+def _is_whole(trace: Trace, field: str) -> bool:
+    """Whether the events have this field, and it holds integers."""
+    layout = trace.records.dtype
+    return field in (layout.names or ()) and layout[field].kind in "iu"
+
+
 def _clocks(trace: Trace) -> TracePacket:
     """What the trace's clock is, and what time of day it was."""
     clock = section(trace.header, "clock")
@@ -217,14 +225,14 @@ def _clocks(trace: Trace) -> TracePacket:
     }
     for clock_id, time_ns in read.items():
         if time_ns is not None:
-            packet.clock_snapshot.clocks.add(clock_id=clock_id, timestamp=int(time_ns))
+            packet.clock_snapshot.clocks.add(clock_id=clock_id, timestamp=max(0, int(time_ns)))
     return packet
 
 
 def _event(time_ns: int, track: int, event: TrackEvent) -> _Timed:
     """A packet with an event of a track."""
     packet = TracePacket(
-        timestamp=time_ns & _UINT64,
+        timestamp=max(0, time_ns),  # of a damaged event any, which would not be in order
         trusted_packet_sequence_id=_SEQUENCE,
         sequence_flags=TracePacket.SEQ_NEEDS_INCREMENTAL_STATE,
         track_event=event,

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import balloontrace.analysis.findings
-from balloontrace.analysis.base import Result
+from balloontrace.analysis.base import Result, Section, declared
+from balloontrace.analysis.fields import Field, Table, Unit, never_null
 from balloontrace.analysis.trace.causes import actor_name
 from balloontrace.events import BALLOON_PAGE_BYTES
 
@@ -41,6 +42,38 @@ class Evidence:
     summary: str
     certainty: str
     because: str
+
+
+def _tells(result: Result) -> bool:
+    """Whether anything was found, or could not be looked for."""
+    return bool(result.tables["findings"] or result.scalars["unchecked"])
+
+
+FINDINGS = declared(
+    Section(
+        "findings",
+        "Findings",
+        5,
+        "known pathologies that the recording shows, the most severe first",
+        tables=(
+            Table(
+                "findings",
+                never_null(
+                    Field("id", Unit.TEXT),
+                    Field("severity", Unit.TEXT, words=SEVERITIES),
+                    Field("certainty", Unit.TEXT, words=CERTAINTIES),
+                    Field("certainty_because", Unit.TEXT),
+                    Field("title", Unit.TEXT),
+                    Field("evidence", (), "the numbers, by finding (findings.md)"),
+                    Field("summary", Unit.TEXT, "the same in words"),
+                    Field("remedy", Unit.TEXT),
+                ),
+                "findings",
+            ),
+        ),
+        first_screen=_tells,
+    )
+)
 
 
 class Finding(ABC):
@@ -86,7 +119,7 @@ def check_all(results: Results) -> Result:
         if evidence is not None:
             rows.append(_row(finding, evidence))
     rows.sort(key=lambda row: SEVERITIES.index(row["severity"]))
-    return Result("findings", {"checked": checked, "unchecked": unchecked}, {"findings": rows})
+    return Result(FINDINGS.name, {"checked": checked, "unchecked": unchecked}, {"findings": rows})
 
 
 def known(results: Results, need: str) -> bool:

@@ -42,11 +42,14 @@ class OomPingPong(Finding):
         if not hit:
             return None
         worst = max(hit, key=lambda bout: int(bout["retaken_pages"]))
-        keys = ("start_s", "end_s", "calls", "pages", "retaken_pages", "notices", "targets")
+        keys = ("start_s", "end_s", "calls", "retaken_pages", "notices", "targets")
+        # What was taken again had been given back, even if the notifier's return was missed.
+        pages = max(worst["pages"], worst["retaken_pages"])
         numbers = {
             "bouts": len(hit),
             **{key: worst[key] for key in (*keys, "recorder_calls", "recorder_pages")},
-            "retaken_share": worst["retaken_pages"] / worst["pages"],
+            "pages": pages,
+            "retaken_share": worst["retaken_pages"] / pages,
             "killed": results["oom"].scalars["killed"],
             "given_to": needers(results["causes"], "oom"),
         }

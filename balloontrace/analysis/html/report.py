@@ -16,15 +16,12 @@ from markupsafe import Markup
 from balloontrace import __version__
 from balloontrace.analysis.base import Result
 from balloontrace.analysis.compare import main_inflation
-from balloontrace.analysis.html.tables import Blocks, Section
-from balloontrace.analysis.questions.reconciliation import COUNTERS
+from balloontrace.analysis.html.tables import Blocks
 from balloontrace.analysis.text.compare import write_comparison
-from balloontrace.analysis.text.report import facts, sections
+from balloontrace.analysis.text.head import facts
+from balloontrace.analysis.text.report import write_sections
 from balloontrace.analysis.text.writer import (
     ABSENT,
-    BAD,
-    GOOD,
-    WARN,
     amplified,
     bounded,
     count,
@@ -59,10 +56,8 @@ def report_html(picture: Picture) -> str:
     """The report of one recording: verdict, headline numbers, timeline, tables."""
     report = picture.report
     page = Blocks()
-    sections(page, report, verbose=True, without=("findings",))
+    write_sections(page, report, without=("findings",))
     written = [section for section in page.sections if section.blocks]
-    place = next((i for i, s in enumerate(written) if s.title == "Seams"), len(written))
-    written.insert(place, _reconciliation(report.results["reconciliation"]))
     verdict = Blocks()
     found = report.results["findings"].tables["findings"]
     verdict.facts(facts(report)[1 if found else 0 :])  # findings stand above it, each by itself
@@ -206,35 +201,3 @@ def _headline(picture: Picture) -> list[tuple[str, str, str]]:
     )
     tiles.append(("OOM kills", count(killed), "; ".join(said)))
     return tiles
-
-
-def _reconciliation(result: Result) -> Section:
-    """Each counter as it was traced and as the guest counts it."""
-    page = Blocks()
-    scalars = result.scalars
-    style = {True: GOOD, False: BAD, None: WARN}[scalars["agrees"]]
-    page.line(f"{scalars['summary']}", style)
-    page.table(
-        [
-            *("<counter", "traced", "/proc/vmstat", "difference", "lowest", "highest"),
-            *("in lost events", "moved untraced"),
-        ],
-        [_counter(scalars, name) for name in COUNTERS],
-    )
-    page.line("balloon pages; lowest and highest: the bounds where exactness cannot be claimed")
-    return Section("Reconciliation", page.sections[0].blocks)
-
-
-def _counter(scalars: dict[str, Any], name: str) -> list[str]:
-    traced, vmstat = scalars[f"traced_{name}"], scalars[f"vmstat_{name}"]
-    bounds = scalars[f"bounds_{name}"] or (None, None)
-    untraced = scalars[f"untraced_{name}"]
-    return [
-        COUNTERS[name][1],
-        count(traced),
-        count(vmstat),
-        ABSENT if traced is None or vmstat is None else f"{traced - vmstat:+,}".replace("+0", "0"),
-        *map(count, bounds),
-        count(scalars[f"lost_{name}"]),
-        ABSENT if untraced is None else " to ".join(dict.fromkeys(map(count, untraced))),
-    ]

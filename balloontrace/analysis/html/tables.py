@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from balloontrace.analysis.text.writer import BAD, DIM, GOOD, WARN, Page
+from balloontrace.analysis.text.writer import BAD, DIM, GOOD, WARN, Page, count
 from balloontrace.escape import visible
 
 ROWS = 200
@@ -20,8 +20,8 @@ _CLASSES = {GOOD: "good", WARN: "warn", BAD: "bad", DIM: "dim"}
 
 @dataclass
 class Block:
-    """One paragraph, list of facts or table; kind: `line`, `facts`, `table`. All is fit to print
-    but not escaped."""
+    """One paragraph, list of facts, table or histogram; kind: `line`, `facts`, `table`,
+    `histogram`. All is fit to print but not escaped."""
 
     kind: str
     text: str = ""
@@ -32,6 +32,10 @@ class Block:
     styles: list[str] = field(default_factory=list)
     hidden: int = 0
     """Rows that are left out."""
+    spans: list[tuple[float, float]] = field(default_factory=list)
+    """Begin and end of what each row is about, in seconds since attach; empty: of none."""
+    bars: list[float] = field(default_factory=list)
+    """Length of each row's bar, in percent of the longest; 0: none."""
 
 
 @dataclass
@@ -63,12 +67,32 @@ class Blocks(Page):
         styles = [_CLASSES.get(style, "") for _, _, style in kept]
         self._add(Block("facts", rows=texts, styles=styles))
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], gap: int = 2) -> None:
-        """A table; a column whose title starts with `<` is text."""
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        gap: int = 2,
+        spans: Sequence[tuple[float, float]] = (),
+    ) -> None:
+        """A table; a column whose title starts with `<` is text. spans: see Block."""
         cells = [[_fit(cell) for cell in row] for row in rows]
         titles = [(title.lstrip("<"), not title.startswith("<")) for title in columns]
         hidden = max(0, len(cells) - ROWS)
-        self._add(Block("table", columns=titles, rows=cells[:ROWS], hidden=hidden))
+        kept = list(spans[:ROWS])
+        self._add(Block("table", columns=titles, rows=cells[:ROWS], hidden=hidden, spans=kept))
+
+    def histogram(self, title: str, unit: str, buckets: Sequence[tuple[int, int, int]]) -> None:
+        """A table of which each row has a bar."""
+        most = max(number for _, _, number in buckets)
+        self._add(
+            Block(
+                "histogram",
+                text=_fit(title),
+                columns=[(unit, True), ("calls", True)],
+                rows=[[f"{low:,} to {high:,}", count(number)] for low, high, number in buckets],
+                bars=[float(f"{number / most * 100:.3g}") for _, _, number in buckets],
+            )
+        )
 
     def _add(self, block: Block) -> None:
         self.sections[-1].blocks.append(block)

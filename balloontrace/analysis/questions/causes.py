@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.base import Question, Result, Section, always
+from balloontrace.analysis.fields import Field, Table, Unit
 from balloontrace.analysis.trace.causes import (
     ACTORS,
     CAUSE_NAMES,
@@ -20,10 +21,32 @@ from balloontrace.analysis.trace.causes import (
 from balloontrace.analysis.trace.trace import Columns, Ints, Trace, known_pages
 
 
-class Causes(Analysis):
+class Causes(Question):
     """Leaks by cause and actor: calls, pages given back, time spent."""
 
-    name = "causes"
+    section = Section(
+        "causes",
+        "Causes",
+        60,
+        "who took pages out of the balloon, and why",
+        tables=(
+            Table(
+                "causes",
+                (
+                    Field("cause", Unit.TEXT, "what made the leak", words=CAUSE_NAMES),
+                    Field(
+                        "actor", Unit.TEXT, "who made it: a task's name, or one of the other kinds"
+                    ),
+                    Field("actor_kind", Unit.TEXT, words=(*ACTORS, "task")),
+                    Field("calls", Unit.NUMBER),
+                    Field("pages", Unit.PAGES, "given back"),
+                    Field("busy_s", Unit.SECONDS, "wall clock in the calls"),
+                ),
+                "causes",
+            ),
+        ),
+        first_screen=always,
+    )
     requires = ("leak",)
 
     def run(self, trace: Trace) -> Result:

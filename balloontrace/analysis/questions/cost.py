@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.base import Question, Result, Section
+from balloontrace.analysis.fields import Field, Table, Unit
 from balloontrace.analysis.questions.delays import DELAYS, Delays
 from balloontrace.analysis.trace.calls import (
     COLUMNS,
@@ -29,7 +30,35 @@ STALLS = ("scan", "oom_notify", "leak", "migrate")
 _TASK = len(ACTORS)
 
 
-class Cost(Analysis):
+SPAN_COST = (
+    Field("driver_busy_s", Unit.SECONDS, "wall clock in the driver without sleeps and host acks"),
+    Field("driver_busy_share", Unit.SHARE, "of one CPU"),
+    Field("psi_some_s", Unit.SECONDS, "some task stalled for memory"),
+    Field("psi_full_s", Unit.SECONDS, "all of them stalled for memory"),
+    Field("psi_span_s", Unit.SECONDS, "of so long between the first and the last sample"),
+)
+"""What ballooning cost in a span of time, see SpanCost."""
+
+_DELAYS = (
+    Field("tasks", Unit.NUMBER, "whose delays were read"),
+    Field("unknown", Unit.NUMBER, "of these, in no sum: read too seldom"),
+    *(Field(f"{delay}_s", Unit.SECONDS) for delay in DELAYS),
+)
+
+_TASKS = (
+    Field("actor", Unit.TEXT, "a task's name, or one of the other kinds", "stalled in the driver"),
+    Field("actor_kind", Unit.TEXT, words=(*ACTORS, "task")),
+    Field("calls", Unit.NUMBER, title="calls"),
+    Field("stalled_s", Unit.SECONDS, "in the driver's code", "in all"),
+    Field("longest_s", Unit.SECONDS, "call", "longest"),
+    Field("host_ack_s", Unit.SECONDS, "of stalled_s, waiting for the host", "host ack"),
+    Field("freed_pages", Unit.PAGES, "taken out of the balloon", "pages out"),
+    Field("migrated_pages", Unit.PAGES, title="migrated"),
+    *(Field(f"{kind}_s", Unit.SECONDS, f"of stalled_s, in {kind}") for kind in STALLS),
+)
+
+
+class Cost(Question):
     """Time spent on ballooning by anybody, and by whom it was not the business of.
 
     driver_busy_s is wall clock in outermost calls of the driver, without its sleeps and its waits
@@ -37,7 +66,14 @@ class Cost(Analysis):
     writing is busy too, and what telling the host costs is not in it.
     """
 
-    name = "cost"
+    section = Section(
+        "cost",
+        "Cost",
+        70,
+        "what ballooning took from the guest",
+        (*SPAN_COST, Field("delays", _DELAYS, "sums over the tasks of the section Delays")),
+        (Table("tasks", _TASKS, "tasks", "who but the size worker was in the driver's code"),),
+    )
     requires = ("leak",)
     optional = ("fill", "ack", "sleep", *STALLS)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.base import Question, Result, Section, answered
+from balloontrace.analysis.fields import Field, Table, Unit
 from balloontrace.analysis.trace.task_delays import Task
 from balloontrace.analysis.trace.trace import Trace, section
 
@@ -16,10 +17,34 @@ queue; `compact`: direct compaction; `wpcopy`: copying write-protected pages."""
 TURN_ON = "sysctl kernel.task_delayacct=1 before the tasks start, or boot with delayacct"
 
 
-class Delays(Analysis):
+class Delays(Question):
     """For each task that was read, the delays it gained."""
 
-    name = "delays"
+    section = Section(
+        "delays",
+        "Delays",
+        130,
+        "what tasks waited for, as the kernel counts it (taskstats)",
+        (
+            Field("delayacct", Unit.TEXT, "whether the kernel counted delays"),
+            Field("since_boot", Unit.FLAG, "whether it did since it booted"),
+        ),
+        (
+            Table(
+                "tasks",
+                (
+                    Field("comm", Unit.TEXT, title="task"),
+                    Field("tid", Unit.NUMBER, title="tid"),
+                    Field("kswapd", Unit.FLAG),
+                    Field("readings", Unit.NUMBER),
+                    *(Field(f"{delay}_s", Unit.SECONDS, title=delay) for delay in DELAYS),
+                    *(Field(f"{delay}_count", Unit.NUMBER) for delay in DELAYS),
+                ),
+                "tasks",
+            ),
+        ),
+        shown=answered,
+    )
 
     def run(self, trace: Trace) -> Result:
         """Table `tasks`: per delay the seconds and how often, None if not known; the longest

@@ -8,17 +8,69 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from balloontrace.analysis.base import Analysis, Result, not_recorded
+from balloontrace.analysis.base import Question, Result, Section, not_recorded
+from balloontrace.analysis.fields import Field, Shape, Table, Unit
+from balloontrace.analysis.questions.guest import DRIVER_BUILD
 from balloontrace.analysis.trace.gaps import DEFLATED, INFLATED, driver_gaps
 from balloontrace.analysis.trace.trace import Trace, known_pages, section
 
 KINDS = ("bind", "remove", "freeze", "restore")
 
 
-class Driver(Analysis):
+def happened(result: Result) -> bool:
+    """Whether the driver came or went at all, or the guest slept."""
+    return any(result.tables.values()) or bool(result.scalars.get("suspended_s"))
+
+
+class Driver(Question):
     """Each time the driver came or went, and each gap in which none was traced."""
 
-    name = "driver"
+    section = Section(
+        "driver",
+        "Driver",
+        140,
+        "each time the driver came or went, and each gap in which none was traced",
+        (
+            Field("end_s", Unit.MOMENT, "the recording's end"),
+            Field("suspended_s", Unit.SECONDS, "the guest was suspended; no time here includes it"),
+        ),
+        (
+            Table(
+                "calls",
+                (
+                    Field("call", Unit.TEXT, words=KINDS),
+                    Field("start_s", Unit.MOMENT),
+                    Field("end_s", Unit.MOMENT),
+                    Field("open", Unit.FLAG, "had not returned when the recording ended"),
+                    Field("failed", Unit.FLAG, "no driver came of it"),
+                    Field("by", Unit.TEXT, "the task"),
+                    Field("pages", Unit.PAGES, "that the balloon gave back as the driver left"),
+                ),
+            ),
+            Table(
+                "gaps",
+                (
+                    Field("state", Unit.TEXT, "absent: from the start", words=("absent", "gone")),
+                    Field("start_s", Unit.MOMENT),
+                    Field("end_s", Unit.MOMENT),
+                    Field("open", Unit.FLAG, "no driver was attached to again"),
+                    Field("inflated_pages", Unit.PAGES, "[least, most]", shape=Shape.ARRAY),
+                    Field("deflated_pages", Unit.PAGES, "[least, most]", shape=Shape.ARRAY),
+                    Field("untraceable", Unit.TEXT, "why a driver that came could not be traced"),
+                    Field(
+                        "driver",
+                        (*DRIVER_BUILD, Field("features", Unit.TEXT, shape=Shape.ARRAY)),
+                        "what was found after it",
+                    ),
+                    Field(
+                        "changed", Unit.TEXT, "which of that was not so before", shape=Shape.ARRAY
+                    ),
+                ),
+            ),
+        ),
+        shown=happened,
+        first_screen=happened,
+    )
     optional = KINDS
 
     def run(self, trace: Trace) -> Result:

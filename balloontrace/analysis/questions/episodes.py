@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from balloontrace.analysis.base import Analysis, Result
-from balloontrace.analysis.questions.cost import SpanCost
+from balloontrace.analysis.base import Question, Result, Section, always
+from balloontrace.analysis.fields import Field, Shape, Table, Unit
+from balloontrace.analysis.questions.cost import SPAN_COST, SpanCost
 from balloontrace.analysis.questions.phases import gib_per_second
 from balloontrace.analysis.questions.totals import churn_ratio
 from balloontrace.analysis.trace.balloon_size import NO_CALL, SizeCurve, Unseen, size_curve
@@ -57,7 +58,56 @@ def progress_edges(
     return np.concatenate(([start_ns], time_ns[advanced], [end_ns]))
 
 
-class Progress(Analysis):
+_SPAN = (
+    Field("start_s", Unit.MOMENT),
+    Field("end_s", Unit.MOMENT),
+    Field("rest_s", Unit.SECONDS, "the longest time in it without a call of the size worker"),
+)
+
+EPISODE = (
+    *(Field("start_s", Unit.MOMENT), Field("end_s", Unit.MOMENT)),
+    Field("direction", Unit.TEXT, words=("inflate", "deflate")),
+    Field("target_pages", Unit.PAGES),
+    *(Field("start_pages", Unit.PAGES, "in the balloon"), Field("end_pages", Unit.PAGES, "then")),
+    Field("asked_pages", Unit.PAGES, "between start and target"),
+    Field("outcome", Unit.TEXT, words=("reached", "superseded", "unfinished")),
+    Field("left", Unit.NUMBER, "how often the balloon left the target; null: it was not reached"),
+    Field(
+        "begun_by",
+        Unit.TEXT,
+        "the host set it, a driver came, or it was under way when the window began",
+        words=("target", "driver", "window"),
+    ),
+    Field(
+        "ended_by",
+        Unit.TEXT,
+        "of a superseded one, or of one that goes on after the window",
+        words=("target", "driver", "window"),
+    ),
+    Field("inflated_pages", Unit.PAGES),
+    Field("deflated_pages", Unit.PAGES),
+    Field("reclaimed_pages", Unit.PAGES, "of those, by reclaim"),
+    Field("gained_pages", Unit.PAGES, "toward the target"),
+    Field("unseen_pages", Unit.PAGES, "moved in events that are missing, at least"),
+    Field(
+        "events_missing",
+        Unit.FLAG,
+        "then amplification and longest_no_progress_s are lower bounds, or null",
+    ),
+    Field("amplification", Unit.RATIO, "moved toward the target / gained; null: nothing gained"),
+    Field("churn_ratio", Unit.RATIO),
+    Field("moved_gib_per_s", Unit.RATE),
+    Field("net_gib_per_s", Unit.RATE),
+    *SPAN_COST,
+    Field("longest_no_progress_s", Unit.SECONDS),
+    Field("no_progress", _SPAN, "the spans of a second or more", shape=Shape.ARRAY),
+    Field("sleeps", Unit.NUMBER, "of 200 ms, for want of a page"),
+    Field("sleep_s", Unit.SECONDS),
+    Field("first_sleep_s", Unit.MOMENT),
+)
+
+
+class Progress(Question):
     """One row per episode.
 
     A new target that equals the balloon's size asks for nothing and has no direction: it ends the
@@ -65,7 +115,14 @@ class Progress(Analysis):
     the driver gives back as it leaves belongs to the totals: its leaving ends an episode.
     """
 
-    name = "episodes"
+    section = Section(
+        "episodes",
+        "Episodes",
+        40,
+        "from each change of the target until it is reached, changes again, or the recording ends",
+        tables=(Table("episodes", EPISODE, "episodes"),),
+        first_screen=always,
+    )
     requires = ("target", "fill", "leak")
     optional = ("sleep",)
 

@@ -7,16 +7,43 @@ from typing import Any
 
 import pandas as pd
 
-from balloontrace.analysis.base import Analysis, Result, not_recorded
+from balloontrace.analysis.base import Question, Result, Section, answered, not_recorded
+from balloontrace.analysis.fields import Field, Unit
 from balloontrace.analysis.trace.trace import Trace, known_pages, section
 from balloontrace.events import UNKNOWN_PAGES
 
 
-class FreePages(Analysis):
+class FreePages(Question):
     """Free page reporting, which the host may take at any time, and free page hinting, which lends
     the host what it need not migrate."""
 
-    name = "free_pages"
+    section = Section(
+        "free_pages",
+        "Free pages",
+        120,
+        "free page reporting and free page hinting",
+        (
+            Field(
+                "reporting",
+                (
+                    Field("calls", Unit.NUMBER),
+                    Field("refused", Unit.NUMBER, "calls that the host refused"),
+                    Field("pages", Unit.PAGES, "reported"),
+                    Field("total_s", Unit.SECONDS),
+                ),
+            ),
+            Field(
+                "hinting",
+                (
+                    Field("calls", Unit.NUMBER),
+                    Field("lent_pages", Unit.PAGES, "lent to the host"),
+                    Field("returned_pages", Unit.PAGES, "taken back"),
+                    Field("total_s", Unit.SECONDS),
+                ),
+            ),
+        ),
+        shown=answered,
+    )
     optional = ("report", "hint")
 
     def run(self, trace: Trace) -> Result:

@@ -8,16 +8,48 @@ from typing import Any
 import numpy as np
 
 from balloontrace import driver_behaviour
-from balloontrace.analysis.base import Analysis, Result, why_no_driver
+from balloontrace.analysis.base import Question, Result, Section, why_no_driver
+from balloontrace.analysis.fields import Field, Shape, Unit
 from balloontrace.analysis.trace.balloon_size import size_curve
 from balloontrace.analysis.trace.causes import by_reclaim
 from balloontrace.analysis.trace.trace import Trace, known_pages, section
 
+DRIVER_BUILD = (
+    Field("version", Unit.TEXT),
+    Field("srcversion", Unit.TEXT),
+    Field("taint", Unit.TEXT),
+)
+"""Which build of the driver it is, as /sys/module tells it."""
 
-class Guest(Analysis):
+
+class Guest(Question):
     """Facts of the guest from the header, and the driver's behaviour by observation."""
 
-    name = "guest"
+    section = Section(
+        "guest",
+        "Guest",
+        10,
+        "the guest, its balloon device and driver",
+        (
+            Field("kernel", Unit.TEXT),
+            Field("machine", Unit.TEXT, "its architecture"),
+            Field("page_size", Unit.BYTES),
+            Field("memory_bytes", Unit.BYTES),
+            Field("cpus", Unit.NUMBER),
+            Field("hostname", Unit.TEXT),
+            Field("features", Unit.TEXT, "negotiated by the driver", shape=Shape.ARRAY),
+            Field(
+                "driver_behaviour",
+                Unit.TEXT,
+                "how the driver gives memory back; null: no driver was traced",
+                words=tuple(driver_behaviour.DESCRIPTIONS),
+            ),
+            Field("driver_behaviour_because", Unit.TEXT, "what shows it"),
+            Field("device", Unit.TEXT),
+            Field("driver", DRIVER_BUILD, "which build of the driver"),
+        ),
+        head=True,
+    )
     optional = ("count", "leak", "oom_notify")
 
     def run(self, trace: Trace) -> Result:

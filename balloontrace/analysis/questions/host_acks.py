@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.base import Question, Result, Section
+from balloontrace.analysis.fields import Field, Table, Unit
 from balloontrace.analysis.trace.trace import Trace, known_pages
 
 SLOW_S = 0.1
@@ -16,13 +17,46 @@ SLOW_S = 0.1
 hardware virtualisation, on a machine with twice the work it can do, the slowest of 60,000 took
 87 ms."""
 
+_SLOW = f"{SLOW_S * 1000:.0f} ms or more"
+
 QUEUES = ("inflate", "deflate")
 
 
-class HostAcks(Analysis):
+def _was_slow(result: Result) -> bool:
+    """Whether the host let the driver wait: its ordinary answers stand in the phases."""
+    return not result.missing and any(row["slow"] for row in result.tables["queues"])
+
+
+class HostAcks(Question):
     """The waits for the host, by virtqueue."""
 
-    name = "host_acks"
+    section = Section(
+        "host_acks",
+        "Waits for the host",
+        100,
+        "each tell_host, by virtqueue",
+        tables=(
+            Table(
+                "queues",
+                (
+                    Field("queue", Unit.TEXT, title="queue", words=(*QUEUES, "other")),
+                    Field("acks", Unit.NUMBER, title="acks"),
+                    Field("pages", Unit.PAGES, title="pages"),
+                    Field("total_s", Unit.SECONDS, title="total"),
+                    Field("median_s", Unit.SECONDS, title="median"),
+                    Field("longest_s", Unit.SECONDS, title="longest"),
+                    Field("open", Unit.NUMBER, "without an answer when the recording ended"),
+                    Field("slow", Unit.NUMBER, _SLOW, _SLOW.replace(" or", "\nor")),
+                    Field("slow_s", Unit.SECONDS, "in all of those", "in all\nof those"),
+                    Field("slow_from_s", Unit.MOMENT, "the first of those"),
+                    Field("slow_until_s", Unit.MOMENT, "the end of the last"),
+                ),
+                "queues",
+            ),
+        ),
+        shown=_was_slow,
+        first_screen=_was_slow,
+    )
     requires = ("ack",)
 
     def run(self, trace: Trace) -> Result:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.base import Question, Result, Section
+from balloontrace.analysis.fields import Field, Shape, Table, Unit
 from balloontrace.analysis.questions.phases import FILL_PARTS, host_acks, outside_reclaim
 from balloontrace.analysis.trace.calls import COLUMNS, time_inside
 from balloontrace.analysis.trace.trace import Columns, Ints, Trace, section
@@ -31,7 +32,17 @@ class Sample:
     unseen: int
 
 
-class Latencies(Analysis):
+PHASES = ("host_ack", *FILL_PARTS, "rest")
+"""Of a fill; a leak has the first and the last."""
+
+_BUCKET = (
+    Field("from_us", Unit.NUMBER, "microseconds, inclusive"),
+    Field("below_us", Unit.NUMBER, "microseconds, exclusive"),
+    Field("calls", Unit.NUMBER),
+)
+
+
+class Latencies(Question):
     """Distribution of the durations of each kind of call and each phase.
 
     Exact, over all calls that were seen from entry to return. The p-th percentile is the nearest
@@ -42,7 +53,30 @@ class Latencies(Analysis):
     Histograms have a bucket for each power of two of a microsecond, so never more than 55.
     """
 
-    name = "latencies"
+    section = Section(
+        "latencies",
+        "Latencies",
+        90,
+        "how long calls and their phases took, exactly, over all seen from entry to return",
+        tables=(
+            Table(
+                "latencies",
+                (
+                    Field("call", Unit.TEXT, words=("fill", "leak", *WHOLE_CALLS), never_null=True),
+                    Field("phase", Unit.TEXT, "null: the whole call", words=PHASES),
+                    Field("calls", Unit.NUMBER, title="calls"),
+                    Field("min_s", Unit.SECONDS, title="shortest"),
+                    *(Field(f"p{p}_s", Unit.SECONDS, title=f"p{p}") for p in PERCENTILES),
+                    Field("max_s", Unit.SECONDS, title="longest"),
+                    Field("open", Unit.NUMBER, "had not returned at the end; in none of these"),
+                    Field("open_longest_s", Unit.SECONDS, "how long one of those had lasted"),
+                    Field("unseen", Unit.NUMBER, "entry or return was not seen; in none of these"),
+                    Field("histogram", _BUCKET, "at most 55", shape=Shape.ARRAY),
+                ),
+                "calls",
+            ),
+        ),
+    )
     optional = ("fill", "leak", "ack", *FILL_PARTS, *WHOLE_CALLS)
 
     def run(self, trace: Trace) -> Result:

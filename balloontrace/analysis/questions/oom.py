@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from balloontrace.analysis.base import Analysis, Result, not_recorded
+from balloontrace.analysis.base import Question, Result, Section, not_recorded
+from balloontrace.analysis.fields import Field, Table, Unit
 from balloontrace.analysis.trace.balloon_size import size_curve
 from balloontrace.analysis.trace.oom_bursts import bouts
 from balloontrace.analysis.trace.samples import UNREAD
@@ -18,10 +19,70 @@ from balloontrace.events import UNKNOWN_PAGES
 NOTIFIER, KILL = "oom_notify", "oom_kill"
 
 
-class Oom(Analysis):
+_BOUT = (
+    Field("start_s", Unit.MOMENT),
+    Field("end_s", Unit.MOMENT),
+    Field("calls", Unit.NUMBER, "all but the recorder's own"),
+    Field("pages", Unit.PAGES, "given back to them"),
+    Field("recorder_calls", Unit.NUMBER),
+    Field("recorder_pages", Unit.PAGES),
+    Field("retaken_pages", Unit.PAGES, "taken again under the same target meanwhile, at least"),
+    Field("notices", Unit.NUMBER, "configuration changes by the host"),
+    Field("targets", Unit.NUMBER, "of these, with another target"),
+    Field("sampled_s", Unit.SECONDS, "between the samples around it, which the rest is from"),
+    Field("refaulted_pages", Unit.PAGES),
+    Field("some_share", Unit.SHARE, "PSI: some task could not run for lack of memory"),
+    Field("full_share", Unit.SHARE, "PSI: none could"),
+)
+"""See oom_bursts.bouts."""
+
+
+def _happened(result: Result) -> bool:
+    """Whether the guest ran out of memory at all."""
+    counted = ("killed", "vmstat_killed", "notifier_calls")
+    return not result.missing and any(result.scalars[key] for key in counted)
+
+
+class Oom(Question):
     """Calls of the balloon's OOM notifier, and the victims of the OOM killer."""
 
-    name = "oom"
+    section = Section(
+        "oom",
+        "Out of memory",
+        110,
+        "what the balloon gave back when the guest ran out of memory, and who was killed",
+        (
+            Field(
+                "notifier_calls", Unit.NUMBER, "how often the OOM killer asked the balloon first"
+            ),
+            Field("notifier_calls_in_vain", Unit.NUMBER, "those that freed nothing"),
+            Field("notifier_pages", Unit.PAGES, "given back"),
+            Field("notifier_s", Unit.SECONDS),
+            Field("killed", Unit.NUMBER, "tasks"),
+            Field(
+                "vmstat_killed",
+                Unit.NUMBER,
+                "oom_kill of /proc/vmstat between first and last sample",
+            ),
+        ),
+        (
+            Table(
+                "kills",
+                (
+                    Field("at_s", Unit.MOMENT),
+                    Field("victim", Unit.TEXT),
+                    Field("victim_pid", Unit.NUMBER),
+                    Field("memcg", Unit.FLAG, "a memory cgroup was out of memory, not the guest"),
+                    Field("needed_by", Unit.TEXT, "the task that needed memory"),
+                    Field("needed_by_pid", Unit.NUMBER),
+                    Field("balloon_pages", Unit.PAGES, "in the balloon at that moment"),
+                ),
+                "kills",
+            ),
+            Table("bouts", _BOUT, "bursts", "calls of the notifier less than 30 s apart"),
+        ),
+        first_screen=_happened,
+    )
     optional = (NOTIFIER, KILL)
 
     def run(self, trace: Trace) -> Result:

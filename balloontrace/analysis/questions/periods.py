@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.base import Question, Result, Section, always
+from balloontrace.analysis.fields import Field, Table, Unit
 from balloontrace.analysis.questions.episodes import (
     puffs_of,
     slept_between,
@@ -22,13 +23,57 @@ from balloontrace.analysis.trace.trace import Ints, Trace
 _REACHED_BEFORE = "a target that was reached before the window began counts from there on"
 
 
-class Periods(Analysis):
+class Periods(Question):
     """A target's period lasts until the next target, or until the driver leaves.
 
     An episode ends where its target is first reached; what moves after that is here.
     """
 
-    name = "periods"
+    section = Section(
+        "periods",
+        "After the target was reached",
+        50,
+        "size and target at the end; what happened under targets that had been reached",
+        (
+            Field("size_pages", Unit.PAGES, "in the balloon at the end"),
+            Field("target_pages", Unit.PAGES, "at the end; null: no target was read"),
+            Field("begin_size_pages", Unit.PAGES, "at a window's begin", may_lack=True),
+            Field(
+                "begin_target_pages",
+                Unit.PAGES,
+                "at a window's begin; null: none was read before",
+                may_lack=True,
+            ),
+            Field("targets_whole", Unit.FLAG, "null: a change of the target may be missing"),
+        ),
+        (
+            Table(
+                "after",
+                (
+                    Field("reached_s", Unit.MOMENT, "when it was reached first", "reached s"),
+                    Field("end_s", Unit.MOMENT, "the next target, or the driver left", "until s"),
+                    Field("target_pages", Unit.PAGES, title="target"),
+                    Field("left", Unit.NUMBER, "how often the balloon left that size", "left it"),
+                    Field(
+                        "turns",
+                        Unit.NUMBER,
+                        "how often the size worker went from taking in to taking out, or back",
+                    ),
+                    Field("inflated_pages", Unit.PAGES, title="in"),
+                    Field("deflated_pages", Unit.PAGES, title="out"),
+                    Field("reclaimed_pages", Unit.PAGES, "of those, by reclaim", "by re-\nclaim"),
+                    Field("least_pages", Unit.PAGES, "in the balloon", "least"),
+                    Field("most_pages", Unit.PAGES, "in the balloon", "most"),
+                    Field("sleeps", Unit.NUMBER, "of 200 ms, for want of a page", "sleeps"),
+                    Field("sleep_s", Unit.SECONDS),
+                    Field("end_pages", Unit.PAGES, "in the balloon at end_s", "at the\nend"),
+                ),
+                "targets",
+                span=("reached_s", "end_s"),
+            ),
+        ),
+        first_screen=always,
+    )
     requires = ("target", "fill", "leak")
     optional = ("sleep",)
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.base import Question, Result, Section
+from balloontrace.analysis.fields import Field, Unit
 from balloontrace.analysis.trace.calls import COLUMNS
 from balloontrace.analysis.trace.columns import Calls
 from balloontrace.analysis.trace.trace import Bools, Columns, Trace, known_pages
@@ -22,7 +23,25 @@ _ACKS = {"fill": ("worker", "inflate"), "leak": ("leak", "deflate")}
 """Call -> what its acks are made within, and their virtqueue."""
 
 
-class Phases(Analysis):
+_CALL = (
+    Field("calls", Unit.NUMBER),
+    Field("pages", Unit.PAGES, "moved"),
+    Field("total_s", Unit.SECONDS, "wall clock in the calls"),
+    Field("gib_per_s", Unit.RATE, "pages over that time"),
+    Field("host_ack_s", Unit.SECONDS, "of it, waiting for the host"),
+    Field("host_ack_share", Unit.SHARE),
+    Field("rest_s", Unit.SECONDS, "what is in no phase that was recorded"),
+)
+
+_FILL = (
+    *(Field(count, Unit.NUMBER) for count in FILL_PARTS.values()),
+    *(Field(f"{kind}_s", Unit.SECONDS) for kind in FILL_PARTS),
+    Field("reclaimed_pages", Unit.PAGES, "that direct reclaim of the fills freed"),
+    Field("kswapd_wakes", Unit.NUMBER),
+)
+
+
+class Phases(Question):
     """Time in fill and leak calls, split into the wait for the host and the rest.
 
     Of a fill also: direct reclaim and compaction of its allocations, and its sleeps when there was
@@ -30,7 +49,13 @@ class Phases(Analysis):
     waits for the host. No moment is in two phases; the rest is what is in none.
     """
 
-    name = "phases"
+    section = Section(
+        "phases",
+        "Phases",
+        80,
+        "where the time of all fills and leaks went",
+        (Field("fill", _CALL + _FILL), Field("leak", _CALL)),
+    )
     optional = ("fill", "leak", "ack", "sleep", "reclaim", "compact", "kswapd_wake")
 
     def run(self, trace: Trace) -> Result:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.base import Question, Result, Section, never
+from balloontrace.analysis.fields import Field, Shape, Unit
 from balloontrace.analysis.trace.columns import Calls
 from balloontrace.analysis.trace.gaps import (
     DEFLATED,
@@ -64,14 +65,43 @@ class Window:
     sample_ns: int | None = None
 
 
-class Reconciliation(Analysis):
+class Reconciliation(Question):
     """Whether the traced totals agree with /proc/vmstat, to the page or within a bound.
 
     Of the whole recording, of which a window is a part: a total that is right to the page leaves
     nothing out in any part of it.
     """
 
-    name = "reconciliation"
+    section = Section(
+        "reconciliation",
+        "Reconciliation",
+        20,
+        "traced totals against the guest's own counters in /proc/vmstat, over the traced spans",
+        (
+            Field("agrees", Unit.FLAG, "null: could not be compared"),
+            Field("exact", Unit.FLAG, "to the page; else within bounds"),
+            *(Field(f"vmstat_{name}", Unit.PAGES, "as /proc/vmstat counts") for name in COUNTERS),
+            *(Field(f"traced_{name}", Unit.PAGES) for name in COUNTERS),
+            *(Field(f"lost_{name}", Unit.PAGES, "in events that were lost") for name in COUNTERS),
+            *(
+                Field(f"bounds_{name}", Unit.PAGES, "[least, most]", shape=Shape.ARRAY)
+                for name in COUNTERS
+            ),
+            *(
+                Field(
+                    f"untraced_{name}",
+                    Unit.PAGES,
+                    "[least, most], moved in gaps",
+                    shape=Shape.ARRAY,
+                )
+                for name in COUNTERS
+            ),
+            Field("until", Unit.TEXT, "what was compared up to", words=("detach", "sample")),
+            Field("inexact_because", Unit.TEXT, shape=Shape.ARRAY),
+            Field("summary", Unit.TEXT, "the same in words"),
+        ),
+        shown=never,
+    )
     optional = ("fill", "leak", "migrate")
 
     def run(self, trace: Trace) -> Result:

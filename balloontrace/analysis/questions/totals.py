@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from balloontrace.analysis.base import Analysis, Result
+from balloontrace.analysis.base import Question, Result, Section
+from balloontrace.analysis.fields import Field, Unit
 from balloontrace.analysis.trace.gaps import said_unseen
 from balloontrace.analysis.trace.trace import Trace, known_pages
 
@@ -24,10 +25,22 @@ def traced_pages(trace: Trace, kind: str) -> int | None:
     return int(known_pages(trace.calls(kind)).sum()) * unit
 
 
-class Totals(Analysis):
+class Totals(Question):
     """Pages in, out and migrated, and the churn ratio; each None if its kind was not recorded."""
 
-    name = "totals"
+    section = Section(
+        "totals",
+        "Totals",
+        30,
+        "pages in, out, net and migrated over the whole recording",
+        (
+            Field("inflated_pages", Unit.PAGES, "moved into the balloon", "in"),
+            Field("deflated_pages", Unit.PAGES, "moved out of it", "out"),
+            Field("net_pages", Unit.PAGES, "in less out", "net"),
+            Field("migrated_pages", Unit.PAGES, "balloon pages that the kernel moved", "migrated"),
+            Field("churn_ratio", Unit.RATIO, "1 - |net| / (in + out); null: nothing moved"),
+        ),
+    )
     optional = ("fill", "leak", "migrate")
 
     def run(self, trace: Trace) -> Result:

@@ -7,7 +7,8 @@ import os
 from collections.abc import Mapping
 
 from balloontrace.analysis.report import Report
-from balloontrace.analysis.text.report import findings, verdict
+from balloontrace.analysis.text.head import verdict
+from balloontrace.analysis.text.sections import findings
 from balloontrace.analysis.text.writer import ABSENT, BAD, GOOD, WIDTH, Page, count, gib, seconds
 from balloontrace.errors import UserError
 
@@ -29,7 +30,7 @@ def overview_text(
             page.line(str(report), BAD)
         elif report.results["findings"].tables["findings"]:
             page.heading(path)
-            findings(page, report.results["findings"], False)
+            findings.show(page, report.results["findings"], False)
     return page.text()
 
 

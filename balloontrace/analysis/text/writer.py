@@ -23,6 +23,9 @@ GOOD, WARN, BAD, DIM = "green", "yellow", "bold red", "dim"
 ABSENT = "-"
 """In a table: not recorded, or undefined."""
 
+BAR_COLUMNS = 40
+"""Width of the longest bar of a histogram."""
+
 UNBOUNDED = "gained nothing"
 """An amplification beyond all bounds."""
 
@@ -69,10 +72,17 @@ class Page:
             grid.add_row(_cell(label, DIM), _cell(text, style))
         self._console.print(grid)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Sequence[str]], gap: int = 2) -> None:
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Iterable[Sequence[str]],
+        gap: int = 2,
+        spans: Sequence[tuple[float, float]] = (),
+    ) -> None:
         """Aligned columns, `gap` apart. One whose title starts with `<` is aligned left.
 
-        Cells are wrapped rather than cut: no digit is ever lost.
+        Cells are wrapped rather than cut: no digit is ever lost. spans: begin and end of what each
+        row is about, in seconds since attach, for a page whose timeline can show it.
         """
         table = Table(box=None, padding=(0, gap, 0, 0), header_style=DIM, pad_edge=False)
         for title in columns:
@@ -86,6 +96,24 @@ class Page:
             table.add_row(*(_cell(cell) for cell in row))
         self._console.print(Padding(table, (0, 0, 0, 2)))
 
+    def histogram(self, title: str, unit: str, buckets: Sequence[tuple[int, int, int]]) -> None:
+        """A line and a bar for each bucket, as bcc's tools print them: least and greatest value,
+        both inclusive, and how many calls there are."""
+        most = max(number for _, _, number in buckets)
+        self.line("")
+        self.table(
+            [f"<{title}, {unit}", "calls", "<distribution"],
+            [
+                [f"{low:>9} -> {high:<9}", count(number), f"|{_bar(number, most)}|"]
+                for low, high, number in buckets
+            ],
+        )
+
+
+def _bar(number: int, most: int) -> str:
+    """Stars, rounded down as bcc does: a bucket with few calls has none."""
+    return f"{'*' * (number * BAR_COLUMNS // most):<{BAR_COLUMNS}}"
+
 
 def _cell(text: str, style: str = "") -> Text:
     return Text(visible(text), style=style, overflow="fold")
@@ -96,6 +124,11 @@ def count(value: int | None) -> str:
     return ABSENT if value is None else f"{value:,}"
 
 
+def mib(pages: int | None) -> str:
+    """Balloon pages in MiB, which is what a person sets."""
+    return ABSENT if pages is None else f"{pages * BALLOON_PAGE_BYTES / 2**20:,.1f}"
+
+
 def gib(pages: int | None, digits: int = 2) -> str:
     """Balloon pages in GiB."""
     if pages is None:
@@ -104,14 +137,28 @@ def gib(pages: int | None, digits: int = 2) -> str:
     return f"{round(pages * BALLOON_PAGE_BYTES / 2**30, digits) + 0:,.{digits}f}"
 
 
+_LONG = ((2 * 86_400, 86_400, "days"), (2 * 3600, 3600, "h"), (600, 60, "min"))
+"""From so many seconds on a time span is told in another unit, of so many."""
+
+
 def seconds(value: float | None) -> str:
-    """A time span in s, or in ms or us if shorter than 1 of the larger unit."""
+    """A time span in s, in ms or us if shorter than 1 of the larger unit, in min, h or days from 10
+    minutes, 2 hours or 2 days on."""
     if value is None:
         return ABSENT
+    for least, unit_s, unit in _LONG:
+        if value >= least:
+            return f"{value / unit_s:,.1f} {unit}"
     scale, unit = (1.0, "s") if value >= 1 or value == 0 else (1e3, "ms")
     if 0 < value < 1e-3:
         scale, unit = 1e6, "us"
     return f"{value * scale:,.1f} {unit}"
+
+
+def exact_seconds(value: float) -> str:
+    """A time span in s, and in a longer unit beside it where there is one."""
+    longer = seconds(value)
+    return f"{value:,.1f} s" + ("" if value < _LONG[-1][0] else f" ({longer})")
 
 
 def number(value: float | None, digits: int = 2, unit: str = "") -> str:
@@ -135,3 +182,8 @@ def amplified(episode: dict[str, Any], unit: str = "x") -> str:
 def percent(value: float | None) -> str:
     """A share as a percentage with one decimal."""
     return ABSENT if value is None else f"{value * 100:.1f} %"
+
+
+def times(number_of: int) -> str:
+    """How often."""
+    return "once" if number_of == 1 else f"{number_of:,} times"

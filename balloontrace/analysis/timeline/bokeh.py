@@ -45,8 +45,9 @@ _PATTERNS = {"/": "right_diagonal_line", "\\": "left_diagonal_line", "x": "cross
 }
 """Patterns of series.Style -> their names in Bokeh."""
 
-LEFT_PX, RIGHT_PX = 78, 78
-"""The same for all panels: their time axes stand above each other."""
+LEFT_PX, RIGHT_PX = 92, 92
+"""Room for an axis of millions of pages. The same for all panels: their time axes stand above each
+other."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class _Builder:
         plot.yaxis.formatter = NumeralTickFormatter(format="0,0")
         plot.yaxis.ticker.desired_num_ticks = 4
         plot.xaxis.axis_label = series.time_axis(self.scenes)
+        plot.xaxis.formatter = NumeralTickFormatter(format="0,0.[000000]")
         plot.xaxis.axis_label_text_font_size = "11px"
         for axis in (*plot.xaxis, *plot.yaxis):
             self.dress(axis)
@@ -314,7 +316,7 @@ def _flow(builder: _Builder, scene: Scene) -> Any:
         ticks = series.ticks(low * factor, into * 1.06 * factor)
         # Pages out are no negative number of pages.
         axis.ticker = FixedTicker(ticks=ticks)
-        axis.major_label_overrides = {tick: f"{abs(tick):,g}" for tick in ticks}
+        axis.major_label_overrides = {tick: f"{abs(tick):,.10g}" for tick in ticks}
     builder.shade(plot, scene)
     edges, columns = scene.edges(), scene.flow()
     base = np.zeros(len(edges) - 1)

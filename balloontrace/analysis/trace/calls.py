@@ -26,6 +26,7 @@ _BITS_OF = {"scan": "scan", "oom": "oom_notify", "migrate": "migrate"}
 
 _RECORD_BITS = 40
 _LAST = (1 << _RECORD_BITS) - 1
+_MOST_NS = 1 << 62
 
 
 def outermost(trace: Trace, kind: str) -> Bools:
@@ -144,7 +145,8 @@ def time_inside(calls: pd.DataFrame, parts: Iterable[pd.DataFrame]) -> Ints:
         time_ns = part["duration_ns"].to_numpy()[found][same]
         # A float holds nanoseconds exactly up to a hundred days.
         sums = np.bincount(place[same], weights=time_ns, minlength=len(calls))
-        inside[order] += sums.astype(np.int64)
+        # Of damaged events they may be more than 63 bits hold.
+        inside[order] += np.clip(sums, -_MOST_NS, _MOST_NS).astype(np.int64)
     return inside
 
 

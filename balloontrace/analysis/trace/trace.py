@@ -382,7 +382,8 @@ def _layout(recording: Recording) -> np.dtype[np.void]:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{recording.path} does not describe its events: {error}") from None
-    if layout.hasobject or layout.itemsize > _MOST_BYTES:
+    swapped = any(layout[name].byteorder == ">" for name in layout.names or ())
+    if layout.hasobject or swapped or layout.itemsize > _MOST_BYTES:
         raise UserError(f"{recording.path} does not describe its events: they cannot be so")
     wanted = dict.fromkeys(INTEGERS, "u") | {"comm": "S"}
     for name, numpy_kind in wanted.items():

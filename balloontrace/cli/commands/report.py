@@ -80,7 +80,7 @@ def command(
         output.result(report_json(report))
         _fail([report], fail_on)
         return
-    from balloontrace.analysis.text.report import FIRST_SCREEN, report_text
+    from balloontrace.analysis.text.report import first_screen, report_text
     from balloontrace.analysis.text.writer import WIDTH
     from balloontrace.analysis.timeline.picture import picture_of
     from balloontrace.analysis.timeline.terminal import timeline
@@ -96,18 +96,15 @@ def command(
     if as_json:
         output.result(report_json(pictured.report))
     elif not drawing:
-        output.paged(
-            report_text(
-                pictured.report,
-                output.wants_colour(color),
-                verbose or bool(sections),
-                None
-                if sections
-                else partial(timeline, course=pictured.timeline, blocks=output.beyond_ascii()),
-                sections or (None if verbose else FIRST_SCREEN),
-                output.width() or WIDTH,
-            )
-        )
+        colour, width = output.wants_colour(color), output.width() or WIDTH
+        draw = partial(timeline, course=pictured.timeline, blocks=output.beyond_ascii())
+        if sections:
+            text = report_text(pictured.report, colour, True, None, sections, width)
+        elif verbose:
+            text = report_text(pictured.report, colour, True, draw, None, width)
+        else:
+            text = first_screen(pictured.report, colour, draw, width)
+        output.paged(text)
     _fail([pictured.report], fail_on)
 
 

@@ -41,10 +41,32 @@
   const range = document.querySelector(".range");
   const show = () => {
     const digits = Math.max(0, Math.min(6, 2 - Math.floor(Math.log10(times.end - times.start))));
-    range.textContent = `${times.start.toFixed(digits)} to ${times.end.toFixed(digits)} s`;
+    const [start, end] = [times.start, times.end].map((time) =>
+      time.toLocaleString("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+    range.textContent = `${start} to ${end} s`;
   };
   times.change.connect(show);
   show();
+
+  // A row that is about a span of time shows it, with a tenth of it on either side. That the page
+  // goes to the timeline, and the browser's way back, are the link's own.
+  const links = document.querySelectorAll("a[data-start]");
+  const look = (link) => {
+    const [start, end] = [Number(link.dataset.start), Number(link.dataset.end)];
+    const width = Math.max((end - start) * 1.2, times.min_interval);
+    const from = Math.min(Math.max(first, (start + end - width) / 2), last - width);
+    times.setv({ start: Math.max(first, from), end: Math.min(last, from + width) });
+    link.setAttribute("aria-current", "true");
+  };
+  times.change.connect(() => {
+    for (const link of links) link.removeAttribute("aria-current");
+  });
+  for (const link of links) {
+    link.addEventListener("click", () => look(link));
+    link.closest("tr").addEventListener("click", (event) => {
+      if (!event.target.closest("a") && getSelection().isCollapsed) link.click();
+    });
+  }
 
   const moves = {
     in: (start, end, width) => [start + width / 4, end - width / 4],

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the recording says of itself: how it ended, and what is not in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from balloontrace.analysis.base import Question, Result, Section
+from balloontrace.analysis.fields import Field, Shape, Unit
+from balloontrace.analysis.trace.trace import Trace, section
+from balloontrace.analysis.trace.underway import is_underway
+
+_COMMAND = (
+    Field("argv", Unit.TEXT, shape=Shape.ARRAY),
+    Field("status", Unit.NUMBER, "its exit status; negative: the signal that ended it"),
+)
+
+
+class Recording(Question):
+    """Facts of the file, which stand at the top of the report and of the JSON's object."""
+
+    section = Section(
+        "recording",
+        "Recording",
+        0,
+        "the recording itself: how it ended, and what is not in it",
+        (
+            Field("path", Unit.TEXT, never_null=True),
+            Field("tool", Unit.TEXT, "which balloontrace recorded it"),
+            Field("started_at", Unit.CLOCK, "the guest's, at 0 s; null: not recorded"),
+            Field("ended_at", Unit.CLOCK),
+            Field("duration_s", Unit.SECONDS, never_null=True),
+            Field("complete", Unit.FLAG, "it has its end, and nothing of it is damaged"),
+            Field("means", Unit.TEXT, "how it was traced: kprobe.multi, fentry, kprobe"),
+            Field("lost_events", Unit.NUMBER, "null: there is no trailer to say so"),
+            Field("lost_pages", Unit.PAGES, "of those, by kind", shape=Shape.NAMED),
+            Field("returns_missed", Unit.NUMBER, "calls without a duration", shape=Shape.NAMED),
+            Field("ring_lost", Unit.NUMBER, "events lost because the ring was full"),
+            Field("ring_bytes", Unit.BYTES),
+            Field("ended", Unit.TEXT, "why"),
+            Field("truncated", Unit.FLAG, "there is no trailer"),
+            Field("underway", Unit.FLAG, "its recorder still runs, on this machine"),
+            Field("missing_blocks", Unit.NUMBER, "of the file"),
+            Field("missing_events", Unit.NUMBER, "the recorder wrote them, the file lacks them"),
+            Field("damaged_bytes", Unit.BYTES),
+            Field("events", Unit.NUMBER),
+            Field("open_calls", Unit.NUMBER, "still under way when it ended"),
+            Field("command", _COMMAND, "that was recorded"),
+            Field("since_s", Unit.MOMENT, "begin of the window that is shown; null: all is"),
+            Field("until_s", Unit.MOMENT, "its end"),
+            *(Field("since_at", Unit.CLOCK), Field("until_at", Unit.CLOCK)),
+        ),
+        head=True,
+        inline=True,
+    )
+
+    def run(self, trace: Trace) -> Result:
+        """Scalars only, of the whole recording also where a window of it is shown; None: the
+        recording does not say."""
+        shown, trace = _shown(trace), trace.entire
+        recording = trace.recording
+        return Result(
+            self.name,
+            {
+                "path": recording.path,
+                "tool": trace.header.get("tool"),
+                "started_at": trace.wall_clock(trace.begin_ns),
+                "ended_at": trace.wall_clock(trace.end_ns),
+                "duration_s": trace.seconds(trace.end_ns),
+                "complete": recording.complete,
+                "means": section(trace.header, "means").get("used"),
+                "lost_events": trace.trailer.get("lost_events"),
+                "lost_pages": _counted(trace, "lost_pages"),
+                "returns_missed": _missed(trace),
+                "ring_lost": sum(_counted(trace, "lost").values()),
+                "ring_bytes": trace.header.get("ring_bytes"),
+                "ended": trace.trailer.get("reason"),
+                "truncated": recording.trailer is None,
+                "underway": recording.trailer is None and is_underway(trace.header),
+                "missing_blocks": recording.missing_blocks,
+                "missing_events": _missing_events(trace),
+                "damaged_bytes": sum(damage.length for damage in recording.damage),
+                "events": len(trace.all_events),
+                "open_calls": trace.trailer.get("open_calls"),
+                "command": trace.trailer.get("command"),
+                **shown,
+            },
+        )
+
+
+def _shown(trace: Trace) -> dict[str, Any]:
+    """From when to when the report is; None: all of the recording."""
+    if trace.entire is trace:
+        return dict.fromkeys(("since_s", "until_s", "since_at", "until_at"))
+    begin_ns, end_ns = trace.begin_ns, trace.end_ns
+    return {
+        "since_s": trace.seconds(begin_ns),
+        "until_s": trace.seconds(end_ns),
+        "since_at": trace.wall_clock(begin_ns),
+        "until_at": trace.wall_clock(end_ns),
+    }
+
+
+def _missing_events(trace: Trace) -> int | None:
+    """Events that the recorder wrote and the file has no more; None if it does not say how many."""
+    wrote = trace.trailer.get("events")
+    return None if wrote is None else max(0, wrote - len(trace.all_events))
+
+
+def _counted(trace: Trace, counter: str) -> dict[str, int]:
+    """Kind -> one of the trailer's counters, where it is not 0."""
+    counters = section(trace.trailer, "counters")
+    found = {kind: section(counters, kind).get(counter) for kind in counters}
+    return {kind: number for kind, number in found.items() if number}
+
+
+def _missed(trace: Trace) -> dict[str, int]:
+    """Kind -> calls whose return was not seen, by the recorder's word or by what encloses them."""
+    counted = _counted(trace, "missed")
+    kinds = dict.fromkeys((*counted, *trace.missed))
+    return {kind: counted.get(kind, 0) + trace.missed.get(kind, 0) for kind in kinds}

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The top of a report: the verdict, how far to trust the numbers, and the guest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from balloontrace import driver_behaviour
+from balloontrace.analysis.base import Result
+from balloontrace.analysis.report import Report
+from balloontrace.analysis.text.writer import BAD, GOOD, WARN, count, exact_seconds, seconds
+
+
+def facts(report: Report) -> list[tuple[str, str, str]]:
+    """What must be known before any number is believed, and the guest: label, text, style."""
+    return _trust(report) + _guest(report.results["guest"])
+
+
+def _trust(report: Report) -> list[tuple[str, str, str]]:
+    """What must be known before any number is believed, then the verdict."""
+    facts, reconciliation = report.recording.scalars, report.results["reconciliation"].scalars
+    rows = [("verdict", *verdict(report))]
+    rows += [("recording", facts["path"], ""), ("", *_completeness(facts))]
+    if facts["started_at"]:
+        rows.append(("", f"from {facts['started_at']} to {facts['ended_at']}", ""))
+    rows += _window(facts)
+    rows += [("", text, BAD) for text in _losses(facts, report.results["recorder"].scalars)]
+    style = {True: GOOD, False: BAD, None: WARN}[reconciliation["agrees"]]
+    rows.append(("vmstat", reconciliation["summary"], style))
+    return rows + [("", text, BAD) for text in _untraceable(report.results["driver"])]
+
+
+def _untraceable(result: Result) -> list[str]:
+    """A driver that was there and could not be traced, in words."""
+    return [
+        f"UNTRACEABLE: a driver came after {gap['start_s']:,.1f} s: {gap['untraceable']}"
+        for gap in result.tables.get("gaps", [])
+        if gap["untraceable"]
+    ]
+
+
+def _window(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Of which part of the recording all that follows is; nothing if of the whole."""
+    if facts["since_s"] is None:
+        return []
+    at = f" ({facts['since_at']} to {facts['until_at']})" if facts["since_at"] else ""
+    span = f"{facts['since_s']:,.1f} s to {facts['until_s']:,.1f} s{at}"
+    whole = f"the recording's {facts['duration_s']:,.1f} s"
+    said = "what follows is of it alone; losses and /proc/vmstat, of the whole recording"
+    return [("window", f"{span}, of {whole}: {said}", WARN)]
+
+
+def verdict(report: Report) -> tuple[str, str]:
+    """What is wrong, in one line, or that nothing is; and the style to say it in."""
+    findings, recording = report.results["findings"], report.recording.scalars
+    found = [finding["title"] for finding in findings.tables["findings"]]
+    if found:
+        return "; ".join(found), BAD
+    agrees = report.results["reconciliation"].scalars["agrees"]
+    unchecked = len(findings.scalars["unchecked"])
+    known = unchecked + len(findings.scalars["checked"])
+    reservations = {
+        "the recording goes on": recording["underway"],
+        "the recording is not whole": not recording["complete"] and not recording["underway"],
+        "events were lost": bool(recording["lost_events"]),
+        "its totals disagree with /proc/vmstat": agrees is False,
+        "its totals could not be checked": agrees is None,
+        f"{unchecked} of {known} pathologies could not be looked for": unchecked > 0,
+    }
+    here = "" if recording["since_s"] is None else " in this window"
+    but = [text for text, applies in reservations.items() if applies]
+    if but:
+        return f"nothing found{here}, but {', and '.join(but)}", WARN
+    return f"healthy{here}: none of {known} known pathologies, and nothing is missing", GOOD
+
+
+def _completeness(facts: dict[str, Any]) -> tuple[str, str]:
+    """How the recording ended, and the style to say it in."""
+    lost = facts["lost_events"]
+    size = f"{exact_seconds(facts['duration_s'])}, {count(facts['events'])} events"
+    said = "losses unknown" if lost is None else f"{count(lost)} lost"
+    if facts["underway"]:
+        return f"STILL RECORDING: what was written so far; {size}, {said}", WARN
+    if facts["truncated"]:
+        why = "the recorder was killed, or had not ended when this was copied"
+        return f"TRUNCATED: {why}; {size}, {said}", BAD
+    if not facts["complete"]:
+        return f"DAMAGED: parts cannot be read; {size}, {said}", BAD
+    if lost:
+        return f"LOSSY: {count(lost)} events lost; {size}; ended: {facts['ended']}", BAD
+    return f"complete; {size}, {said}; ended: {facts['ended']}", GOOD
+
+
+def _losses(facts: dict[str, Any], recorder: dict[str, Any]) -> list[str]:
+    """What is known to be missing from the file."""
+    lines = []
+    if facts["missing_blocks"] or facts["damaged_bytes"]:
+        events = facts["missing_events"]
+        lines.append(
+            f"{count(facts['missing_blocks'])} blocks missing, "
+            f"{count(facts['damaged_bytes'])} bytes unreadable"
+            + (f", and with them {events:,} events" if events else "")
+        )
+    if facts["lost_pages"]:
+        held = ", ".join(f"{count(pages)} {kind}" for kind, pages in facts["lost_pages"].items())
+        lines.append(f"pages in lost events: {held}")
+    if facts["returns_missed"]:
+        calls = ", ".join(f"{count(n)} {kind}" for kind, n in facts["returns_missed"].items())
+        lines.append(f"calls whose return was not seen, and which have no duration: {calls}")
+    if facts["ring_lost"] and facts["ring_bytes"]:
+        kib = facts["ring_bytes"] // 1024
+        lines.append(
+            f"the ring of {count(kib)} KiB was full{_gap(recorder)}; "
+            f"next time: record --ring-kib {4 * kib}"
+        )
+    return lines
+
+
+def _gap(recorder: dict[str, Any]) -> str:
+    """For how long the reader was away at most, where the recorder said so."""
+    gap_s = recorder.get("longest_read_gap_s")
+    return "" if gap_s is None else f", the reader away for up to {seconds(gap_s)}"
+
+
+def _guest(guest: Result) -> list[tuple[str, str, str]]:
+    """Kernel, machine, balloon device and driver."""
+    facts = guest.scalars
+    memory = facts["memory_bytes"]
+    machine = [
+        f"Linux {facts['kernel']} {facts['machine'] or ''}".strip(),
+        f"{facts['cpus']} CPUs",
+        f"{memory / 2**30:,.1f} GiB" if memory else "",
+        f"{(facts['page_size'] or 0) // 1024} KiB pages",
+        f"host name {facts['hostname']}" if facts["hostname"] else "",
+    ]
+    driver = [
+        driver_behaviour.DESCRIPTIONS.get(facts["driver_behaviour"], "not known"),
+        facts["driver_behaviour_because"],
+    ]
+    features = ", ".join(facts["features"]) or "no features"
+    build = [f"{key} {value}" for key, value in facts["driver"].items() if value]
+    return [
+        ("guest", ", ".join(filter(None, machine)), ""),
+        ("balloon", f"{facts['device'] or 'not there'}: {features}", ""),
+        ("driver", ": ".join(driver), ""),
+        *([("", ", ".join(build), "")] if build else []),
+    ]

@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was found, for a terminal."""
+
+from __future__ import annotations
+
+from balloontrace.analysis.base import Result
+from balloontrace.analysis.text.writer import BAD, WARN, Page
+
+
+def show(page: Page, result: Result, verbose: bool) -> None:
+    """Each finding with its evidence and remedy, and what was looked for."""
+    for row in result.tables["findings"]:
+        page.line(f"{row['title']} [{row['id']}, {row['severity']}]", BAD)
+        page.line(row["summary"])
+        page.line(f"Certainty: {row['certainty']}: {row['certainty_because']}.")
+        page.line(f"Remedy: {row['remedy']}")
+    if not result.tables["findings"] and result.scalars["checked"]:
+        page.line(f"none of those looked for: {', '.join(result.scalars['checked'])}")
+    for name, lacking in result.scalars["unchecked"].items():
+        page.line(f"could not look for {name}: not recorded: {', '.join(lacking)}", WARN)
