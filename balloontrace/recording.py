@@ -37,6 +37,9 @@ _FRAME = struct.Struct("<4sBBHIIII")
 _CRC = struct.Struct("<I")
 _UNSUMMED = _FRAME.size - _CRC.size
 
+MARK_CHARACTERS = 200
+"""Of a mark's text; what is longer is cut."""
+
 MAX_PAYLOAD = 32 << 20
 """Bytes; a frame that promises more is damage. The writer's largest block is one whole ring."""
 

@@ -93,6 +93,7 @@ HEADER: Shape = {
     "from_cache": flag,
     "attached_ns": whole,
     "absent_samplers": [text],
+    "marks": flag,
 }
 
 SAMPLE: Shape = {
@@ -115,6 +116,7 @@ SAMPLE: Shape = {
     "delays": (text, {int: {"comm": text, "start_ns": whole, ...: pair}}),
     "why": text,
     "failed": {...: text},
+    "mark": text,
 }
 
 TRAILER: Shape = {
@@ -130,6 +132,7 @@ TRAILER: Shape = {
     "events": whole,
     "open_calls": whole,
     "recorder": {...: number},
+    "marks": ({...: whole}, None),
     "command": ({"argv": [text], "status": number}, None),
 }
 

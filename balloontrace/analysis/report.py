@@ -30,10 +30,12 @@ def build(path: str) -> Report:
 
 
 def report_of(trace: Trace) -> Report:
-    """Analyse a trace."""
-    reconciled = Reconciliation().run(trace).scalars
-    trace.disagrees, trace.proven = reconciled["agrees"] is False, equal_kinds(reconciled)
-    trace.computed.clear()  # whether they agree is part of what is known
+    """Analyse a trace, or a window of one; what is said of the recording is of all of it."""
+    entire = trace.entire
+    reconciled = Reconciliation().run(entire).scalars
+    entire.disagrees, entire.proven = reconciled["agrees"] is False, equal_kinds(reconciled)
+    for one in (entire, trace):
+        one.computed.clear()  # whether they agree is part of what is known
     results = run_all(trace)
     results["findings"] = check_all(results)
     results["published"] = beside(results)

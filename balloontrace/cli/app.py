@@ -10,7 +10,7 @@ import typer
 
 from balloontrace import __version__
 from balloontrace.cli import output
-from balloontrace.cli.commands import compare, doctor, export, lab, record, report
+from balloontrace.cli.commands import compare, doctor, export, lab, mark, record, report
 from balloontrace.errors import EXIT_FAILURE, UserError
 
 app = typer.Typer(
@@ -21,6 +21,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("record", context_settings={"allow_interspersed_args": False})(record.command)
+app.command("mark")(mark.command)
 app.command("report")(report.command)
 app.command("compare")(compare.command)
 app.command("export")(export.command)

@@ -265,3 +265,34 @@ def test_what_is_missing_is_said_in_one_line(
     assert complaint in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert stock.run("ls /tmp/never.btrace", check=False).returncode != 0
+
+
+@pytest.mark.one_kernel
+def test_marks_stand_between_the_hosts_commands(stock: Guest, fetch: Fetch) -> None:
+    refused = stock.run(["balloontrace", "mark", "too early"], check=False)
+    assert refused.returncode == 1
+    assert "no recording takes marks; begin one with: balloontrace record --mark" in refused.stderr
+
+    recorder = Recorder(stock, "--mark")
+    stock.run("mkfifo -m 600 /run/balloontrace/mark.4000000")  # of a recorder that was killed
+    for words, target in (("grow", 64 * MIB_PAGES), ("shrink", 0)):
+        said = stock.run(["balloontrace", "mark", words])
+        assert said.stdout.endswith(f": {words}\n")
+        move_balloon(stock, target)
+    stock.run("head -c 5000 /dev/urandom | tr -d '\\n' > $(echo /run/balloontrace/mark.*)")
+    stock.run(["balloontrace", "mark", "done", "\x1b[31m"])
+    assert recorder.stop()[0] == 0
+    assert stock.run("ls /run/balloontrace").stdout == ""
+    assert stock.run(["balloontrace", "mark", "too late"], check=False).returncode == 1
+
+    recording = fetch(stock)
+    report = report_of(recording)
+    assert [mark["text"] for mark in report["marks"]] == ["grow", "shrink", "done \\x1b[31m"]
+    grow, shrink, done = (mark["at_s"] for mark in report["marks"])
+    inflate, deflate = report["episodes"]
+    assert grow < inflate["start_s"] < inflate["end_s"] < shrink
+    assert shrink < deflate["start_s"] < deflate["end_s"] < done
+    assert recording.trailer is not None
+    assert recording.trailer["marks"] == {"written": 3, "ignored": 1}
+    assert report["complete"] is True
+    assert report["reconciliation"]["exact"] is True

@@ -20,7 +20,8 @@ SCHEMA = 1
 def facts(trace: Trace) -> dict[str, Any]:
     """Facts of the recording, fit to print and for JSON; None = not known.
 
-    Times are CLOCK_MONOTONIC nanoseconds, `clock` holds one reading of both clocks;
+    Times are CLOCK_MONOTONIC nanoseconds, `clock` holds one reading of both clocks; since_ns,
+    until_ns: of the window that is exported, None if all of the recording is;
     traced_by: per kind how its events were traced, and what that way cannot see; not_recorded:
     kinds without a table, with the reason.
     """
@@ -39,8 +40,10 @@ def facts(trace: Trace) -> dict[str, Any]:
         "boot_id": guest.get("boot_id"),
         "page_size": guest.get("page_size"),
         "clock": section(trace.header, "clock") or None,
-        "begin_ns": trace.begin_ns,
-        "end_ns": trace.end_ns,
+        "begin_ns": trace.entire.begin_ns,
+        "end_ns": trace.entire.end_ns,
+        "since_ns": trace.begin_ns if trace.entire is not trace else None,
+        "until_ns": trace.end_ns if trace.entire is not trace else None,
         "complete": recording.complete and not trace.trailer.get("lost_events"),
         "incomplete_because": shortcomings(trace),
         "lost_events": trace.trailer.get("lost_events"),

@@ -27,6 +27,7 @@ from balloontrace.analysis.export.columns import (
 )
 from balloontrace.analysis.export.facts import kinds_of
 from balloontrace.analysis.questions.delays import DELAYS
+from balloontrace.analysis.trace.marks import marks_of, takes_marks
 from balloontrace.analysis.trace.trace import Trace, section
 from balloontrace.errors import UserError
 from balloontrace.escape import visible
@@ -152,6 +153,7 @@ def _samples(trace: Trace, text: Text) -> Iterator[Table]:
             yield _table(source, doc, columns, ["t_ns", *names], read, ())
     yield from _delays(trace, moment, text)
     yield from _driver(trace, moment, text)
+    yield from _marks(trace, moment, text)
 
 
 def _delays(trace: Trace, moment: Column, text: Text) -> Iterator[Table]:
@@ -192,12 +194,22 @@ def _driver(trace: Trace, moment: Column, text: Text) -> Iterator[Table]:
         {"t_ns": c["t_ns"]}
         | {name: text(str(c[name])) if name in c else None for name in ("state", "why")}
         for c in trace.driver_changes
+        if trace.contains(c["t_ns"])
     ]
     if read:
         states = "absent (from the start), gone, attached, or untraceable"
         columns = (moment, Column("state", "", states), Column("why", "", "of untraceable"))
         doc = "each time the driver went or came, when the recorder noticed"
         yield _table("driver", doc, columns, ["t_ns", "state", "why"], read, ("state", "why"))
+
+
+def _marks(trace: Trace, moment: Column, text: Text) -> Iterator[Table]:
+    """What people said in the guest."""
+    read = [{"t_ns": at_ns, "text": text(said)} for at_ns, said in marks_of(trace)]
+    if read or takes_marks(trace):
+        doc = "words of people in the guest (balloontrace mark), when they were sent"
+        columns = (moment, Column("text", "", "what was said: not to be trusted"))
+        yield _table("marks", doc, columns, ["t_ns", "text"], read, ("text",))
 
 
 def _table(

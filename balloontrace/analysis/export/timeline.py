@@ -14,8 +14,10 @@ from balloontrace.analysis.export.facts import facts, kinds_of
 from balloontrace.analysis.trace.balloon_size import size_curve
 from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.trace.gaps import driver_gaps
+from balloontrace.analysis.trace.marks import marks_of as words_of
 from balloontrace.analysis.trace.samples import UNREAD
 from balloontrace.analysis.trace.trace import Ints, Trace
+from balloontrace.analysis.trace.window import targets_of
 from balloontrace.escape import visible
 from balloontrace.events import BALLOON_PAGE_BYTES, UNKNOWN_PAGES
 
@@ -159,14 +161,14 @@ def _slice_names(trace: Trace, kind: str, frame: pd.DataFrame, names: Numbers) -
 
 def counters_of(trace: Trace) -> list[Counter]:
     """Target, balloon size and free memory in bytes; those that are not known are left out."""
-    targets = trace.events("target").sort_values("start_ns", kind="stable")
-    targets = targets[targets["asked"] != UNKNOWN_PAGES]
+    time_ns, asked = targets_of(trace)
+    seen = asked != UNKNOWN_PAGES
     found = [
         Counter(
             "target",
             "the balloon size the host wants, as the size worker read it",
-            targets["start_ns"].to_numpy(),
-            targets["asked"].to_numpy() * BALLOON_PAGE_BYTES,
+            time_ns[seen],
+            asked[seen] * BALLOON_PAGE_BYTES,
         ),
         *_size(trace),
         *(_meminfo(trace, name) for name in ("MemFree", "MemAvailable")),
@@ -206,10 +208,12 @@ def _meminfo(trace: Trace, name: str) -> Counter:
 
 
 def marks_of(trace: Trace) -> list[Mark]:
-    """Targets, the host's notices, OOM kills, and the driver's going and coming."""
+    """Targets, the host's notices, OOM kills, the driver's going and coming, and what people
+    marked."""
     marks = [
         Mark("driver", f"driver {visible(str(c.get('state')))}", c["t_ns"], _why(c))
         for c in trace.driver_changes
+        if trace.contains(c["t_ns"])
     ]
     for at in trace.events("notice")["start_ns"].tolist():
         marks.append(Mark("notices", "notice", at))
@@ -219,6 +223,7 @@ def marks_of(trace: Trace) -> list[Mark]:
         seen = {"target_balloon_pages": asked, "size_balloon_pages": size}
         known = {name: pages for name, pages in seen.items() if pages != UNKNOWN_PAGES}
         marks.append(Mark("target changes", "new target", at, known))
+    marks += [Mark("marks", visible(text), at) for at, text in words_of(trace)]
     return marks + _kills(trace)
 
 
@@ -247,6 +252,8 @@ def spans_of(trace: Trace) -> list[Span]:
     known = facts(trace)
     lacks = known["incomplete_because"]
     name = f"INCOMPLETE: {'; '.join(lacks)}" if lacks else "recording: complete, no event lost"
+    if trace.is_part:
+        name = f"a window of the recording; {name}"
     about = {key: value if _simple(value) else json.dumps(value) for key, value in known.items()}
     about = {key: value for key, value in about.items() if value is not None}
     spans = [Span("recording", name, trace.begin_ns, trace.end_ns, about)]

@@ -87,7 +87,7 @@ def _sentence(numbers: dict[str, Any]) -> str:
     back = (
         f"came back after {numbers['away_s']:.1f} s"
         if numbers["back"]
-        else f"did not come back in the remaining {numbers['away_s']:.1f} s of the recording"
+        else f"did not come back in the remaining {numbers['away_s']:.1f} s"
     )
     gave = (
         "what it gave back was not recorded"

@@ -191,7 +191,8 @@ def _headline(picture: Picture) -> list[tuple[str, str, str]]:
                 "in the main inflation",
             ),
         ]
-    tiles.append(("churn ratio", number(totals["churn_ratio"], 3), "of the whole recording"))
+    of = "recording" if picture.report.recording.scalars["since_s"] is None else "window"
+    tiles.append(("churn ratio", number(totals["churn_ratio"], 3), f"of the whole {of}"))
     oom = results["oom"].scalars
     killed, asked = oom.get("killed"), oom.get("notifier_calls")
     said = ["kills: not recorded"] if killed is None else []

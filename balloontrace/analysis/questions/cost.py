@@ -88,6 +88,7 @@ class SpanCost:
     """What ballooning cost in any span of a recording."""
 
     def __init__(self, trace: Trace) -> None:
+        trace = trace.entire  # a call that reaches out of a window counts with the part inside
         self._pressure = MemoryPressure(trace)
         split = trace.recorded("ack") and trace.recorded("sleep")
         self._busy = BusyTime(trace) if split else None

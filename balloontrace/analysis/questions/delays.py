@@ -53,7 +53,9 @@ class Delays(Question):
         state = next((block for block in blocks if "delayacct" in block), {})
         tasks = trace.samples.delays.tasks
         if not tasks:
-            return Result(self.name, missing=[_why_none(blocks)])
+            elsewhere = trace.is_part and trace.entire.samples.delays.tasks
+            why = "task delays (none was read in the window)" if elsewhere else _why_none(blocks)
+            return Result(self.name, missing=[why])
         counted = DELAYS if state.get("delayacct") not in ("off", "absent") else ("cpu",)
         rows = [_row(trace, task, counted) for task in tasks]
         rows.sort(key=_for_memory, reverse=True)

@@ -89,8 +89,8 @@ class Driver(Question):
 def _suspended_s(trace: Trace) -> float | None:
     """Seconds, to 10 ms: two clocks are read in turn. None if the recording does not say."""
     suspended_ns = trace.trailer.get("suspended_ns")
-    if suspended_ns is None:
-        return None
+    if suspended_ns is None or (suspended_ns and trace.is_part):
+        return None  # when it was is not recorded
     return round(int(suspended_ns) / 1e9, 2)
 
 
@@ -119,7 +119,8 @@ def _calls(trace: Trace, kind: str) -> list[dict[str, Any]]:
 
 def _given_back(trace: Trace, kind: str, calls: pd.DataFrame) -> list[int]:
     """Pages of the leaks that each of these calls made."""
-    leaks = trace.events("leak", "start_ns", "done", "within")
+    # A call that reaches into a window made some of its leaks before that.
+    leaks = trace.entire.events("leak", "start_ns", "done", "within")
     mine = leaks[trace.marked(leaks, "within", "within", kind)].sort_values("start_ns")
     until = np.concatenate(([0], np.cumsum(known_pages(mine))))
     first, last = (np.searchsorted(mine["start_ns"], calls[at]) for at in ("start_ns", "end_ns"))
@@ -131,7 +132,7 @@ def _gaps(trace: Trace) -> list[dict[str, Any]]:
     """The gaps. inflated_pages, deflated_pages: [least, most] that moved unseen; driver: what was
     found after it, and which of that was not so before it."""
     rows = []
-    gaps = driver_gaps(trace)
+    gaps, here = driver_gaps(trace.entire), driver_gaps(trace)
     before = None if gaps and gaps[0].absent else _identity(trace.header)
     for gap in gaps:
         found = None if gap.open else _identity(gap.attached)
@@ -150,7 +151,7 @@ def _gaps(trace: Trace) -> list[dict[str, Any]]:
             }
         )
         before = found or before
-    return rows
+    return [row for gap, row in zip(gaps, rows, strict=True) if gap in here]
 
 
 def _identity(described: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
 
@@ -17,7 +16,7 @@ from balloontrace.analysis.questions.phases import gib_per_second
 from balloontrace.analysis.questions.totals import churn_ratio
 from balloontrace.analysis.trace.balloon_size import NO_CALL, SizeCurve, Unseen, size_curve
 from balloontrace.analysis.trace.calls import of_worker
-from balloontrace.analysis.trace.gaps import driver_gaps
+from balloontrace.analysis.trace.goals import Goal, goals_of
 from balloontrace.analysis.trace.trace import MOVES, Ints, Trace, per_trace
 from balloontrace.events import UNKNOWN_PAGES
 
@@ -34,7 +33,13 @@ worker's shorter sleeps are those of reclaim."""
 MOST_UNSEEN = 5
 """So many doubtful spans are told of one by one."""
 
-_ANEW = "began when the driver came and found the target that was set before"
+_BY = (
+    ("ended_by", "driver", "superseded: the driver left"),
+    ("begun_by", "driver", "began when the driver came and found the target that was set before"),
+    ("begun_by", "window", "was under way when the window began: its numbers are of the part here"),
+    ("ended_by", "window", "was under way when the window ended"),
+)
+"""What a note says of episodes that no change of the target began, or ended."""
 
 
 def progress_edges(
@@ -53,19 +58,6 @@ def progress_edges(
     return np.concatenate(([start_ns], time_ns[advanced], [end_ns]))
 
 
-@dataclass(frozen=True)
-class Goal:
-    """From `time_ns` on, the balloon is to have `target` pages.
-
-    target: None if that could not be seen, or no driver is there to do it; by: `target`, the host
-    set another one, or `driver`, the driver left, or came and found the target that was set before.
-    """
-
-    time_ns: int
-    target: int | None
-    by: str
-
-
 _SPAN = (
     Field("start_s", Unit.MOMENT),
     Field("end_s", Unit.MOMENT),
@@ -80,8 +72,18 @@ EPISODE = (
     Field("asked_pages", Unit.PAGES, "between start and target"),
     Field("outcome", Unit.TEXT, words=("reached", "superseded", "unfinished")),
     Field("left", Unit.NUMBER, "how often the balloon left the target; null: it was not reached"),
-    Field("begun_by", Unit.TEXT, "the host set it, or a driver came", words=("target", "driver")),
-    Field("ended_by", Unit.TEXT, "of a superseded one", words=("target", "driver")),
+    Field(
+        "begun_by",
+        Unit.TEXT,
+        "the host set it, a driver came, or it was under way when the window began",
+        words=("target", "driver", "window"),
+    ),
+    Field(
+        "ended_by",
+        Unit.TEXT,
+        "of a superseded one, or of one that goes on after the window",
+        words=("target", "driver", "window"),
+    ),
     Field("inflated_pages", Unit.PAGES),
     Field("deflated_pages", Unit.PAGES),
     Field("reclaimed_pages", Unit.PAGES, "of those, by reclaim"),
@@ -144,55 +146,6 @@ class Progress(Question):
         )
 
 
-def goals_of(trace: Trace, curve: SizeCurve) -> list[Goal]:
-    """What the balloon was to do, in order of time.
-
-    A driver that comes is told the host's target, but that is no event if it is the one that was
-    read last. Then the target begins anew, if the balloon moved before the next goal.
-    """
-    targets = trace.events("target").sort_values("start_ns", kind="stable")
-    asked = [None if pages == UNKNOWN_PAGES else pages for pages in targets["asked"].tolist()]
-    goals = [
-        Goal(start, pages, "target")
-        for start, pages in zip(targets["start_ns"].tolist(), asked, strict=True)
-    ]
-    left, came = _driver_moments(trace)
-    if not left and not came:
-        return goals
-    goals += [Goal(time_ns, None, "driver") for time_ns in (*left, *came)]
-    goals.sort(key=lambda goal: goal.time_ns)
-    kept: list[Goal] = []
-    target = None
-    for goal, following in zip_longest(goals, goals[1:]):
-        if goal.by == "target":
-            target = goal.target
-            kept.append(goal)
-        elif goal.time_ns not in came:
-            kept.append(goal)
-        elif _moves_before(curve, goal, following):
-            kept.append(Goal(goal.time_ns, target, "driver"))
-    return kept
-
-
-def _driver_moments(trace: Trace) -> tuple[set[int], set[int]]:
-    """When the driver left, and when it came."""
-    gaps, bound = driver_gaps(trace), trace.events("bind")
-    left = {gap.start_ns for gap in gaps if not gap.absent}
-    came = {gap.end_ns for gap in gaps if not gap.open} | set(
-        bound["start_ns"][bound["done"] != 0].tolist()
-    )
-    for kind in ("remove", "freeze"):
-        left |= set(trace.events(kind)["start_ns"].tolist())
-    came |= set(trace.events("restore")["start_ns"].tolist())
-    return left, came
-
-
-def _moves_before(curve: SizeCurve, goal: Goal, following: Goal | None) -> bool:
-    """Whether the balloon moved between two goals, or since the last one."""
-    until = curve.steps_until(following.time_ns) if following else len(curve.time_ns)
-    return until > curve.steps_until(goal.time_ns)
-
-
 def _notes(trace: Trace, curve: SizeCurve, rows: list[dict[str, Any]]) -> list[str]:
     """What makes the episodes less than exact, and which of them the driver began or ended."""
     notes = []
@@ -206,8 +159,8 @@ def _notes(trace: Trace, curve: SizeCurve, rows: list[dict[str, Any]]) -> list[s
     for kind in MOVES:
         if trace.unknown_pages(kind):
             notes.append(f"the size misses {kind} calls whose pages could not be seen")
-    for key, said in (("ended_by", "superseded: the driver left"), ("begun_by", _ANEW)):
-        if numbers := [f"#{n}" for n, row in enumerate(rows, 1) if row[key] == "driver"]:
+    for key, by, said in _BY:
+        if numbers := [f"#{n}" for n, row in enumerate(rows, 1) if row[key] == by]:
             notes.append(f"{', '.join(numbers)} {said}")
     return notes
 
@@ -229,7 +182,7 @@ def _episode(
     target, start_ns = goal.target, goal.time_ns
     first = curve.steps_until(start_ns)
     start_size = curve.size_after(first)
-    if target is None or target == start_size:
+    if target is None or target == start_size or goal.reached:
         return None
     direction = 1 if target > start_size else -1
     last = until = curve.steps_until(following.time_ns) if following else len(curve.time_ns)
@@ -243,8 +196,9 @@ def _episode(
     else:
         outcome, end_ns = "unfinished", max(trace.end_ns, start_ns)
     steps = slice(first, last)
+    mark = start_size if goal.furthest is None else goal.furthest
     edges = progress_edges(
-        curve.time_ns[steps], curve.size[steps], start_size, start_ns, end_ns, direction
+        curve.time_ns[steps], curve.size[steps], mark, start_ns, end_ns, direction
     )
     gained = (curve.size_after(last) - start_size) * direction
     return {
@@ -258,7 +212,7 @@ def _episode(
         "outcome": outcome,
         "left": times_left(curve.size[last:until], target) if outcome == "reached" else None,
         "begun_by": goal.by,
-        "ended_by": following.by if following and outcome == "superseded" else None,
+        "ended_by": _ended_by(trace, following, outcome),
         **_moved(curve, steps, gained, direction),
         **_rates(curve, steps, gained, (end_ns - start_ns) / 1e9),
         **_no_progress(trace, watched(edges, curve.unseen), worker_rests(trace)),
@@ -267,6 +221,13 @@ def _episode(
         ),
         **cost.between(start_ns, end_ns),
     }
+
+
+def _ended_by(trace: Trace, following: Goal | None, outcome: str) -> str | None:
+    """What ended an episode before its target was reached; None: nothing, or the recording did."""
+    if outcome == "superseded" and following:
+        return following.by
+    return "window" if outcome == "unfinished" and trace.until_ns < trace.entire.end_ns else None
 
 
 def times_left(sizes: Ints, target: int) -> int:
@@ -332,7 +293,8 @@ def _slept(trace: Trace, puffs: Ints | None, row: dict[str, Any]) -> dict[str, A
     or not at all."""
     if puffs is None:
         return {**slept_between(puffs, 0, 0), "first_sleep_s": None}
-    ends_ns = (trace.begin_ns + round(row[edge] * 1e9) for edge in ("start_s", "end_s"))
+    begin_ns = trace.entire.begin_ns
+    ends_ns = (begin_ns + round(row[edge] * 1e9) for edge in ("start_s", "end_s"))
     start_ns, end_ns = ends_ns
     slept = slept_between(puffs, start_ns, end_ns)
     first = puffs[np.searchsorted(puffs[:, 0], start_ns), 0] if slept["sleeps"] else None
@@ -356,7 +318,10 @@ def watched(edges: Ints, unseen: Sequence[Unseen]) -> Ints:
 @per_trace
 def worker_rests(trace: Trace) -> Ints:
     """The times of LISTED_SPAN_S and more in which the size worker was in no fill and no leak, in
-    order: shape (rests, 2)."""
+    order: shape (rests, 2). Those of the recording: a call that begins in a window and ends after
+    it is not in that."""
+    if trace.entire is not trace:
+        return worker_rests(trace.entire)
     fills, leaks = trace.calls("fill"), trace.calls("leak")
     mine = of_worker(trace, "leak")
     starts, ends = (

@@ -158,8 +158,9 @@ def _kills(trace: Trace) -> list[dict[str, Any]]:
 
 def _notified(trace: Trace) -> pd.DataFrame:
     """Who called the notifier and when: the OOM killer's next step is the choice of a victim."""
-    calls = trace.events(NOTIFIER)
-    codes, names = trace.names(NOTIFIER)
+    entire = trace.entire  # it may have asked just before a window began
+    calls = entire.events(NOTIFIER)
+    codes, names = entire.names(NOTIFIER)
     # As objects: a name need not be UTF-8, which pandas' own strings must be.
     comm = np.array(names, dtype=object)[codes]
     return calls[["tid", "start_ns"]].assign(comm=pd.Series(comm, calls.index, dtype=object))

@@ -12,14 +12,15 @@ import numpy as np
 from balloontrace.analysis.base import Question, Result, Section, always
 from balloontrace.analysis.fields import Field, Table, Unit
 from balloontrace.analysis.questions.episodes import (
-    Goal,
-    goals_of,
     puffs_of,
     slept_between,
     times_left,
 )
 from balloontrace.analysis.trace.balloon_size import FILL, HOST, SizeCurve, size_curve
+from balloontrace.analysis.trace.goals import Goal, first_reached, goals_of
 from balloontrace.analysis.trace.trace import Ints, Trace
+
+_REACHED_BEFORE = "a target that was reached before the window began counts from there on"
 
 
 class Periods(Question):
@@ -36,6 +37,13 @@ class Periods(Question):
         (
             Field("size_pages", Unit.PAGES, "in the balloon at the end"),
             Field("target_pages", Unit.PAGES, "at the end; null: no target was read"),
+            Field("begin_size_pages", Unit.PAGES, "at a window's begin", may_lack=True),
+            Field(
+                "begin_target_pages",
+                Unit.PAGES,
+                "at a window's begin; null: none was read before",
+                may_lack=True,
+            ),
             Field("targets_whole", Unit.FLAG, "null: a change of the target may be missing"),
         ),
         (
@@ -70,10 +78,11 @@ class Periods(Question):
     optional = ("sleep",)
 
     def run(self, trace: Trace) -> Result:
-        """Scalars: `size_pages` and `target_pages` at the end; `targets_whole`, True, or None if a
-        change of the target may be missing. Table `after`: the periods in which the balloon moved,
-        or the driver slept for want of pages, after the target was reached; turns: how often the
-        size worker took pages out and then in, or in and then out."""
+        """Scalars: `size_pages` and `target_pages` at the end, and as `begin_*` at the beginning of
+        a window; `targets_whole`, True, or None if a change of the target may be missing. Table
+        `after`: the periods in which the balloon moved, or the driver slept for want of pages,
+        after the target was reached; turns: how often the size worker took pages out and then in,
+        or in and then out."""
         curve = size_curve(trace)
         if curve is None:
             return Result(self.name, missing=["the balloon's size at the start"])
@@ -88,7 +97,14 @@ class Periods(Question):
             "target_pages": goals[-1].target if goals else None,
             "targets_whole": None if trace.doubt("target") else True,
         }
-        return Result(self.name, scalars, {"after": rows})
+        if trace.is_part:
+            scalars["begin_size_pages"] = curve.base
+            before = (goal.target for goal in goals[:1] if goal.by == "window")
+            scalars["begin_target_pages"] = next(before, None)
+        begins_s = trace.seconds(trace.begin_ns)
+        reached = any(goal.reached for goal in goals[:1]) and rows[:1]
+        notes = [_REACHED_BEFORE] if reached and rows[0]["reached_s"] == begins_s else []
+        return Result(self.name, scalars, {"after": rows}, notes=notes)
 
 
 def _period(
@@ -102,7 +118,7 @@ def _period(
     last = len(curve.time_ns)
     if following:
         last, end_ns = curve.steps_until(following.time_ns), following.time_ns
-    reached, reached_ns = _reached(curve, goal, target, slice(first, last))
+    reached, reached_ns = first_reached(curve, goal, target, slice(first, last))
     if reached is None:
         return None
     steps = slice(reached, last)
@@ -121,20 +137,6 @@ def _period(
         "end_pages": curve.size_after(last),
         **slept,
     }
-
-
-def _reached(curve: SizeCurve, goal: Goal, target: int, steps: slice) -> tuple[int | None, int]:
-    """How many steps had been made when the target was first reached, and when that was; None if it
-    was not."""
-    before = curve.size_after(steps.start)
-    if before == target:
-        return steps.start, goal.time_ns
-    sizes = curve.size[steps]
-    there = sizes >= target if target > before else sizes <= target
-    if not there.any():
-        return None, 0
-    step = steps.start + int(there.argmax())
-    return step + 1, int(curve.time_ns[step])
 
 
 def _turns(curve: SizeCurve, steps: slice) -> int:

@@ -66,7 +66,11 @@ class Window:
 
 
 class Reconciliation(Question):
-    """Whether the traced totals agree with /proc/vmstat, to the page or within a bound."""
+    """Whether the traced totals agree with /proc/vmstat, to the page or within a bound.
+
+    Of the whole recording, of which a window is a part: a total that is right to the page leaves
+    nothing out in any part of it.
+    """
 
     section = Section(
         "reconciliation",
@@ -102,6 +106,8 @@ class Reconciliation(Question):
 
     def run(self, trace: Trace) -> Result:
         """Pages are balloon pages. `agrees` is None if inflate or deflate could not be compared."""
+        of_all = "over the whole recording, " if trace.is_part else ""
+        trace = trace.entire
         window = _window(trace)
         rows = {name: _compare(trace, window, name) for name in COUNTERS}
         compared = [row["agrees"] for row in rows.values() if row["agrees"] is not None]
@@ -116,7 +122,7 @@ class Reconciliation(Question):
         scalars["until"] = "detach" if window.sample_ns is None else "sample"
         reasons = _reasons(trace, window)
         scalars["inexact_because"] = reasons
-        scalars["summary"] = _summary(agrees, exact, rows, reasons)
+        scalars["summary"] = of_all + _summary(agrees, exact, rows, reasons)
         if agrees is not None and (unseen := said_unseen(trace)):
             scalars["summary"] += f", less {unseen} that moved while the driver was not traced"
         return Result(self.name, scalars)

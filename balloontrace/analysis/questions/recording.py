@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from balloontrace.analysis.base import Question, Result, Section
 from balloontrace.analysis.fields import Field, Shape, Unit
 from balloontrace.analysis.trace.trace import Trace, section
@@ -44,13 +46,18 @@ class Recording(Question):
             Field("events", Unit.NUMBER),
             Field("open_calls", Unit.NUMBER, "still under way when it ended"),
             Field("command", _COMMAND, "that was recorded"),
+            Field("since_s", Unit.MOMENT, "begin of the window that is shown; null: all is"),
+            Field("until_s", Unit.MOMENT, "its end"),
+            *(Field("since_at", Unit.CLOCK), Field("until_at", Unit.CLOCK)),
         ),
         head=True,
         inline=True,
     )
 
     def run(self, trace: Trace) -> Result:
-        """Scalars only; None: the recording does not say."""
+        """Scalars only, of the whole recording also where a window of it is shown; None: the
+        recording does not say."""
+        shown, trace = _shown(trace), trace.entire
         recording = trace.recording
         return Result(
             self.name,
@@ -76,8 +83,22 @@ class Recording(Question):
                 "events": len(trace.all_events),
                 "open_calls": trace.trailer.get("open_calls"),
                 "command": trace.trailer.get("command"),
+                **shown,
             },
         )
+
+
+def _shown(trace: Trace) -> dict[str, Any]:
+    """From when to when the report is; None: all of the recording."""
+    if trace.entire is trace:
+        return dict.fromkeys(("since_s", "until_s", "since_at", "until_at"))
+    begin_ns, end_ns = trace.begin_ns, trace.end_ns
+    return {
+        "since_s": trace.seconds(begin_ns),
+        "until_s": trace.seconds(end_ns),
+        "since_at": trace.wall_clock(begin_ns),
+        "until_at": trace.wall_clock(end_ns),
+    }
 
 
 def _missing_events(trace: Trace) -> int | None:

@@ -69,6 +69,7 @@ class Seams(Question):
     def run(self, trace: Trace) -> Result:
         """One row a seam. negotiated: False if what it traces needs a feature that was not; later:
         where it was traced otherwise when a driver was attached to again."""
+        trace = trace.entire
         counters = section(trace.trailer, "counters")
         rows = []
         for name in trace.seams:

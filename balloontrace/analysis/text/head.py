@@ -23,6 +23,7 @@ def _trust(report: Report) -> list[tuple[str, str, str]]:
     rows += [("recording", facts["path"], ""), ("", *_completeness(facts))]
     if facts["started_at"]:
         rows.append(("", f"from {facts['started_at']} to {facts['ended_at']}", ""))
+    rows += _window(facts)
     rows += [("", text, BAD) for text in _losses(facts, report.results["recorder"].scalars)]
     style = {True: GOOD, False: BAD, None: WARN}[reconciliation["agrees"]]
     rows.append(("vmstat", reconciliation["summary"], style))
@@ -36,6 +37,17 @@ def _untraceable(result: Result) -> list[str]:
         for gap in result.tables.get("gaps", [])
         if gap["untraceable"]
     ]
+
+
+def _window(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Of which part of the recording all that follows is; nothing if of the whole."""
+    if facts["since_s"] is None:
+        return []
+    at = f" ({facts['since_at']} to {facts['until_at']})" if facts["since_at"] else ""
+    span = f"{facts['since_s']:,.1f} s to {facts['until_s']:,.1f} s{at}"
+    whole = f"the recording's {facts['duration_s']:,.1f} s"
+    said = "what follows is of it alone; losses and /proc/vmstat, of the whole recording"
+    return [("window", f"{span}, of {whole}: {said}", WARN)]
 
 
 def verdict(report: Report) -> tuple[str, str]:
@@ -55,10 +67,11 @@ def verdict(report: Report) -> tuple[str, str]:
         "its totals could not be checked": agrees is None,
         f"{unchecked} of {known} pathologies could not be looked for": unchecked > 0,
     }
+    here = "" if recording["since_s"] is None else " in this window"
     but = [text for text, applies in reservations.items() if applies]
     if but:
-        return f"nothing found, but {', and '.join(but)}", WARN
-    return f"healthy: none of {known} known pathologies, and nothing is missing", GOOD
+        return f"nothing found{here}, but {', and '.join(but)}", WARN
+    return f"healthy{here}: none of {known} known pathologies, and nothing is missing", GOOD
 
 
 def _completeness(facts: dict[str, Any]) -> tuple[str, str]:

@@ -28,7 +28,7 @@ from bokeh.plotting import figure
 
 from balloontrace.analysis.text.writer import count
 from balloontrace.analysis.timeline import series
-from balloontrace.analysis.timeline.series import Scene, Style
+from balloontrace.analysis.timeline.series import Label, Scene, Style
 from balloontrace.analysis.timeline.tooltip import readout
 from balloontrace.escape import visible
 
@@ -202,6 +202,39 @@ class _Builder:
                 drawn.glyph.hatch_alpha, drawn.glyph.hatch_scale = 0.35, 12
                 self.note(style, "shade")
 
+    def words(self, plot: Any, scene: Scene, labelled: bool) -> None:
+        """A line at each mark, which says its words when it is pointed at; labelled: also without
+        that."""
+        found = scene.words()
+        if not found:
+            return
+        times = [at_s for at_s, _ in found]
+        # Bokeh escapes what is said.
+        said = [f"{at_s:,.3f} s: {text}" for at_s, text in found]
+        source = ColumnDataSource({"at_s": times, "said": said})
+        drawn = plot.vspan(x="at_s", source=source, line_width=1.5, line_dash=series.WORDS.dash)
+        self.paint(drawn.glyph, "line_color", series.WORDS)
+        plot.add_tools(HoverTool(renderers=[drawn], tooltips="@said", limit=3))
+        self.note(series.WORDS, "line")
+        if labelled:
+            self._labels(plot, series.labels(scene))
+
+    def _labels(self, plot: Any, found: list[Label]) -> None:
+        """The words beside their lines."""
+        high = plot.y_range.end
+        for left in (False, True):
+            mine = [label for label in found if label.left is left]
+            drawn = plot.text(
+                x=[label.at_s for label in mine],
+                y=[high * (0.92 - 0.07 * label.below) for label in mine],
+                text=[label.text for label in mine],
+                text_font_size="10px",
+                text_baseline="top",
+                text_align="right" if left else "left",
+                x_offset=-3 if left else 3,
+            )
+            self.paint(drawn.glyph, "text_color", series.WORDS)
+
     def hover(self, plot: Any, scene: Scene, source: ColumnDataSource) -> None:
         """What every panel says of the interval under the pointer."""
         strips = plot.vstrip(
@@ -229,6 +262,7 @@ def chart(scenes: list[Scene]) -> Chart:
     for draw in (_size, _flow, _lanes, _psi, _memory):
         for scene in scenes:
             plot = draw(builder, scene)
+            builder.words(plot, scene, labelled=draw is _size)
             if draw is not _lanes:  # its marks speak for themselves
                 builder.hover(plot, scene, sources[scene.side])
     for plot in builder.figures[:-1]:

@@ -23,6 +23,7 @@ from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.trace.pressure import SHARES
 from balloontrace.analysis.trace.samples import UNREAD
 from balloontrace.analysis.trace.trace import Ints, Trace, known_pages
+from balloontrace.analysis.trace.window import targets_of
 from balloontrace.events import UNKNOWN_PAGES
 
 Rows = list[dict[str, Any]]
@@ -33,12 +34,15 @@ BINS = 1200
 MOST_SPANS = 500
 """At most so many spans of a kind, the longest ones."""
 
+MOST_WORDS = 200
+"""At most so many marks of people, the first ones."""
+
 MARKS = ("sleep", "oom_notify", "oom_kill")
 """Kinds of event that are drawn as marks."""
 
 
 class Bins:
-    """Equal bins from the recording's begin on, which reach to its end."""
+    """Equal bins from the begin of the recording, or of a window of it, which reach to its end."""
 
     def __init__(self, trace: Trace, most: int, span_s: float) -> None:
         """most: greatest number of bins; span_s: shortest time they are made for."""
@@ -83,12 +87,13 @@ def timeline(
 
     results: those of the analyses of the same trace; bins: greatest number of bins; span_s: bins
     as long as for a recording of so many seconds, if this one is shorter, to compare the two.
-    Scalars: `end_s`; `bin_s`; `bins`; `size_exact`, None: the size is not known; `causes`, those
-    of `flow` that occur; `not_recorded`, part of the picture -> what it lacks.
+    Scalars: `begin_s`; `end_s`; `bin_s`; `bins`; `size_exact`, None: the size is not known;
+    `causes`, those of `flow` that occur; `not_recorded`, part of the picture -> what it lacks.
     Tables: `size` and `target`, step functions (`at_s`, `pages`); `flow`, one row per bin in which
     pages moved (`start_s`, `in`, and one key per cause); `psi` (`start_s`, `end_s`, `some` and
     `full` in percent of that time); `memory` (`at_s`, `free_bytes`, `available_bytes`); `marks`,
-    one row per kind and bin (`kind`, `at_s` of the first, `count`, `pages`, `busy_s`, `who`).
+    one row per kind and bin (`kind`, `at_s` of the first, `count`, `pages`, `busy_s`, `who`);
+    `words`, what people said in the guest (`at_s`, `text`).
     Intervals: `no_progress`, `gaps` (no driver was traced), in order of time.
     """
     cut = Bins(trace, bins, span_s)
@@ -96,6 +101,7 @@ def timeline(
     result = Result("timeline")
     flow, causes = _flow(trace, cut)
     result.scalars = {
+        "begin_s": trace.seconds(trace.begin_ns),
         "end_s": trace.seconds(trace.end_ns),
         "bin_s": cut.length_ns / 1e9,
         "bins": cut.number,
@@ -114,10 +120,13 @@ def timeline(
         "flow": flow,
         "psi": psi,
         "memory": memory,
+        "words": results["marks"].tables.get("marks", [])[:MOST_WORDS],
         "marks": [row for kind in MARKS for row in _marks(trace, cut, kind, results)],
     }
     result.scalars["not_recorded"] = _lacking(trace, result)
     result.notes = _notes(trace, results)
+    if (more := len(results["marks"].tables.get("marks", [])) - MOST_WORDS) > 0:
+        result.notes.append(f"the last {more:,} marks are not in the picture")
     _spans(result, results)
     return result
 
@@ -142,10 +151,8 @@ def _steps(trace: Trace, cut: Bins, time_ns: Ints, pages: Ints) -> Rows:
 
 def _targets(trace: Trace, cut: Bins) -> Rows:
     """The target from the first one on that was read; pages None: it could not be seen."""
-    targets = trace.events("target").sort_values("start_ns", kind="stable")
-    if targets.empty:
-        return []
-    return _steps(trace, cut, targets["start_ns"].to_numpy(), targets["asked"].to_numpy())
+    time_ns, asked = targets_of(trace)
+    return _steps(trace, cut, time_ns, asked) if len(time_ns) else []
 
 
 def _flow(trace: Trace, cut: Bins) -> tuple[Rows, list[str]]:
@@ -158,7 +165,7 @@ def _flow(trace: Trace, cut: Bins) -> tuple[Rows, list[str]]:
         columns[CAUSE_NAMES[code]] = cut.sums(ends[mine], pages[mine])
     moved = np.flatnonzero(np.sum(list(columns.values()), axis=0))
     values = (column[moved].tolist() for column in columns.values())
-    starts = (moved * cut.length_ns / 1e9).tolist()
+    starts = (trace.seconds(cut.begin_ns) + moved * cut.length_ns / 1e9).tolist()
     rows = [
         {"start_s": start_s, **dict(zip(columns, row, strict=True))}
         for start_s, row in zip(starts, zip(*values, strict=True), strict=True)
@@ -302,5 +309,5 @@ def _notes(trace: Trace, results: Mapping[str, Result]) -> list[str]:
 
 def _seconds(trace: Trace, time_ns: Ints) -> list[float]:
     """Seconds since attach."""
-    seconds: list[float] = ((time_ns - trace.begin_ns) / 1e9).tolist()
+    seconds: list[float] = ((time_ns - trace.entire.begin_ns) / 1e9).tolist()
     return seconds

@@ -70,6 +70,7 @@ def _draw(scenes: list[Scene]) -> Figure:
     for place, (draw, scene, _) in enumerate(panels):
         axis = axes[place]
         draw(axis, scene, scenes)
+        _words(axis, scene, labelled=draw is _size)
         if draw is _size:
             # Above the legend, whatever the length of either.
             axis.set_title(_short(scene.title), loc="left", fontweight="bold", pad=17)
@@ -214,6 +215,25 @@ def _shade(axis: Axes, scene: Scene) -> None:
                 linewidth=0,
                 label="" if place else style.label,
             )
+
+
+def _words(axis: Axes, scene: Scene, labelled: bool) -> None:
+    """A line at each mark; labelled: with its words."""
+    style = series.WORDS
+    for at_s, _ in scene.words():
+        axis.axvline(at_s, color=style.light, linestyle=style.dash, linewidth=1.0)
+    for label in series.labels(scene) if labelled else []:
+        axis.annotate(
+            label.text,
+            (label.at_s, 0.92 - 0.09 * label.below),
+            xycoords=axis.get_xaxis_transform(),
+            xytext=(-2 if label.left else 2, 0),
+            textcoords="offset points",
+            ha="right" if label.left else "left",
+            va="top",
+            fontsize=6.5,
+            color=style.light,
+        )
 
 
 def _line(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from balloontrace.analysis.base import Result
 from balloontrace.analysis.report import Report, report_of
 from balloontrace.analysis.timeline.data import timeline
-from balloontrace.analysis.trace.trace import read_trace
+from balloontrace.analysis.trace.trace import Trace, read_trace
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,11 @@ class Picture:
 
 def picture(path: str) -> Picture:
     """Read and analyse the recording at `path`; UserError if it cannot be read."""
-    trace = read_trace(path)
+    return picture_of(read_trace(path))
+
+
+def picture_of(trace: Trace) -> Picture:
+    """Analyse a trace, or a window of one."""
     report = report_of(trace)
     return Picture(report, timeline(trace, report.results))
 

@@ -65,6 +65,12 @@ LANES = {
 """Events of the picture from top to bottom, each in a lane of its own."""
 
 
+WORDS = Style("mark", "#6a3d9a", "#b79adf", dash="dotted")
+WORDS_CHARACTERS, MOST_LABELS, LABEL_LINES = 28, 20, 4
+"""Of a label in a picture, how many there are, and in how many lines: more would cover what they
+are about."""
+
+
 @dataclass(frozen=True)
 class Lane:
     """One kind of event: spans as (start, end), marks as rows of the timeline, and in words what
@@ -98,7 +104,7 @@ class Scene:
     @property
     def begin_s(self) -> float:
         """When the recording begins on the picture's axis."""
-        return -self.origin_s
+        return float(self.timeline.scalars["begin_s"]) - self.origin_s
 
     @property
     def end_s(self) -> float:
@@ -111,7 +117,9 @@ class Scene:
         guest = self.picture.report.results["guest"].scalars
         driver = guest["driver_behaviour"] or "not known"
         path = str(self.picture.report.recording.scalars["path"]).rsplit("/", 1)[-1]
-        said = f"Linux {guest['kernel']}, balloon driver: {driver}, {path}"
+        facts = self.picture.report.recording.scalars
+        part = "" if facts["since_s"] is None else ", {since_s:,.1f} to {until_s:,.1f} s"
+        said = f"Linux {guest['kernel']}, balloon driver: {driver}, {path}{part.format(**facts)}"
         return visible(f"{self.side}: {said}" if self.side else said)
 
     @property
@@ -149,13 +157,14 @@ class Scene:
     def edges(self) -> Floats:
         """The begins of all intervals, and the end of the last."""
         number = int(self.timeline.scalars["bins"])
-        edges: Floats = np.arange(number + 1, dtype=np.float64) * self.bin_s - self.origin_s
+        edges: Floats = np.arange(number + 1, dtype=np.float64) * self.bin_s + self.begin_s
         return edges
 
     def flow(self) -> dict[str, Floats]:
         """Pages of each interval: `in`, and each cause that occurs."""
         rows = self.timeline.tables["flow"]
-        places = np.rint([row["start_s"] / self.bin_s for row in rows]).astype(np.int64)
+        begin_s = self.timeline.scalars["begin_s"]
+        places = np.rint([(row["start_s"] - begin_s) / self.bin_s for row in rows]).astype(np.int64)
         columns = {}
         for name in ("in", *self.causes()):
             columns[name] = np.zeros(int(self.timeline.scalars["bins"]))
@@ -190,11 +199,15 @@ class Scene:
         return self._times(rows, "at_s"), free, available
 
     def spans(self, kind: str) -> list[tuple[float, float]]:
-        """Begin and end of each interval of a kind."""
-        return [
-            (span["start_s"] - self.origin_s, span["end_s"] - self.origin_s)
-            for span in self.timeline.intervals[kind]
-        ]
+        """Begin and end of what is to be seen of each interval of a kind."""
+        spans = self.timeline.intervals[kind]
+        edges = ((span["start_s"] - self.origin_s, span["end_s"] - self.origin_s) for span in spans)
+        return [(max(self.begin_s, start), min(self.end_s, end)) for start, end in edges]
+
+    def words(self) -> list[tuple[float, str]]:
+        """What people said in the guest, and when; fit to print."""
+        rows = self.timeline.tables["words"]
+        return [(row["at_s"] - self.origin_s, visible(row["text"])) for row in rows]
 
     def lanes(self) -> list[Lane]:
         """The lanes of events; that of the driver only if it was away."""
@@ -263,6 +276,31 @@ def tallest(scenes: list[Scene]) -> tuple[float, float, float]:
     into = [flow["in"].max() for flow in flows]
     out = [np.sum([flow[cause] for cause in flow if cause != "in"], axis=0).max() for flow in flows]
     return max([*size, 1.0]), max([*into, 1.0]), max([*out, 0.0])
+
+
+@dataclass(frozen=True)
+class Label:
+    """The words of a mark beside its line; left: on its left, lest they leave the picture; below:
+    how far from the top, in lines."""
+
+    at_s: float
+    text: str
+    left: bool
+    below: int
+
+
+def labels(scene: Scene) -> list[Label]:
+    """What is written at the first marks, neighbours below each other."""
+    most, late_s = WORDS_CHARACTERS, scene.begin_s + 0.8 * (scene.end_s - scene.begin_s)
+    return [
+        Label(
+            at_s,
+            text if len(text) <= most else f"{text[: most - 1]}…",
+            at_s > late_s,
+            number % LABEL_LINES,
+        )
+        for number, (at_s, text) in enumerate(scene.words()[:MOST_LABELS])
+    ]
 
 
 def ticks(low: float, high: float, about: int = 5) -> list[float]:

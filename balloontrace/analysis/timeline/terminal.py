@@ -7,7 +7,7 @@ from bisect import bisect_left, bisect_right
 from typing import Any
 
 from balloontrace.analysis.base import Result
-from balloontrace.analysis.text.writer import Page, seconds
+from balloontrace.analysis.text.writer import DIM, Page, seconds
 from balloontrace.events import BALLOON_PAGE_BYTES
 
 MARGIN, ROWS = 20, 4
@@ -17,6 +17,9 @@ BLOCKS, NOW_AND_THEN, TARGET = " ▁▂▃▄▅▆▇█", "░", "─"
 ASCII_BLOCKS, ASCII_NOW_AND_THEN, ASCII_TARGET = " ..::||##", "~", "-"
 """Blocks: one character for each eighth of a row. Now and then: the balloon was so large for a part
 of the column's time."""
+
+SIGNS, MORE = "123456789", "^"
+"""Of the first marks of people, and of all others."""
 
 Range = tuple[int, int]
 """Least and greatest value in a column."""
@@ -37,23 +40,30 @@ def timeline(page: Page, course: Result, blocks: bool = True) -> None:
     columns = page.width - MARGIN
     lanes = {kind: line for kind in LANES if (line := _lane(course, kind, columns)).strip()}
     tallest = max((row["pages"] or 0 for row in (*size, *target)), default=0)
-    if not (tallest and size) and not lanes:
+    words = course.tables["words"]
+    if not (tallest and size) and not lanes and not words:
         return
-    end_s = float(course.scalars["end_s"])
+    begin_s, end_s = _span(course)
     sizes, targets = (
-        _levels(_in_columns(rows, end_s, columns), tallest) for rows in (size, target)
+        _levels(_in_columns(rows, (begin_s, end_s), columns), tallest) for rows in (size, target)
     )
     lines = _balloon(sizes, targets, _mib(tallest), blocks) if size and tallest else []
     part = NOW_AND_THEN if blocks else ASCII_NOW_AND_THEN
     legend = f"; {part}: for a part of it" if any(part in line for line in lines) else ""
-    page.heading(f"Timeline ({seconds(end_s / columns)} a column{legend})")
+    page.heading(f"Timeline ({seconds((end_s - begin_s) / columns)} a column{legend})")
     for kind, line in lanes.items():
         lines.append(f"{LANES[kind][0]:>12} {line}")
-    middle, end = f"{end_s / 2:,.1f}", f"{end_s:,.1f} s"
-    half = columns // 2
-    lines.append(f"{'':12} {'0':<{half}}{middle:<{columns - half - len(end)}}{end}")
+    begin, middle = f"{begin_s:,.1f}" if begin_s else "0", f"{(begin_s + end_s) / 2:,.1f}"
+    end, half = f"{end_s:,.1f} s", columns // 2
+    lines.append(f"{'':12} {begin:<{half}}{middle:<{columns - half - len(end)}}{end}")
+    if words:
+        lines.append(f"{'marks':>12} {_places(course, columns)}")
     for line in lines:
         page.line(line.rstrip())
+    for sign, row in zip(SIGNS, words, strict=False):
+        page.line(f"{sign:>12} {row['at_s']:,.1f} s: {row['text']}")
+    if (more := len(words) - len(SIGNS)) > 0:
+        page.line(f"{MORE:>12} {more:,} more: --section marks", DIM)
 
 
 def _balloon(
@@ -101,10 +111,18 @@ def _levels(columns: list[Range | None], tallest: int) -> list[Range | None]:
     return [pair and (level(pair[0]), level(pair[1])) for pair in columns]
 
 
-def _in_columns(rows: list[dict[str, Any]], end_s: float, columns: int) -> list[Range | None]:
+def _span(course: Result) -> tuple[float, float]:
+    """From when to when it goes, in seconds since attach."""
+    return float(course.scalars["begin_s"]), float(course.scalars["end_s"])
+
+
+def _in_columns(
+    rows: list[dict[str, Any]], span_s: tuple[float, float], columns: int
+) -> list[Range | None]:
     """A step function's least and greatest value in each column; None where it is not known."""
     times = [row["at_s"] for row in rows]
-    begins = [end_s * column / columns for column in range(columns)]
+    width_s = (span_s[1] - span_s[0]) / columns
+    begins = [span_s[0] + width_s * column for column in range(columns)]
     lasts = [bisect_left(times, begin_s) for begin_s in begins[1:]] + [len(times)]
     found = []
     for begin_s, last in zip(begins, lasts, strict=True):
@@ -114,15 +132,29 @@ def _in_columns(rows: list[dict[str, Any]], end_s: float, columns: int) -> list[
     return found
 
 
+def _places(course: Result, columns: int) -> str:
+    """Where the marks of people are: a number for each of the first, where there is room."""
+    begin_s, end_s = _span(course)
+    cells = [" "] * columns
+    for number, row in enumerate(course.tables["words"]):
+        share = (row["at_s"] - begin_s) / ((end_s - begin_s) or 1.0)
+        place = min(columns - 1, max(0, int(share * columns)))
+        if cells[place] == " ":
+            cells[place] = SIGNS[number] if number < len(SIGNS) else MORE
+    return "".join(cells)
+
+
 def _lane(course: Result, kind: str, columns: int) -> str:
     """A kind of event, a mark in each column in which there was one."""
-    end_s = float(course.scalars["end_s"]) or 1.0
+    begin_s, end_s = _span(course)
+    length_s = (end_s - begin_s) or 1.0
     spans = [(span["start_s"], span["end_s"]) for span in course.intervals.get(kind, [])]
     spans += [(row["at_s"], row["at_s"]) for row in course.tables["marks"] if row["kind"] == kind]
     cells = [" "] * columns
     for start_s, until_s in spans:
         first, last = (
-            min(columns - 1, max(0, int(at_s / end_s * columns))) for at_s in (start_s, until_s)
+            min(columns - 1, max(0, int((at_s - begin_s) / length_s * columns)))
+            for at_s in (start_s, until_s)
         )
         cells[first : last + 1] = LANES[kind][1] * (last + 1 - first)
     return "".join(cells)

@@ -66,6 +66,20 @@ class SizeCurve:
         """Pages in the balloon after that many steps."""
         return int(self.size[steps - 1]) if steps else self.base
 
+    def between(self, after_ns: int, until_ns: int) -> SizeCurve:
+        """The steps after one moment and up to another; `base` is the size at the first."""
+        first, last = self.steps_until(after_ns), self.steps_until(until_ns)
+        steps = slice(first, last)
+        return replace(
+            self,
+            base=self.size_after(first),
+            time_ns=self.time_ns[steps],
+            change=self.change[steps],
+            cause=self.cause[steps],
+            size=self.size[steps],
+            unseen=tuple(u for u in self.unseen if u.start_ns < until_ns and u.end_ns > after_ns),
+        )
+
     def moved(self, steps: slice) -> dict[str, int]:
         """Pages that calls moved in these steps: `inflated_pages`, `deflated_pages`, and of the
         latter `reclaimed_pages`."""
@@ -101,8 +115,11 @@ def size_curve(trace: Trace) -> SizeCurve | None:
     The size at the start, and after each gap in which no driver was traced, is inflate - deflate of
     /proc/vmstat right after attach. If the balloon moved while the probes were attached, that
     counts some calls twice; then, or without these counters, the first target event that saw the
-    balloon's size settles it.
+    balloon's size settles it. A window's curve is a part of the recording's.
     """
+    if trace.entire is not trace:
+        curve = size_curve(trace.entire)
+        return curve and curve.between(trace.after_ns, trace.until_ns)
     time_ns, change, cause = moves = _moves(trace)
     gaps = driver_gaps(trace)
     ends_ns = [gap.noticed_ns for gap in gaps] + [_FOREVER]

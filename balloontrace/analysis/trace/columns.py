@@ -99,6 +99,19 @@ class _Fields:
             column.extend(tasks[name][starts], share)
         self.length += len(rows)
 
+    def chosen(self, rows: npt.NDArray[np.intp], layout: np.dtype[np.void]) -> _Fields:
+        """The fields of the events in these rows, which are in order."""
+        part = _Fields(layout)
+        part.length = len(rows)
+        for name, column in part.columns.items():
+            column.extend(self.columns[name].values[rows], 1.0)
+        runs = np.searchsorted(self.run_starts.values, rows, side="right") - 1
+        starts = np.flatnonzero(np.diff(runs, prepend=-1))
+        part.run_starts.extend(starts, 1.0)
+        for name, column in part.run_tasks.items():
+            column.extend(self.run_tasks[name].values[runs[starts]], 1.0)
+        return part
+
     def tids(self) -> Array:
         """Thread id of each event."""
         return self.per_event(self.run_tasks["tid"].values)
@@ -220,6 +233,21 @@ class Events:
             numbers = [known.setdefault(name, len(known)) for name in names]
             codes[mine] = np.array(numbers, dtype=np.int64)[run_codes[runs]]
         return codes, list(known)
+
+    def kinds(self) -> list[int]:
+        """The numbers of the kinds that occur."""
+        return list(self._fields)
+
+    def chosen(self, which: dict[int, Bools]) -> tuple[Events, Bools]:
+        """Some of the events, as events of their own, and which of all these are, in the order of
+        the file. which: for each of `kinds` which of its events."""
+        part = Events(self._layout)
+        kept = np.zeros(len(self), dtype=bool)
+        for kind, mine in which.items():
+            kept[self._kinds.values == kind] = mine
+            part._fields[kind] = self._fields[kind].chosen(np.flatnonzero(mine), self._layout)
+        part._kinds.extend(self._kinds.values[kept], 1.0)
+        return part, kept
 
     def first_start_after(self, time_ns: int) -> int | None:
         """When the first event after a moment began; None if there is none."""

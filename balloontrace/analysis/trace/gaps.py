@@ -61,7 +61,13 @@ def reading(pair: dict[str, Any], counter: str) -> tuple[int, int] | None:
 
 @per_trace
 def driver_gaps(trace: Trace) -> list[Gap]:
-    """The gaps of a recording in order of time."""
+    """The gaps of a recording in order of time; of a window, those that reach into it, whole."""
+    if trace.entire is not trace:
+        return [
+            gap
+            for gap in driver_gaps(trace.entire)
+            if gap.start_ns <= trace.until_ns and gap.end_ns > trace.after_ns
+        ]
     gaps: list[Gap] = []
     for change in trace.driver_changes:
         state, now = change.get("state"), change["t_ns"]
@@ -84,12 +90,19 @@ def driver_gaps(trace: Trace) -> list[Gap]:
 
 
 def moved_unseen(trace: Trace, counter: str) -> tuple[int, int] | None:
-    """Least and most balloon pages that `counter` counted in all gaps; None if not known."""
-    moved = [gap.moved(counter, trace.pages_per_page) for gap in driver_gaps(trace)]
+    """Least and most balloon pages that `counter` counted in all gaps; None if not known. Of a gap
+    that a window has a part of, all may have moved outside."""
+    moved = [_moved_within(trace, gap, counter) for gap in driver_gaps(trace)]
     known = [bounds for bounds in moved if bounds is not None]
     if len(known) < len(moved):
         return None
     return sum(low for low, _ in known), sum(high for _, high in known)
+
+
+def _moved_within(trace: Trace, gap: Gap, counter: str) -> tuple[int, int] | None:
+    bounds = gap.moved(counter, trace.pages_per_page)
+    whole = trace.contains(gap.start_ns) and gap.end_ns <= trace.until_ns
+    return bounds if whole or bounds is None else (0, bounds[1])
 
 
 def said_unseen(trace: Trace) -> str:

@@ -141,7 +141,8 @@ def _moves(trace: Trace) -> tuple[Ints, Ints, Ints]:
 
 def _sampled(trace: Trace, begin_ns: int, end_ns: int) -> dict[str, Any]:
     """What the slow sources counted from the last sample before a span to the first after it."""
-    times = trace.samples.time_ns
+    samples = trace.entire.samples
+    times = samples.time_ns
     before = max(0, int(times.searchsorted(begin_ns, side="right")) - 1)
     after = min(len(times) - 1, int(times.searchsorted(end_ns)))
     span_ns = int(times[after] - times[before]) if len(times) else 0
@@ -152,7 +153,7 @@ def _sampled(trace: Trace, begin_ns: int, end_ns: int) -> dict[str, Any]:
     def gained(source: str, *names: str) -> int | None:
         """Of the first of these counters that the kernel has."""
         for name in names:
-            one, other = trace.samples.column(source, name)[[before, after]].tolist()
+            one, other = samples.column(source, name)[[before, after]].tolist()
             if one != UNREAD:
                 return int(other - one) if other != UNREAD else None
         return None

@@ -35,7 +35,7 @@ UNREAD = -1
 _COLUMNS = [(source, key) for source, keys in WANTED.items() for key in keys]
 
 _SPECIAL = ("driver", "uevent", "uevents", "delays", "delayacct", "since_boot",
-            "taskstats_version", "why", "failed")  # fmt: skip
+            "taskstats_version", "why", "failed", "mark")  # fmt: skip
 """A sample with any of these tells more than numbers."""
 
 _Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
@@ -105,6 +105,14 @@ class Samples:
             value = held.get(key) if isinstance(held, dict) else None
             self._values.append(UNREAD if value is None else int(value))
         return False
+
+    def within(self, after_ns: int, until_ns: int, delays: TaskDelays) -> Samples:
+        """Those taken after one moment and up to another. delays: of tasks, in that time."""
+        part = Samples()
+        part.delays = delays
+        inside = (self.time_ns > after_ns) & (self.time_ns <= until_ns)
+        part._values.frombytes(np.ascontiguousarray(self._columns[inside]).tobytes())
+        return part
 
     def __len__(self) -> int:
         return len(self._columns)

@@ -26,6 +26,10 @@ class Task:
         nothing before."""
         return {} if self.start_ns >= begin_ns else self.first
 
+    def continues(self, other: Task) -> bool:
+        """Whether another one's readings are of the same task."""
+        return self.tid == other.tid and abs(self.start_ns - other.start_ns) <= SAME_START_NS
+
 
 class TaskDelays:
     """Every task that was read, in the order in which it was first."""
@@ -42,8 +46,18 @@ class TaskDelays:
                 continue
             tid, start_ns = int(key), int(reading.get("start_ns") or 0)
             task = self._latest.get(tid)
-            if task is None or abs(task.start_ns - start_ns) > SAME_START_NS:
-                task = self._latest[tid] = Task(tid, start_ns, reading, reading)
-                self.tasks.append(task)
+            now = Task(tid, start_ns, reading, reading)
+            if task is None or not task.continues(now):
+                self._latest[tid] = now
+                self.tasks.append(now)
             else:
                 task.last, task.readings = reading, task.readings + 1
+
+    def begin_with(self, earlier: TaskDelays) -> None:
+        """Take the last reading of each of these tasks from before, if there is one, as its
+        first."""
+        known = earlier._latest
+        for task in self.tasks:
+            before = known.get(task.tid)
+            if before is not None and before.continues(task):
+                task.first, task.readings = before.last, task.readings + 1

@@ -26,6 +26,8 @@ from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES, FLAGS, LOSSES, UNKNOWN_PAGES, number_of
 from balloontrace.recording import Recording, read_recording
 
+FOREVER = 2**63 - 1
+
 MOVES = ("fill", "leak")
 """The kinds of event that change the balloon's size."""
 
@@ -59,7 +61,24 @@ class Trace:
     """The recording keeps all of its samples, and is perhaps no file."""
     computed: dict[Any, Any] = field(default_factory=dict)
     """What several analyses need (see `per_trace`)."""
+    after_ns: int = -1
+    until_ns: int = FOREVER
+    """What ended after the first of these moments and up to the second is here (window.py)."""
     _calls: dict[str, Calls] = field(default_factory=dict)
+
+    @property
+    def entire(self) -> Trace:
+        """The trace of the whole recording, of which this may be a window."""
+        return self
+
+    @property
+    def is_part(self) -> bool:
+        """Whether something of the recording may be outside of this window of it."""
+        return self.after_ns >= 0 or self.until_ns < FOREVER
+
+    def contains(self, time_ns: int) -> bool:
+        """Whether what happened at a moment is in this window."""
+        return self.after_ns < time_ns <= self.until_ns
 
     @property
     def header(self) -> dict[str, Any]:
@@ -138,8 +157,8 @@ class Trace:
         return max(1, page_size // BALLOON_PAGE_BYTES)
 
     def seconds(self, time_ns: int) -> float:
-        """Seconds since the probes were attached."""
-        return (int(time_ns) - self.begin_ns) / 1e9
+        """Seconds since the probes were attached, in a window too."""
+        return (int(time_ns) - self.entire.begin_ns) / 1e9
 
     def wall_clock(self, time_ns: int) -> str | None:
         """The guest's wall clock at a moment, in UTC (ISO 8601); None if it is not recorded. Set

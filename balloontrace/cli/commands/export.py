@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import os
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, List
+from typing import TYPE_CHECKING, Callable, List, Optional
 
 import typer
 
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output
+from balloontrace.cli.options import SINCE, UNTIL
 from balloontrace.errors import EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
@@ -43,17 +45,22 @@ def command(
     kinds: List[str] = typer.Option(
         [], "--kind", metavar="NAME", help="Only this table (Parquet, CSV); may be repeated."
     ),
+    since: Optional[str] = SINCE,
+    until: Optional[str] = UNTIL,
     force: bool = typer.Option(False, "-f", "--force", help="Overwrite an earlier export."),
 ) -> None:
     """Write all that is in a recording in a format that other tools read."""
     dependencies.require("export", ("msgspec", "numpy", "pandas", _PACKAGES[form]), "export")
     _refuse(file, form, out, kinds)
+    from balloontrace.cli.window import read
+
+    read_it = partial(read, file, since, until)
     if str(out) == "-":
-        trace, said = _to_stdout(file, form, kinds)
+        trace, said = _to_stdout(read_it, form, kinds)
     elif form is Format.PERFETTO:
-        trace, said = _to_file(file, out, force)
+        trace, said = _to_file(read_it, out, force)
     else:
-        trace, said = _to_directory(file, form, out, kinds, force)
+        trace, said = _to_directory(read_it, form, out, kinds, force)
     for line in _reservations(trace, file):
         output.status(f"balloontrace: {line}")
     output.status(f"wrote {'to stdout' if str(out) == '-' else out}: {said}")
@@ -73,11 +80,9 @@ def _refuse(file: Path, form: Format, out: Path, kinds: List[str]) -> None:
         raise UserError(f"{out} is the recording itself", "name another with -o", EXIT_USAGE)
 
 
-def _to_stdout(file: Path, form: Format, kinds: List[str]) -> tuple[Trace, str]:
-    from balloontrace.analysis.trace.trace import read_trace
-
+def _to_stdout(read: Callable[[], Trace], form: Format, kinds: List[str]) -> tuple[Trace, str]:
     with output.binary(text=form is Format.CSV) as stdout:
-        trace = read_trace(str(file))
+        trace = read()
         if form is Format.PERFETTO:
             from balloontrace.analysis.export import perfetto
 
@@ -87,25 +92,23 @@ def _to_stdout(file: Path, form: Format, kinds: List[str]) -> tuple[Trace, str]:
         return trace, f"{csv.write_one(trace, stdout, kinds[0]).rows:,} rows"
 
 
-def _to_file(file: Path, out: Path, force: bool) -> tuple[Trace, str]:
+def _to_file(read: Callable[[], Trace], out: Path, force: bool) -> tuple[Trace, str]:
     from balloontrace.analysis.export import perfetto
-    from balloontrace.analysis.trace.trace import read_trace
     from balloontrace.destination import new_file
 
     with new_file(out, force) as place:
-        trace = read_trace(str(file))
+        trace = read()
         return trace, f"{perfetto.write(trace, place):,} packets; open it in ui.perfetto.dev"
 
 
 def _to_directory(
-    file: Path, form: Format, out: Path, kinds: List[str], force: bool
+    read: Callable[[], Trace], form: Format, out: Path, kinds: List[str], force: bool
 ) -> tuple[Trace, str]:
     from balloontrace.analysis.export import csv, parquet
-    from balloontrace.analysis.trace.trace import read_trace
     from balloontrace.destination import new_directory
 
     with new_directory(out, force) as place:
-        trace = read_trace(str(file))
+        trace = read()
         write = csv.write if form is Format.CSV else parquet.write
         tables = write(trace, place, kinds)
     return trace, f"{len(tables)} tables, {sum(table.rows for table in tables):,} rows"

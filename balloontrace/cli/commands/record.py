@@ -11,16 +11,14 @@ from typing import Dict, List, Optional
 
 import typer
 
+from balloontrace.cli.duration import seconds_in
 from balloontrace.errors import UserError
-
-_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def parse_duration(text: str) -> float:
     """Seconds in '90', '90s', '1.5m', '2h' or '500ms'. Raises typer.BadParameter."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h|)", text)
-    seconds = float(match[1]) * _UNITS[match[2]] if match else 0.0
-    if not 0.0 < seconds < 1e9:
+    seconds = seconds_in(text)
+    if not seconds:
         raise typer.BadParameter(f"{text!r} is not a duration such as 60s, 5m or 2h")
     return seconds
 
@@ -62,6 +60,9 @@ def command(
     ),
     sync: bool = typer.Option(
         False, "--sync", help="Bring it to the disk every second: for a guest that may die."
+    ),
+    mark: bool = typer.Option(
+        False, "--mark", help="Take what `balloontrace mark TEXT` says meanwhile."
     ),
     strict: bool = typer.Option(False, "--strict", help="Exit with 4 if events were lost."),
     ring_kib: int = typer.Option(
@@ -107,5 +108,6 @@ def command(
             means=means,
             wait=wait,
             sync=sync,
+            mark=mark,
         )
     )

@@ -12,6 +12,7 @@ import typer
 
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output, pictures
+from balloontrace.cli.options import SINCE, UNTIL
 from balloontrace.errors import EXIT_FAIL_ON, EXIT_FAILURE, EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def command(
     sections: List[str] = typer.Option(
         [], "--section", metavar="NAME", help="Only this section; may be repeated."
     ),
+    since: Optional[str] = SINCE,
+    until: Optional[str] = UNTIL,
     fail_on: List[FailOn] = typer.Option(
         [],
         "--fail-on",
@@ -59,27 +62,30 @@ def command(
     dependencies.require("report")
     drawing = pictures.check(html, svg, files, force)
     from balloontrace.analysis.json import report_json
-    from balloontrace.analysis.report import build
+    from balloontrace.analysis.report import report_of
+    from balloontrace.cli.window import read
 
     if len(files) > 1:
-        if drawing or sections or verbose:
+        if drawing or sections or verbose or since or until:
             raise UserError(
-                "--html, --svg, --section and -v are for one recording", "name one", EXIT_USAGE
+                "--html, --svg, --section, --since, --until and -v are for one recording",
+                "name one",
+                EXIT_USAGE,
             )
         _overview([str(file) for file in files], as_json, color, fail_on)
         return
     file = files[0]
     if as_json and not drawing:
-        report = build(str(file))
+        report = report_of(read(file, since, until))
         output.result(report_json(report))
         _fail([report], fail_on)
         return
     from balloontrace.analysis.text.report import first_screen, report_text
     from balloontrace.analysis.text.writer import WIDTH
-    from balloontrace.analysis.timeline.picture import picture
+    from balloontrace.analysis.timeline.picture import picture_of
     from balloontrace.analysis.timeline.terminal import timeline
 
-    pictured = picture(str(file))
+    pictured = picture_of(read(file, since, until))
     if drawing:
         from balloontrace.analysis.html.report import report_html
         from balloontrace.analysis.timeline.matplotlib import figure

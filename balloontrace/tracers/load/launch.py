@@ -27,7 +27,7 @@ RING_BYTES = 1 << 20
 class Options(NamedTuple):
     """What `record` was asked for. path: '-' is stdout; duration_s: None is until it is ended;
     rungs, means: see attaching.Forced; wait: begin without the driver;
-    sync: what is recorded is on the disk a second later."""
+    sync: what is recorded is on the disk a second later; mark: take marks (record/marks.py)."""
 
     path: str
     overwrite: bool = False
@@ -41,6 +41,7 @@ class Options(NamedTuple):
     means: str = ""
     wait: bool = False
     sync: bool = False
+    mark: bool = False
 
 
 def record(options: Options) -> NoReturn:

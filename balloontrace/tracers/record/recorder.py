@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from balloontrace.recording import Writer
 from balloontrace.tracers.attach import state
@@ -26,6 +26,9 @@ from balloontrace.tracers.record.ring import ITEM_BYTES, Ring
 from balloontrace.tracers.samplers import Samplers
 from balloontrace.tracers.samplers.tasks import SeenTasks
 from balloontrace.tracers.samplers.vmstat import balloon_counters
+
+if TYPE_CHECKING:
+    from balloontrace.tracers.record.marks import Marks
 
 READ_INTERVAL_S = 1.0
 """Between two looks at the ring; BPF wakes the reader when it is half full. In a slow guest a look
@@ -60,6 +63,7 @@ class Recorder:
         output: int,
         options: dict[str, Any],
         netlink: NetlinkProcess | None,
+        marks: Marks | None = None,
     ) -> None:
         """Begins to trace, and writes the header. Raises UserError if the probes do not fire."""
         content = handover.content
@@ -85,7 +89,10 @@ class Recorder:
             content["tasks"]["netlink"] = netlink.pid
             netlink.request(content["tasks"]["kswapd"])
         self._next_request_s = time.monotonic() + REQUEST_INTERVAL_S
-        attached = {"attached_ns": time.monotonic_ns(), "absent_samplers": self._samplers.absent}
+        self._marks, self._begun_ns = marks, time.monotonic_ns()
+        attached = {"attached_ns": self._begun_ns, "absent_samplers": self._samplers.absent}
+        if marks:
+            attached["marks"] = True
         self._writer.header({**content, **begun, **attached})
         self._follower.tell_absent()
         self.sample()
@@ -119,7 +126,9 @@ class Recorder:
             self._writer.sync()
 
     def follow(self) -> None:
-        """Write what the netlink process says, and see whether the driver went or came."""
+        """Write what the netlink process says and what was marked, and see whether the driver went
+        or came."""
+        self._take_marks()
         if self._netlink:
             for content in self._netlink.read():
                 self._writer.sample(content)
@@ -127,6 +136,11 @@ class Recorder:
                 self._netlink.request(self._seen.take())
                 self._next_request_s += REQUEST_INTERVAL_S
         self._follower.check()
+
+    def _take_marks(self) -> None:
+        if self._marks:
+            for mark in self._marks.read(self._begun_ns):
+                self._writer.sample(mark)
 
     def finish(self, reason: str, command: dict[str, Any] | None) -> dict[str, Any]:
         """Trace no more, drain, account for every call, write the trailer; returns the trailer.
@@ -149,6 +163,9 @@ class Recorder:
         if self._netlink:
             for content in self._netlink.finish(self._seen.take()):
                 self._writer.sample(content)
+        if self._marks:
+            self._marks.refuse()
+        self._take_marks()
         counters = accounting.account(counted, opened, there)
         trailer = {
             "reason": reason,
@@ -165,6 +182,8 @@ class Recorder:
             "recorder": {**_own_costs(), "longest_read_gap_s": round(gap_s, 3)},
             "command": command,
         }
+        if self._marks:
+            trailer["marks"] = {"written": self._marks.written, "ignored": self._marks.ignored}
         self._writer.trailer(trailer)
         if self._sync:
             self._writer.sync()

@@ -16,7 +16,7 @@ import socket
 import stat
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from balloontrace.errors import EXIT_EVENTS_LOST, UserError
 from balloontrace.tracers.attach.handover import Handover, receive
@@ -25,6 +25,9 @@ from balloontrace.tracers.record import accounting
 from balloontrace.tracers.record.command import Command
 from balloontrace.tracers.record.netlink_client import NetlinkProcess
 from balloontrace.tracers.record.recorder import ENDINGS, Recorder, Wakeups, loop
+
+if TYPE_CHECKING:
+    from balloontrace.tracers.record.marks import Marks
 
 LAST_VICTIM = -999
 """oom_score_adj: killed after everything else, but not never (-1000), for a kernel that finds
@@ -72,10 +75,31 @@ def _drop_privileges(kill: bool) -> None:
 
 def record(options: dict[str, Any]) -> int:
     """Record as `options` says (launch.Options); returns the exit code. Raises UserError."""
+    marks: Marks | None = None
+    try:
+        wakeups, handover = _begin(options)
+        if options["mark"]:
+            from balloontrace.tracers.record.marks import Marks
+
+            marks = Marks()
+        return _record(options, wakeups, handover, marks)
+    finally:
+        if marks:
+            marks.close()
+
+
+def _begin(options: dict[str, Any]) -> tuple[Wakeups, Handover]:
+    """Heed signals, and wait for the loader."""
     wakeups = Wakeups()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)  # which launch.py has blocked
     channel = socket.socket(fileno=options["channel"])
-    handover = _await_handover(wakeups, channel, options["loader"])
+    return wakeups, _await_handover(wakeups, channel, options["loader"])
+
+
+def _record(
+    options: dict[str, Any], wakeups: Wakeups, handover: Handover, marks: Marks | None
+) -> int:
+    """Record; returns the exit code."""
     old_score = _protect()
     path, output = options["path"], options["output"]
     if stat.S_ISREG(os.fstat(output).st_mode) and path != "-":
@@ -83,7 +107,7 @@ def record(options: dict[str, Any]) -> int:
     # taskstats takes the thread ids of our PID namespace, and events have those of the initial one.
     wanted = not options["minimal"] and namespaces.is_initial()
     netlink = NetlinkProcess(old_score) if wanted else None
-    recorder = Recorder(handover, output, options, netlink)
+    recorder = Recorder(handover, output, options, netlink, marks)
     if netlink:
         wakeups.watch(netlink.fileno())
     wakeups.watch(handover.maps["events"], edges=True)

@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 from jsonschema import Draft202012Validator
 
-from balloontrace.analysis import base, json_schema
+from balloontrace.analysis import base, json_schema, report
 from balloontrace.analysis.base import Question, Result, Section
 from balloontrace.analysis.fields import Field, Table, Unit
 from balloontrace.analysis.json import report_json
 from balloontrace.analysis.report import Report, build
 from balloontrace.analysis.text.report import first_screen, report_text
-from balloontrace.analysis.trace.trace import Trace
-from tests.unit.builders import Built, vmstat
+from balloontrace.analysis.trace.trace import Trace, read_trace
+from balloontrace.analysis.trace.window import Window
+from tests.unit.builders import Built, ns, vmstat
 from tests.unit.golden import RECORDINGS
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -62,6 +63,15 @@ def test_reports_of_real_guests_say_what_is_declared_and_no_more(recording: Path
 def test_so_do_those_of_a_driver_that_was_gone_and_of_next_to_nothing(tmp_path: Path) -> None:
     for built in (gone_and_back(), Built(), Built().ends(1)):
         assert faults(report_json(report_of(built, tmp_path))) == []
+
+
+def test_so_do_those_of_a_window_and_of_marks(tmp_path: Path) -> None:
+    built = gone_and_back()
+    built.samples.append({"t_ns": ns(4.0), "mark": "now"})
+    whole = read_trace(built.write(tmp_path / "r.btrace"))
+    for since, until in ((1.2, 4.5), (5.5, 6.0), (7.0, 8.0)):
+        window = Window(whole, ns(since), ns(until))
+        assert faults(report_json(report.report_of(window))) == []
 
 
 def test_what_is_not_declared_is_noticed(tmp_path: Path) -> None:

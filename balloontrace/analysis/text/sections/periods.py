@@ -15,6 +15,9 @@ def show(page: Page, result: Result, verbose: bool) -> None:
     """Both, those that moved most first."""
     facts, (table,) = result.scalars, Periods.section.tables
     size, target = (_pages_and_mib(facts[key]) for key in ("size_pages", "target_pages"))
+    if "begin_size_pages" in facts:
+        begun = (_pages_and_mib(facts[f"begin_{key}_pages"]) for key in ("size", "target"))
+        page.line("at the beginning: {} in the balloon, target {}".format(*begun))
     page.line(f"at the end: {size} in the balloon, target {target}")
     rows = sorted(result.tables["after"], key=_moved, reverse=True)
     write_table(page, table, rows, verbose)

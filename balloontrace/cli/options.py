@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options that several verbs have."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import typer
+
+SINCE: Any = typer.Option(
+    None,
+    "--since",
+    metavar="TIME",
+    help="Only from then on: seconds since the probes were attached (120, 10m, 2h), or the guest's "
+    "wall clock (2026-11-26T18:25:30, in UTC unless it says otherwise; 18:25:30).",
+    show_default=False,
+)
+UNTIL: Any = typer.Option(
+    None, "--until", metavar="TIME", help="Only up to then, likewise.", show_default=False
+)
