@@ -54,14 +54,18 @@ def command(
         from balloontrace.analysis.timeline.series import side_by_side
 
         # Of several runs the first of each side is drawn.
-        pair = picture_pair(*(str(side[0]) for side in sides))
+        with output.working("reading the first of each side"):
+            pair = picture_pair(*(str(side[0]) for side in sides))
         reports = [[picture.report] for picture in pair]
     for side, built in zip(sides, reports, strict=True):
-        built += [build(str(path)) for path in side[len(built) :]]
+        for path in side[len(built) :]:
+            with output.working(f"reading {path}"):
+                built.append(build(str(path)))
     comparison = compare(*reports)
     if drawing:
-        pictures.write(html, force, lambda _: compare_html(comparison, *pair).encode())
-        pictures.write(svg, force, lambda kind: figure(side_by_side(*pair), kind))
+        with output.working("drawing"):
+            pictures.write(html, force, lambda _: compare_html(comparison, *pair).encode())
+            pictures.write(svg, force, lambda kind: figure(side_by_side(*pair), kind))
     if as_json:
         output.result(compare_json(comparison))
     elif not drawing:

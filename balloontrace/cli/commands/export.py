@@ -55,12 +55,13 @@ def command(
     from balloontrace.cli.window import read
 
     read_it = partial(read, file, since, until)
-    if str(out) == "-":
-        trace, said = _to_stdout(read_it, form, kinds)
-    elif form is Format.PERFETTO:
-        trace, said = _to_file(read_it, out, force)
-    else:
-        trace, said = _to_directory(read_it, form, out, kinds, force)
+    with output.working(f"exporting {file}"):
+        if str(out) == "-":
+            trace, said = _to_stdout(read_it, form, kinds)
+        elif form is Format.PERFETTO:
+            trace, said = _to_file(read_it, out, force)
+        else:
+            trace, said = _to_directory(read_it, form, out, kinds, force)
     for line in _reservations(trace, file):
         output.status(f"balloontrace: {line}")
     output.status(f"wrote {'to stdout' if str(out) == '-' else out}: {said}")

@@ -76,7 +76,8 @@ def command(
         return
     file = files[0]
     if as_json and not drawing:
-        report = report_of(read(file, since, until))
+        with output.working(f"reading {file}"):
+            report = report_of(read(file, since, until))
         output.result(report_json(report))
         _fail([report], fail_on)
         return
@@ -85,14 +86,16 @@ def command(
     from balloontrace.analysis.timeline.picture import picture_of
     from balloontrace.analysis.timeline.terminal import timeline
 
-    pictured = picture_of(read(file, since, until))
+    with output.working(f"reading {file}"):
+        pictured = picture_of(read(file, since, until))
     if drawing:
         from balloontrace.analysis.html.report import report_html
         from balloontrace.analysis.timeline.matplotlib import figure
         from balloontrace.analysis.timeline.series import alone
 
-        pictures.write(html, force, lambda _: report_html(pictured).encode())
-        pictures.write(svg, force, lambda kind: figure(alone(pictured), kind))
+        with output.working(f"drawing {file}"):
+            pictures.write(html, force, lambda _: report_html(pictured).encode())
+            pictures.write(svg, force, lambda kind: figure(alone(pictured), kind))
     if as_json:
         output.result(report_json(pictured.report))
     elif not drawing:
@@ -119,7 +122,8 @@ def _overview(paths: List[str], as_json: bool, color: output.Color, fail_on: Lis
     reports: dict[str, Report | UserError] = {}
     for path in paths:
         try:
-            reports[path] = build(path)
+            with output.working(f"reading {path}"):
+                reports[path] = build(path)
         except UserError as error:
             reports[path] = error
     if as_json:
