@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from balloontrace.analysis.trace.task_delays import TaskDelays
+from balloontrace.recording.layout import NUMBER_BYTES, SAID_FROM, flatten
 
 Ints = npt.NDArray[np.int64]
 
@@ -56,6 +57,10 @@ _Sample = msgspec.defstruct(
     ],
 )
 _VALUES = attrgetter("t_ns", *(f"{'psi.' * (s == 'memory')}{s}.{key}" for s, key in _COLUMNS))
+_PATHS = [
+    ("t_ns",),
+    *(("psi", source, key) if source == "memory" else (source, key) for source, key in _COLUMNS),
+]
 _OF_DELAYS = {"t_ns", "delays"}
 _IS_SPECIAL = attrgetter(*_SPECIAL)
 _NONE = (None,) * len(_SPECIAL)
@@ -85,6 +90,25 @@ class Samples:
         if _IS_SPECIAL(sample) != _NONE:
             return False
         self._values.extend(_VALUES(sample))
+        return True
+
+    def take_differences(self, reference: dict[str, Any], payloads: list[bytes]) -> bool:
+        """Take samples that stand as differences from `reference`, as they stand in the file. False
+        if they are not regular ones, or have a number that cannot be: then none is taken."""
+        if reference.keys() & set(_SPECIAL) or not isinstance(reference.get("vmstat"), dict):
+            return False
+        names = _places(reference)
+        if ("t_ns",) not in names:
+            return False
+        numbers = _numbers(reference, payloads)
+        # A sum of more than 63 bits is below 0 here: it wraps around.
+        if (numbers < 0).any():
+            return False
+        rows = np.full((len(numbers), 1 + len(_COLUMNS)), UNREAD, np.int64)
+        for column, path in enumerate(_PATHS):
+            if path in names:
+                rows[:, column] = numbers[:, names[path]]
+        self._values.frombytes(rows.tobytes())
         return True
 
     def add(self, sample: dict[str, Any]) -> bool:
@@ -129,3 +153,29 @@ class Samples:
         if len(self._table) * width != len(self._values):
             self._table = np.array(self._values, dtype=np.int64).reshape(-1, width)
         return self._table
+
+
+def _places(content: dict[str, Any]) -> dict[tuple[str, ...], int]:
+    """The place of each number of a sample in the order of layout.flatten, by its keys."""
+    paths: list[tuple[str, ...]] = []
+
+    def walk(inner: dict[str, Any], above: tuple[str, ...]) -> None:
+        for key, value in inner.items():
+            if isinstance(value, dict):
+                walk(value, (*above, key))
+            else:
+                paths.append((*above, key))
+
+    walk(content, ())
+    return {path: place for place, path in enumerate(paths)}
+
+
+def _numbers(reference: dict[str, Any], payloads: list[bytes]) -> Ints:
+    """One row of numbers for each sample, which stands in planes (docs/format.md)."""
+    first: list[int] = []
+    flatten(reference, [], first)
+    data = np.frombuffer(b"".join(payloads), np.uint8).reshape(len(payloads), -1)
+    planes = data[:, SAID_FROM.size :].reshape(len(payloads), NUMBER_BYTES, len(first))
+    differences = np.ascontiguousarray(planes.transpose(0, 2, 1)).view("<i8")[:, :, 0]
+    numbers: Ints = differences + np.array(first, np.int64)
+    return numbers

@@ -24,7 +24,7 @@ from balloontrace.analysis.trace.columns import Ints as Ints
 from balloontrace.analysis.trace.samples import Samples
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES, FLAGS, LOSSES, UNKNOWN_PAGES, number_of
-from balloontrace.recording import Recording, read_recording
+from balloontrace.recording.reader import Recording, Span, read_recording, rows_of
 
 MOVES = ("fill", "leak")
 """The kinds of event that change the balloon's size."""
@@ -114,7 +114,8 @@ class Trace:
         """
         joined, layout = bytearray(), _layout(self.recording)
 
-        def add(_: Recording, block: bytes) -> None:
+        def add(_: Recording, span: Span) -> None:
+            block = rows_of(span)
             joined.extend(block[: len(block) - len(block) % layout.itemsize])
 
         for block in self.recording.events:
@@ -313,10 +314,10 @@ class _Blocks:
     """Turns event blocks into Events while they are read, as soon as the header says how."""
 
     def __init__(self) -> None:
-        self._early: list[bytes] = []
+        self._early: list[Span] = []
         self._events: Events | None = None
 
-    def take(self, recording: Recording, block: bytes) -> None:
+    def take(self, recording: Recording, block: Span) -> None:
         """The next event block of this recording, of which the header may not be read yet."""
         if self._events is None and not recording.header:
             self._early.append(block)
