@@ -11,7 +11,6 @@ import os
 import zlib
 from bisect import bisect_left
 from collections.abc import Iterator
-from itertools import chain
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -138,12 +137,15 @@ def read_blocks(data: bytes | Source) -> Iterator[Block | Damage]:
     Raises nothing: whatever `data` holds, what is readable is returned, unless it was made to take
     for ever (see _WASTE_SHARE): then the rest is damage.
     """
-    for found in fields_of_blocks(data):
-        yield found if isinstance(found, Damage) else Block(*found)
+    for found in runs_of_blocks(data):
+        if isinstance(found, Damage):
+            yield found
+        else:
+            yield from map(Block._make, found)
 
 
-def fields_of_blocks(data: bytes | Source) -> Iterator[Fields | Damage]:
-    """`read_blocks`, without a Block for each."""
+def runs_of_blocks(data: bytes | Source) -> Iterator[list[Fields] | Damage]:
+    """`read_blocks`, some blocks that follow each other at once, and without a Block of each."""
     offset = len(layout.MAGIC) if data[: len(layout.MAGIC)] == layout.MAGIC else 0
     bad_from, length = offset, len(data)
     vain_left = _WASTE_SHARE * length + _WASTE_BYTES
@@ -152,23 +154,20 @@ def fields_of_blocks(data: bytes | Source) -> Iterator[Fields | Damage]:
     while offset < length and vain_left >= 0 and inflated_left >= 0:
         if offset >= window.end:
             window = _Window(data, offset)
-        others = window.blocks(offset)
-        first = next(others, None)
-        if first is None:
-            first, end = _block_at(data, offset, length)
-        if first is None:
-            vain_left -= 2 * (end - offset)
-            following = data.find(layout.SYNC, offset + 1)
-            offset = following if following >= 0 else length
-            continue
+        blocks = window.blocks(offset)
+        if not blocks:
+            block, end = _block_at(data, offset, length)
+            if block is None:
+                vain_left -= 2 * (end - offset)
+                following = data.find(layout.SYNC, offset + 1)
+                offset = following if following >= 0 else length
+                continue
+            blocks = [block]
         if offset > bad_from:
             yield Damage(bad_from, offset - bad_from)
-        for block in chain((first,), others):
-            yield block
-            offset = bad_from = block[6]
-            inflated_left -= len(block[4])
-            if inflated_left < 0:
-                break
+        yield blocks
+        inflated_left -= sum([len(fields[4]) for fields in blocks])
+        offset = bad_from = blocks[-1][6]
     if length > bad_from:
         yield Damage(bad_from, length - bad_from)
 
@@ -182,52 +181,56 @@ class _Window:
     _AT_ONCE = 64
     """Frames taken together: as few are looked at in vain when the first block is damaged."""
 
+    _INFLATED = 1 << 20
+    """Bytes from which on no more blocks are kept at once."""
+
     def __init__(self, data: bytes | Source, start: int) -> None:
         self._part = data[start : start + _WINDOW]
         self._start, self.end = start, start + len(self._part)
         places, frames = _frames_in(self._part)
         ends = places + layout.FRAME.size + frames["stored"]
         whole = (ends <= len(self._part)) & (frames["raw"] <= layout.MAX_PAYLOAD)
-        places, ends = places[whole], ends[whole]
+        places, ends, frames = places[whole], ends[whole], frames[whole]
         self._places: list[int] = places.tolist()
-        self._frames = frames[whole].tolist()
         self._breaks: list[int] = np.flatnonzero(ends[:-1] != places[1:]).tolist()
+        columns = [
+            frames[name].tolist() for name in ("kind", "flags", "item", "sequence", "raw", "crc")
+        ]
+        self._frames = list(zip(self._places, ends.tolist(), *columns, strict=True))
 
-    def blocks(self, offset: int) -> Iterator[Fields]:
-        """Valid blocks, each where the one before ends, the first at `offset` of the file; none if
-        there is none, or it does not end in this window."""
-        at = offset - self._start
-        number = bisect_left(self._places, at)
-        if number == len(self._places) or self._places[number] != at:
-            return
+    def blocks(self, offset: int) -> list[Fields]:
+        """Some valid blocks, each where the one before ends, the first at `offset` of the file; []
+        if there is none, or it does not end in this window."""
+        place = offset - self._start
+        number = bisect_left(self._places, place)
+        if number == len(self._places) or self._places[number] != place:
+            return []
         after = bisect_left(self._breaks, number)
         last = self._breaks[after] + 1 if after < len(self._breaks) else len(self._places)
+        return self._valid(number, min(number + self._AT_ONCE, last))
+
+    def _valid(self, first: int, last: int) -> list[Fields]:
+        """The blocks of these frames up to the first that is not valid."""
+        part, start, crc32, inflate = self._part, self._start, zlib.crc32, zlib.decompress
+        frame_bytes, summed, left = layout.FRAME.size, layout.SUMMED, self._INFLATED
+        largest = frame_bytes + _SMALL
+        blocks: list[Fields] = []
         try:
-            while number < last:
-                upto = min(number + self._AT_ONCE, last)
-                yield from self._some(number, upto)
-                number = upto
-        except _Invalid:
-            return
-
-    def _some(self, first: int, last: int) -> Iterator[Fields]:
-        """The blocks of these frames. Raises _Invalid at one that is not valid."""
-        part, start, crc32 = self._part, self._start, zlib.crc32
-        frames = zip(self._places[first:last], self._frames[first:last], strict=True)
-        for place, (_, kind, flags, item, sequence, stored_len, raw_len, crc) in frames:
-            body = place + layout.FRAME.size
-            end = body + stored_len
-            stored = part[body:end]
-            if crc32(stored, crc32(part[place : place + layout.SUMMED])) != crc:
-                raise _Invalid
-            payload = _payload(flags, item, stored, raw_len)
-            if payload is None:
-                raise _Invalid
-            yield kind, flags, item, sequence, payload, start + place, start + end
-
-
-class _Invalid(Exception):
-    """A block is not valid."""
+            for place, end, kind, flags, item, sequence, raw_len, crc in self._frames[first:last]:
+                stored = part[place + frame_bytes : end]
+                if left < 0 or crc32(stored, crc32(part[place : place + summed])) != crc:
+                    break
+                if flags == layout.ZLIB and end - place <= largest:  # most, and without a call
+                    payload: bytes | None = inflate(stored, zlib.MAX_WBITS, raw_len)
+                else:
+                    payload = _payload(flags, item, stored, raw_len)
+                if payload is None or len(payload) != raw_len:
+                    break
+                left -= raw_len
+                blocks.append((kind, flags, item, sequence, payload, start + place, start + end))
+        except zlib.error:
+            pass
+        return blocks
 
 
 def _frames_in(part: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.void]]:

@@ -10,8 +10,8 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from balloontrace import untrusted_json
 from balloontrace.errors import UserError
 from balloontrace.recording import layout
-from balloontrace.recording.blocks import Block, Damage, Source, fields_of_blocks
-from balloontrace.recording.differences import Differences
+from balloontrace.recording.blocks import Block, Damage, Fields, Source, runs_of_blocks
+from balloontrace.recording.differences import Differences, Reference
 
 MAX_PIPED = 1 << 30
 """Bytes of a recording that comes through a pipe, and is kept in memory."""
@@ -72,7 +72,7 @@ class SampleTaker(Protocol):
     def take(self, payload: bytes) -> bool:
         """Take the JSON of a sample; False: it must be read with care."""
 
-    def take_differences(self, reference: dict[str, Any], payloads: list[bytes]) -> bool:
+    def take_differences(self, reference: Reference, payloads: list[bytes]) -> bool:
         """Take samples that stand as differences from `reference`; False, and none is taken, if
         they must be read with care. Each payload is as in the file, and as long as it must be."""
 
@@ -135,26 +135,21 @@ def _collect(
 ) -> Recording:
     """Sort the blocks of a file by type into a Recording."""
     found = Recording(path, {})
-    sorting = _Sorting(found, samples)
-    expected = 0
-    for block in fields_of_blocks(data):
-        if isinstance(block, Damage):
-            found.damage.append(block)
+    sorting = _Sorting(found, take, samples)
+    expected, length = 0, len(data)
+    for run in runs_of_blocks(data):
+        if isinstance(run, Damage):
+            found.damage.append(run)
             continue
-        kind, flags, item_bytes, sequence, payload, offset, end = block
-        found.missing_blocks += max(0, sequence - expected)
-        expected = sequence + 1
-        found.share_read = end / len(data)
-        if kind == layout.DIFFERENCES:
-            sorting.difference(payload, offset)
-        elif kind == layout.EVENTS:
-            span = Planes(payload, item_bytes) if flags & layout.PLANES else payload
-            if take:
-                take(found, span)
-            else:
-                found.events.append(rows_of(span))
-        elif kind in _SHAPES:
-            sorting.json(Block(*block))
+        sequences = [block[3] for block in run]
+        if sequences != list(range(expected, expected + len(run))):
+            before = [expected, *(sequence + 1 for sequence in sequences[:-1])]
+            found.missing_blocks += sum(
+                max(0, s - b) for s, b in zip(sequences, before, strict=True)
+            )
+        expected = sequences[-1] + 1
+        found.share_read = run[-1][6] / length
+        sorting.take(run)
     sorting.flush()
     found.share_read = 1.0
     if not found.header:
@@ -170,15 +165,35 @@ _SHAPES = {
 
 
 class _Sorting:
-    """Puts header, samples and trailer where they belong, without what is not as it must be: that
-    is damage."""
+    """Puts each block where it belongs, without what is not as it must be: that is damage."""
 
-    def __init__(self, found: Recording, samples: SampleTaker | None) -> None:
-        self._found, self._taker = found, samples
+    def __init__(
+        self, found: Recording, take: EventsTaker | None, samples: SampleTaker | None
+    ) -> None:
+        self._found, self._take, self._taker = found, take, samples
         self._differences = Differences()
 
-    def json(self, block: Block) -> None:
-        """Take a block of JSON."""
+    def take(self, run: list[Fields]) -> None:
+        """Take blocks in order."""
+        events, differences, gathered = layout.EVENTS, layout.DIFFERENCES, self._differences
+        take, found = self._take, self._found
+        for block in run:
+            kind, payload = block[0], block[4]
+            if kind == differences:
+                if not gathered.add(block):
+                    found.damage.append(Damage(block[5], len(payload)))
+            elif kind == events:
+                span = Planes(payload, block[2]) if block[1] & layout.PLANES else payload
+                if take:
+                    take(found, span)
+                else:
+                    found.events.append(rows_of(span))
+            elif kind in _SHAPES:
+                self._json(Block(*block))
+        if gathered.full:
+            self.flush()
+
+    def _json(self, block: Block) -> None:
         if block.kind == layout.SAMPLE:
             self.flush()
             if block.flags & layout.REFERENCE:
@@ -200,26 +215,18 @@ class _Sorting:
             _check_format(self._found.path, content["format"])
             self._found.header = content
 
-    def difference(self, payload: bytes, offset: int) -> None:
-        """Take a sample that stands as differences. It is damage if that from which it differs is
-        not there."""
-        if not self._differences.add(payload, offset):
-            self._found.damage.append(Damage(offset, len(payload)))
-        elif self._differences.full:
-            self.flush()
-
     def flush(self) -> None:
         """Read the differences that were gathered."""
-        gathered = self._differences
-        if not gathered.payloads:
+        gathered, taker = self._differences, self._taker
+        if not gathered.blocks:
             return
-        taker = self._taker
-        if taker is None or not taker.take_differences(gathered.reference, gathered.payloads):
-            for offset, sample in zip(gathered.offsets, gathered.samples(), strict=True):
-                content = self._fit(sample, layout.SAMPLE, offset, 0)
+        payloads = [block[4] for block in gathered.blocks]
+        if taker is None or not taker.take_differences(gathered.reference, payloads):
+            for block, sample in zip(gathered.blocks, gathered.samples(), strict=True):
+                content = self._fit(sample, layout.SAMPLE, block[5], len(block[4]))
                 if content is not None:
                     self._keep(content)
-        gathered.clear()
+        gathered.blocks = []
 
     def _fit(self, content: Any, kind: int, offset: int, length: int) -> dict[str, Any] | None:
         """What fits of the content of a block. length: of damage, if none of it does."""

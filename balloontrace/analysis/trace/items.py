@@ -25,7 +25,7 @@ class Items:
 
     def __init__(self, layout: np.dtype[np.void]) -> None:
         """layout: of one event."""
-        self._layout = layout
+        self._layout, self._size = layout, layout.itemsize
         self._spans: list[Span] = []
         self._parts: list[Array | Planes] = []
         self._arrays: dict[str, Array] = {}
@@ -33,18 +33,20 @@ class Items:
 
     def add(self, span: Span) -> None:
         """Take a span."""
-        size = self._layout.itemsize
+        size = self._size
         if not isinstance(span, bytes):
-            whole = span.item_bytes == size and len(span.payload) >= size * _LEAST_PLANES
-            span = span if whole else rows_of(span)
-        length = len(span if isinstance(span, bytes) else span.payload)
-        if isinstance(span, bytes) and length % size:
-            span = span[: -(length % size)]
+            if span.item_bytes == size and len(span.payload) >= size * _LEAST_PLANES:
+                self._spans.append(span)
+                self.bytes += len(span.payload) // size * size
+                return
+            span = span.rows
+        if torn := len(span) % size:
+            span = span[:-torn]
         self._spans.append(span)
-        self.bytes += length - length % size
+        self.bytes += len(span)
 
     def __len__(self) -> int:
-        return self.bytes // self._layout.itemsize
+        return self.bytes // self._size
 
     def __getitem__(self, name: str) -> Array:
         if name not in self._arrays:
@@ -66,7 +68,7 @@ class Items:
     def _field(self, part: Array | Planes, name: str) -> Array:
         if not isinstance(part, Planes):
             return part[name]
-        size = self._layout.itemsize
+        size = self._size
         number = len(part.payload) // size
         planes = np.frombuffer(part.payload, np.uint8, number * size).reshape(size, number)
         fields: Any = self._layout.fields

@@ -319,10 +319,12 @@ class _Blocks:
 
     def take(self, recording: Recording, block: Span) -> None:
         """The next event block of this recording, of which the header may not be read yet."""
-        if self._events is None and not recording.header:
-            self._early.append(block)
-        else:
+        if self._events is not None:
+            self._events.add(block, recording.share_read)
+        elif recording.header:
             self._ready(recording).add(block, recording.share_read)
+        else:
+            self._early.append(block)
 
     def finish(self, recording: Recording) -> Events:
         """All events of the recording, which has been read."""
