@@ -75,7 +75,7 @@ class Differences:
             return
         if not isinstance(content, dict) or not layout.flatten(content, read.names, read.numbers):
             return
-        if not all(map(untrusted_json.whole, read.numbers)):
+        if not read.numbers or not all(map(untrusted_json.whole, read.numbers)):
             return
         # What fits once fits with other numbers.
         known = read.names == self.reference.names

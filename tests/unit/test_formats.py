@@ -201,6 +201,8 @@ REFERENCES = [
     b'{"t_ns":5,"driver":{"state":7}}',
     b'{"t_ns":5,"psi":7}',
     b'{"t_ns":5,' + b'"a":{' * 900 + b'"b":1' + b"}" * 901,
+    b"{}",
+    b'{"vmstat":{}}',
     b"[5,1]",
     b"{",
     b"\xff",
@@ -221,6 +223,7 @@ def test_hostile_references_and_differences_cost_themselves(
         said_from = writer._sequence - 1
         for payload in (
             differences(said_from, 1, 1),
+            differences(said_from),
             differences(said_from, 1),
             differences(said_from, 1, 1, 1),
             differences(said_from - 1, 1, 1),
@@ -240,10 +243,10 @@ def test_hostile_references_and_differences_cost_themselves(
             {"vmstat": {}},
         ]
         assert times == [5, 6]
-        assert len(recording.damage) == 6 + 3
+        assert len(recording.damage) == 7 + 3
     else:
         assert max(len(recording.samples), len(times)) <= 1
-        assert len(recording.damage) >= 9
+        assert len(recording.damage) >= 10
 
 
 def test_planes_of_items_of_no_width_are_damage(tmp_path: Path) -> None:
