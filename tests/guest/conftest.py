@@ -25,7 +25,7 @@ from balloontrace.lab.kernels import find_kernel, load_kernels
 from balloontrace.lab.loads import MEMORY_BYTES
 from balloontrace.lab.qemu import GuestConfig
 from balloontrace.lab.record import start_recorder
-from balloontrace.recording import Recording, read_recording
+from balloontrace.recording.reader import Recording, read_recording
 from tests.guest.guests import Guests
 
 REMOTE = "/root/test.btrace"
@@ -177,14 +177,21 @@ class Recorder:
 
     def await_state(self, state: str) -> None:
         """Wait until the recording says so of the driver: what it holds is readable at any time."""
+        # The guest has no reader: what tells of the driver are whole samples, which need none.
         script = (
-            "import sys, time\n"
-            "from balloontrace.recording import read_recording\n"
+            "import json, time, zlib\n"
+            "from balloontrace.recording import layout\n"
             "states = []\n"
             f"while states[-1:] != [{state!r}]:\n"
             "    time.sleep(0.05)\n"
-            f"    samples = read_recording({self.path!r}).samples\n"
-            "    states = [s['driver']['state'] for s in samples if 'driver' in s]\n"
+            f"    data = open({self.path!r}, 'rb').read()\n"
+            "    states, at = [], len(layout.MAGIC)\n"
+            "    while at + layout.FRAME.size <= len(data):\n"
+            "        frame = layout.FRAME.unpack_from(data, at)\n"
+            "        at += layout.FRAME.size + frame[5]\n"
+            "        if frame[1] == layout.SAMPLE and at <= len(data):\n"
+            "            sample = json.loads(zlib.decompress(data[at - frame[5] : at]))\n"
+            "            states += [sample['driver']['state']] if 'driver' in sample else []\n"
         )
         self.guest.run(["env", "PYTHONPATH=/opt/balloontrace", "python3", "-c", script])
 

@@ -16,13 +16,14 @@ from tempfile import TemporaryFile
 from typing import Any, Protocol, TypeVar
 
 from balloontrace import events
-from balloontrace.recording import EVENTS, HEADER, Block, Writer, read_blocks
+from balloontrace.recording import layout
+from balloontrace.recording.blocks import Block, read_blocks
+from balloontrace.recording.layout import DIFFERENCES, EVENTS, HEADER
+from balloontrace.recording.writer import Writer
 
 Blocks = list[tuple[int, bytes]]
 """Type and payload of each block."""
 
-_FRAME = struct.Struct("<4sBBHIIII")
-_SUMMED = _FRAME.size - 4
 _ITEM_BYTES = events.RING_HEADER_BYTES + events.record_bytes()
 
 NUMBERS = (0, 1, 2, 3, 255, 256, 4096, 1 << 16, 1 << 31, (1 << 32) - 1, 1 << 32, 1 << 53)
@@ -61,15 +62,20 @@ def pick(dice: Dice, choices: Sequence[_Choice]) -> _Choice:
 
 def blocks_of(data: bytes) -> Blocks:
     """What a file consists of."""
-    return [(b.kind, b.payload) for b in read_blocks(data) if isinstance(b, Block)]
+    return [(b.kind, b.rows) for b in read_blocks(data) if isinstance(b, Block)]
 
 
 def framed(blocks: Blocks) -> bytes:
     """A file of these blocks, with checksums that are right."""
+    said_from = [p[: layout.SAID_FROM.size] for kind, p in blocks if kind == DIFFERENCES]
     with TemporaryFile() as file:
         writer = Writer(file.fileno())
-        for kind, payload in blocks:
-            writer._block(kind, payload)
+        for number, (kind, payload) in enumerate(blocks):
+            referred = layout.SAID_FROM.pack(number) in said_from
+            if kind == EVENTS:
+                writer.events(payload)
+            else:
+                writer._block(kind, payload, layout.REFERENCE if referred else 0)
         file.seek(0)
         return file.read()
 
@@ -121,7 +127,7 @@ def _change_document(document: Any, dice: Dice) -> Any:
 
 def change_json(blocks: Blocks, dice: Dice) -> None:
     """Change a header, a sample or a trailer."""
-    telling = [n for n, (kind, _) in enumerate(blocks) if kind != EVENTS]
+    telling = [n for n, (kind, _) in enumerate(blocks) if kind not in (EVENTS, DIFFERENCES)]
     if not telling:
         return
     first, last = telling[0], telling[-1]
@@ -221,28 +227,28 @@ def change_order(blocks: Blocks, dice: Dice) -> None:
 
 def change_frame(data: bytes, dice: Dice) -> bytes:
     """Change a field of a frame, and make its checksum right again."""
-    starts = [n for n in range(len(data)) if data.startswith(b"BTBK", n)]
+    starts = [n for n in range(len(data)) if data.startswith(layout.SYNC, n)]
     if not starts:
         return data
     start = pick(dice, starts)
-    frame = data[start : start + _FRAME.size]
-    if len(frame) < _FRAME.size:
+    frame = data[start : start + layout.FRAME.size]
+    if len(frame) < layout.FRAME.size:
         return data
-    fields = list(_FRAME.unpack(frame))
+    fields = list(layout.FRAME.unpack(frame))
     which = dice.ConsumeIntInRange(1, 6)
     width = (0, 1, 1, 2, 4, 4, 4)[which]
     fields[which] = pick(dice, EDGES) & ((1 << 8 * width) - 1)
-    stored = data[start + _FRAME.size :][: fields[5]]
-    summed = _FRAME.pack(*fields)[:_SUMMED]
+    stored = data[start + layout.FRAME.size :][: fields[5]]
+    summed = layout.FRAME.pack(*fields)[: layout.SUMMED]
     crc = zlib.crc32(stored, zlib.crc32(summed))
-    return data[:start] + summed + struct.pack("<I", crc) + data[start + _FRAME.size :]
+    return data[:start] + summed + struct.pack("<I", crc) + data[start + layout.FRAME.size :]
 
 
 def promise(data: bytes, dice: Dice) -> bytes:
     """Add frames that each promise some MiB of what follows, with checksums that are wrong."""
     length = pick(dice, (1 << 12, 1 << 20, 4 << 20, 32 << 20))
-    frame = _FRAME.pack(b"BTBK", EVENTS, 1, 0, 0, length, length, 1)
-    return data + frame * pick(dice, (1, 100, 5_000))
+    frame = layout.FRAME.pack(layout.SYNC, EVENTS, 1, 0, 0, length, length, 1)
+    return data + frame * pick(dice, (1, 100, 40_000))
 
 
 def cut(data: bytes, dice: Dice) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from balloontrace.events import UNKNOWN_PAGES
-from balloontrace.recording import EVENTS, TRAILER
+from balloontrace.recording.layout import EVENTS, TRAILER
 from tests.stress.mutations import Blocks, blocks_of
 from tests.unit.builders import (
     KSWAPD_TID,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "balloontrace"
-HEAVY = ("pandas", "numpy", "rich", "pyarrow", "perfetto")
+HEAVY = ("pandas", "numpy", "rich", "pyarrow", "perfetto", "msgspec", "isal")
 RECORDER_HAS_NO = (*HEAVY, "typer", "click", "bcc", "subprocess", "dataclasses", "pathlib")
 
 
@@ -41,7 +41,10 @@ def test_the_recorder_is_lighter_still() -> None:
         [sys.executable, "-S", "-c", code],
         capture_output=True, text=True, check=True, cwd=PACKAGE.parent,
     )  # fmt: skip
-    assert not set(done.stdout.split()) & set(RECORDER_HAS_NO)
+    loaded = set(done.stdout.split())
+    assert not loaded & set(RECORDER_HAS_NO)
+    ours = {name for name in loaded if name.startswith("balloontrace.recording.")}
+    assert ours == {"balloontrace.recording.layout", "balloontrace.recording.writer"}
 
 
 def test_the_command_line_loads_no_analysis_before_it_is_asked_to() -> None:
@@ -64,6 +67,31 @@ def test_data_moves_down_only() -> None:
                 parts = name.split(".")
                 wrong = parts[0] == "balloontrace" and len(parts) > 1 and parts[1] in forbidden
                 assert not wrong, f"{path} imports {name}"
+
+
+RECORDING = {
+    "__init__": (),
+    "layout": (),
+    "writer": ("layout",),
+    "blocks": ("layout",),
+    "differences": ("layout", "blocks"),
+    "reader": ("layout", "blocks", "differences"),
+}
+"""Files of recording, and the others that each may import."""
+
+
+def test_of_a_recording_writer_and_reader_share_the_layout_only() -> None:
+    paths = {path.stem: path for path in (PACKAGE / "recording").glob("*.py")}
+    assert paths.keys() == RECORDING.keys()
+    for name, path in paths.items():
+        for imports in imported(path):
+            others = [other for other in RECORDING if other in imports.split(".")[2:]]
+            ours = imports.startswith("balloontrace.recording")
+            assert not ours or set(others) <= set(RECORDING[name]), (path, imports)
+    for path in [*(PACKAGE / "tracers").glob("**/*.py"), paths["layout"], paths["writer"]]:
+        for imports in imported(path):
+            allowed = ("balloontrace.recording.layout", "balloontrace.recording.writer")
+            assert not imports.startswith("balloontrace.recording.") or imports.startswith(allowed)
 
 
 FLOORS = ("machine", "samplers", "attach", "record", "load", "doctor")

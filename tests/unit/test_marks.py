@@ -25,7 +25,7 @@ from balloontrace.analysis.timeline.series import alone
 from balloontrace.analysis.trace.trace import read_trace
 from balloontrace.analysis.trace.window import Window
 from balloontrace.errors import EXIT_FAILURE, EXIT_USAGE, UserError
-from balloontrace.recording import MARK_CHARACTERS
+from balloontrace.recording.layout import MARK_CHARACTERS
 from balloontrace.tracers.record import marks
 from balloontrace.tracers.record.marks import LINE_BYTES, MOST_AT_ONCE, Marks, send
 from tests.unit.builders import ATTACHED_NS, Built, ns

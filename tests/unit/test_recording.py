@@ -14,17 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balloontrace import events, recording
+from balloontrace import events
 from balloontrace.errors import UserError
-from balloontrace.recording import (
-    MAGIC,
-    Block,
-    Damage,
-    Source,
-    Writer,
-    read_blocks,
-    read_recording,
-)
+from balloontrace.recording import reader
+from balloontrace.recording.blocks import Block, Damage, Source, read_blocks
+from balloontrace.recording.layout import MAGIC
+from balloontrace.recording.reader import Span, read_recording, rows_of
+from balloontrace.recording.writer import Writer
 
 SPAN = events.pack(start_ns=5, done=256, kind=1, comm=b"kworker/0:1")
 SAMPLE = {"t_ns": 7, "vmstat": {"balloon_inflate": 256}}
@@ -66,7 +62,7 @@ def read(tmp_path: Path, data: bytes) -> Any:
 def test_what_was_written_is_read(tmp_path: Path, whole: bytes) -> None:
     recording = read(tmp_path, whole)
     assert recording.complete
-    assert recording.header == {"format": 1, "guest": {"kernel": "6.1"}}
+    assert recording.header == {"format": 2, "guest": {"kernel": "6.1"}}
     assert recording.events == [SPAN] * 3
     assert recording.samples == [SAMPLE]
     assert recording.trailer == {"reason": "interrupted"}
@@ -96,9 +92,9 @@ def test_a_missing_file_and_a_directory_are_the_users_errors(tmp_path: Path) -> 
 def test_a_newer_format_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "new.btrace"
     fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o600)
-    Writer(fd)._json(1, {"format": 2})
+    Writer(fd)._json(1, {"format": 3})
     os.close(fd)
-    with pytest.raises(UserError, match="has format 2, this version reads 1"):
+    with pytest.raises(UserError, match="has format 3, this version reads up to 2"):
         read_recording(str(path))
 
 
@@ -195,10 +191,10 @@ def test_a_file_that_is_truncated_while_it_is_read_ends_early(tmp_path: Path) ->
         writer.trailer({})
     sizes: list[int] = []
 
-    def take(_: object, block: bytes) -> None:
+    def take(_: object, span: Span) -> None:
         if not sizes:
             os.truncate(path, 1 << 20)
-        sizes.append(len(block))
+        sizes.append(len(rows_of(span)))
 
     recording = read_recording(str(path), take)
     assert 60 < len(sizes) < 400
@@ -235,7 +231,7 @@ def test_a_pipe_that_does_not_end_is_not_read_for_ever(
             thread.join()
 
     fed(whole)
-    monkeypatch.setattr(recording, "MAX_PIPED", len(whole) - 1)
+    monkeypatch.setattr(reader, "MAX_PIPED", len(whole) - 1)
     with pytest.raises(UserError, match="came through the pipe; put it in a file"):
         fed(whole)
 

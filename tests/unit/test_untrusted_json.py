@@ -18,7 +18,9 @@ from balloontrace.analysis.text.report import report_text
 from balloontrace.analysis.timeline.picture import picture
 from balloontrace.analysis.timeline.terminal import timeline
 from balloontrace.errors import UserError
-from balloontrace.recording import EVENTS, Block, read_blocks, read_recording
+from balloontrace.recording.blocks import Block, read_blocks
+from balloontrace.recording.layout import EVENTS
+from balloontrace.recording.reader import read_recording
 from tests.stress.mutations import framed, places
 
 DATA = Path(__file__).parents[1] / "data"

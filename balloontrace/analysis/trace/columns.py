@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from balloontrace.analysis.trace.items import Items
 from balloontrace.events import OPEN_DURATION
+from balloontrace.recording.reader import Span
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -84,7 +86,7 @@ class _Fields:
         self.run_tasks = {name: _Column(types[name]) for name in _TASK}
         self.length = 0
 
-    def extend(self, items: npt.NDArray[np.void], rows: npt.NDArray[np.intp], share: float) -> None:
+    def extend(self, items: Items, rows: npt.NDArray[np.intp], share: float) -> None:
         """Append the events in these rows."""
         for name, column in self.columns.items():
             column.extend(items[name][rows], share)
@@ -131,8 +133,7 @@ class Events:
     def __init__(self, layout: np.dtype[np.void]) -> None:
         """layout: of one item of an event block."""
         self._layout = layout
-        self._gathered: list[bytes] = []
-        self._gathered_bytes = 0
+        self._gathered = Items(layout)
         self._kinds = _Column(layout["kind"])
         self._fields: dict[int, _Fields] = {}
         self.first_ns: int | None = None
@@ -141,19 +142,16 @@ class Events:
     def __len__(self) -> int:
         return len(self._kinds.values)
 
-    def add(self, block: bytes, share_read: float) -> None:
+    def add(self, block: Span, share_read: float) -> None:
         """Take an event block; a torn event at its end is passed over. share_read: see Recording,
         after this block."""
-        torn = len(block) % self._layout.itemsize
-        self._gathered.append(block[:-torn] if torn else block)
-        self._gathered_bytes += len(block) - torn
-        if self._gathered_bytes >= _GATHERED_BYTES:
+        self._gathered.add(block)
+        if self._gathered.bytes >= _GATHERED_BYTES:
             self.finish(share_read)
 
     def finish(self, share_read: float = 1.0) -> None:
         """Sort into columns what was gathered."""
-        items = np.frombuffer(b"".join(self._gathered), dtype=self._layout)
-        self._gathered, self._gathered_bytes = [], 0
+        items, self._gathered = self._gathered, Items(self._layout)
         if not len(items):
             return
         self._widen_span(items)
@@ -164,7 +162,7 @@ class Events:
                 self._fields[kind] = _Fields(self._layout)
             self._fields[kind].extend(items, np.flatnonzero(kinds == kind), share_read)
 
-    def _widen_span(self, items: npt.NDArray[np.void]) -> None:
+    def _widen_span(self, items: Items) -> None:
         starts, durations = items["start_ns"].astype(np.int64), items["duration_ns"]
         ends = starts + np.where(durations == OPEN_DURATION, 0, durations.astype(np.int64))
         first, last = int(starts.min()), int(ends.max())

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from balloontrace.analysis.trace.trace import Trace
-from balloontrace.recording import MARK_CHARACTERS
+from balloontrace.recording.layout import MARK_CHARACTERS
 
 
 class Mark(NamedTuple):

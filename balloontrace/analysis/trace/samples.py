@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from balloontrace.analysis.trace.task_delays import TaskDelays
+from balloontrace.recording.differences import Reference
+from balloontrace.recording.layout import NUMBER_BYTES, SAID_FROM
 
 Ints = npt.NDArray[np.int64]
 
@@ -56,6 +58,10 @@ _Sample = msgspec.defstruct(
     ],
 )
 _VALUES = attrgetter("t_ns", *(f"{'psi.' * (s == 'memory')}{s}.{key}" for s, key in _COLUMNS))
+_PATHS = [
+    ("t_ns",),
+    *(("psi", source, key) if source == "memory" else (source, key) for source, key in _COLUMNS),
+]
 _OF_DELAYS = {"t_ns", "delays"}
 _IS_SPECIAL = attrgetter(*_SPECIAL)
 _NONE = (None,) * len(_SPECIAL)
@@ -73,7 +79,9 @@ class Samples:
         self.last_ns = 0
         self._decode = msgspec.json.Decoder(_Sample).decode
         self._values = array("q")
-        self._table: Ints = np.empty((0, 1 + len(_COLUMNS)), np.int64)
+        self._table: Ints = np.empty((0, len(_PATHS)), np.int64)
+        self._names: list[Any] = []
+        self._places: tuple[list[int], list[int]] | None = None
 
     def take(self, payload: bytes) -> bool:
         """Take a sample as it stands in the file. False if it is not a regular one, or has a number
@@ -85,6 +93,21 @@ class Samples:
         if _IS_SPECIAL(sample) != _NONE:
             return False
         self._values.extend(_VALUES(sample))
+        return True
+
+    def take_differences(self, reference: Reference, payloads: list[bytes]) -> bool:
+        """Take samples that stand as differences from `reference`, as they stand in the file. False
+        if they are not regular ones, or have a number that cannot be: then none is taken."""
+        if reference.names != self._names:
+            self._names, self._places = reference.names, _places(reference.content)
+        numbers = _numbers(reference, payloads)
+        # A sum of more than 63 bits is below 0 here: it wraps around.
+        if self._places is None or (numbers < 0).any():
+            return False
+        rows = np.full((len(numbers), len(_PATHS)), UNREAD, np.int64)
+        columns, places = self._places
+        rows[:, columns] = numbers[:, places]
+        self._values.frombytes(rows.tobytes())
         return True
 
     def add(self, sample: dict[str, Any]) -> bool:
@@ -133,7 +156,38 @@ class Samples:
 
     @property
     def _columns(self) -> Ints:
-        width = 1 + len(_COLUMNS)
-        if len(self._table) * width != len(self._values):
-            self._table = np.array(self._values, dtype=np.int64).reshape(-1, width)
+        if self._values:
+            # The array's own memory: ten days of samples are 90 MB.
+            more = np.frombuffer(self._values, np.int64).reshape(-1, len(_PATHS))
+            self._table = np.concatenate([self._table, more]) if len(self._table) else more
+            self._values = array("q")
         return self._table
+
+
+def _places(content: dict[str, Any]) -> tuple[list[int], list[int]] | None:
+    """The columns that a sample has, and the place of each one's number in the order of flatten;
+    None if it is no regular sample."""
+    paths: list[tuple[str, ...]] = []
+
+    def walk(inner: dict[str, Any], above: tuple[str, ...]) -> None:
+        for key, value in inner.items():
+            if isinstance(value, dict):
+                walk(value, (*above, key))
+            else:
+                paths.append((*above, key))
+
+    walk(content, ())
+    special = not content.keys().isdisjoint(_SPECIAL)
+    if special or ("t_ns",) not in paths or not isinstance(content.get("vmstat"), dict):
+        return None
+    there = [column for column, path in enumerate(_PATHS) if path in paths]
+    return there, [paths.index(_PATHS[column]) for column in there]
+
+
+def _numbers(reference: Reference, payloads: list[bytes]) -> Ints:
+    """One row of numbers for each sample, which stands in planes (docs/format.md)."""
+    data = np.frombuffer(b"".join(payloads), np.uint8).reshape(len(payloads), -1)
+    planes = data[:, SAID_FROM.size :].reshape(len(payloads), NUMBER_BYTES, -1)
+    differences = np.ascontiguousarray(planes.transpose(0, 2, 1)).view("<i8")[:, :, 0]
+    numbers: Ints = differences + np.array(reference.numbers, np.int64)
+    return numbers

@@ -24,7 +24,7 @@ from balloontrace.analysis.trace.columns import Ints as Ints
 from balloontrace.analysis.trace.samples import Samples
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES, FLAGS, LOSSES, UNKNOWN_PAGES, number_of
-from balloontrace.recording import Recording, read_recording
+from balloontrace.recording.reader import Recording, Span, read_recording, rows_of
 
 FOREVER = 2**63 - 1
 
@@ -133,7 +133,8 @@ class Trace:
         """
         joined, layout = bytearray(), _layout(self.recording)
 
-        def add(_: Recording, block: bytes) -> None:
+        def add(_: Recording, span: Span) -> None:
+            block = rows_of(span)
             joined.extend(block[: len(block) - len(block) % layout.itemsize])
 
         for block in self.recording.events:
@@ -332,15 +333,17 @@ class _Blocks:
     """Turns event blocks into Events while they are read, as soon as the header says how."""
 
     def __init__(self) -> None:
-        self._early: list[bytes] = []
+        self._early: list[Span] = []
         self._events: Events | None = None
 
-    def take(self, recording: Recording, block: bytes) -> None:
+    def take(self, recording: Recording, block: Span) -> None:
         """The next event block of this recording, of which the header may not be read yet."""
-        if self._events is None and not recording.header:
-            self._early.append(block)
-        else:
+        if self._events is not None:
+            self._events.add(block, recording.share_read)
+        elif recording.header:
             self._ready(recording).add(block, recording.share_read)
+        else:
+            self._early.append(block)
 
     def finish(self, recording: Recording) -> Events:
         """All events of the recording, which has been read."""

@@ -24,7 +24,8 @@ import numpy.typing as npt
 from balloontrace.analysis.trace.columns import Bools, Ints
 from balloontrace.analysis.trace.task_delays import TaskDelays
 from balloontrace.analysis.trace.trace import FOREVER, Trace
-from balloontrace.recording import read_recording
+from balloontrace.recording.differences import Reference
+from balloontrace.recording.reader import read_recording
 
 PARTS = ("ack", "sleep", "reclaim", "compact")
 """Kinds of call that are made within a fill, or (an ack) within a leak."""
@@ -170,7 +171,7 @@ def _delay_samples(entire: Trace) -> Iterator[dict[str, Any]]:
 
 
 class _DelaySamples:
-    """Keeps samples with delays of tasks, and no others (recording.SampleTaker)."""
+    """Keeps samples with delays of tasks, and no others (reader.SampleTaker)."""
 
     def __init__(self) -> None:
         self.found: list[dict[str, Any]] = []
@@ -178,6 +179,10 @@ class _DelaySamples:
     def take(self, payload: bytes) -> bool:
         """Whether a sample, as it stands in the file, is of no interest."""
         return b'"delays"' not in payload
+
+    def take_differences(self, reference: Reference, payloads: list[bytes]) -> bool:
+        """Whether samples of numbers are of no interest: delays have names of tasks in them."""
+        return True
 
     def add(self, sample: dict[str, Any]) -> bool:
         """Keep a sample if it has delays."""

@@ -15,7 +15,7 @@ import time
 from typing import Any
 
 from balloontrace.errors import UserError
-from balloontrace.recording import Writer
+from balloontrace.recording.writer import Writer
 from balloontrace.tracers.attach import handover
 from balloontrace.tracers.attach.control import Control
 from balloontrace.tracers.machine import balloon, bpf_info

@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from balloontrace.errors import EXIT_UNSUPPORTED, EXIT_USAGE, UserError
-from balloontrace.recording import MARK_CHARACTERS
+from balloontrace.recording.layout import MARK_CHARACTERS
 
 DIRECTORY = "/run/balloontrace"
 _PREFIX = "mark."

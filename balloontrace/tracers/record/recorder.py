@@ -13,7 +13,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from balloontrace.recording import Writer
+from balloontrace.recording.writer import Writer
 from balloontrace.tracers.attach import state
 from balloontrace.tracers.attach.control import Control
 from balloontrace.tracers.attach.follow import Follower

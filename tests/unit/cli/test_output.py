@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from balloontrace.cli import output
-from balloontrace.recording import Writer
+from balloontrace.recording.writer import Writer
 from tests.unit.builders import Built, shrinker_like, stock_like
 
 NAME = "häß→".encode()

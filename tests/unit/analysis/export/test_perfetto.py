@@ -23,7 +23,7 @@ from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.trace.trace import Trace, read_trace
 from balloontrace.escape import plain
 from balloontrace.events import UNKNOWN_PAGES
-from balloontrace.recording import Writer
+from balloontrace.recording.writer import Writer
 from tests.unit.builders import WORKER_TID, Built, ns, stock_like, vmstat
 
 DATA = Path(__file__).parents[3] / "data"

@@ -15,7 +15,7 @@ from balloontrace.analysis.html.report import compare_html, report_html
 from balloontrace.analysis.timeline.picture import Picture, picture, picture_pair
 from balloontrace.analysis.timeline.series import SIZE, alone
 from balloontrace.analysis.timeline.tooltip import readout
-from balloontrace.recording import read_recording
+from balloontrace.recording.reader import read_recording
 from tests.unit.analysis.html.browser import Scheme, Shown, chromium, opened
 from tests.unit.builders import Built, ns
 

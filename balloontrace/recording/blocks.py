@@ -1,0 +1,288 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the valid blocks of a .btrace file, whatever else is in it (docs/format.md).
+
+A reader that meets damage looks for the next valid frame. A guest at rest writes two small blocks a
+second, 1.7 million in ten days: their frames are found together, a window of the file at a time.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from bisect import bisect_left
+from collections.abc import Iterator
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from balloontrace.recording import layout
+
+
+def _large_inflater() -> Any:
+    """ISA-L's zlib, which inflates large blocks in three quarters of the time, or the standard one
+    where that is not installed."""
+    try:
+        from isal import isal_zlib
+    except ImportError:
+        return zlib
+    return isal_zlib
+
+
+_LARGE = _large_inflater()
+
+_WASTE_SHARE, _WASTE_BYTES = 16, 256 << 20
+"""What a reader sums up in vain, and what it inflates beyond four times the file, is at most so
+many times the file's size, and so much more: nobody can make a file that takes for ever to read. Of
+a file that is only damaged each block is summed up in vain twice."""
+
+_SHORT = 1 << 16
+"""Stored bytes up to which a block is inflated at one go, which spares a copy: deflate makes at
+most 1,032 times as much of them."""
+
+_SMALL = 1 << 12
+"""Stored bytes up to which the standard zlib is no slower than ISA-L's."""
+
+_WINDOW = 1 << 20
+"""Bytes of a file that are read, and searched for frames, at once."""
+
+_FRAME = np.dtype(
+    [
+        ("sync", "<u4"),
+        ("kind", "u1"),
+        ("flags", "u1"),
+        ("item", "<u2"),
+        ("sequence", "<u4"),
+        ("stored", "<u4"),
+        ("raw", "<u4"),
+        ("crc", "<u4"),
+    ]
+)
+"""layout.FRAME"""
+
+
+class Block(NamedTuple):
+    """One valid block: its type and flags, its place in the writer's order, its payload inflated.
+
+    item_bytes: of what stands in planes, 0 if nothing does; offset, end: where it stands in the
+    file.
+    """
+
+    kind: int
+    flags: int
+    item_bytes: int
+    sequence: int
+    payload: bytes
+    offset: int
+    end: int
+
+    @property
+    def rows(self) -> bytes:
+        """The payload as it was before it was sorted into planes."""
+        in_planes = self.flags & layout.PLANES
+        return layout.from_planes(self.payload, self.item_bytes) if in_planes else self.payload
+
+
+Fields = tuple[int, int, int, int, bytes, int, int]
+"""A Block as a plain tuple, which is made in a quarter of the time."""
+
+
+class Damage(NamedTuple):
+    """A span of bytes in which no valid block was found; or a value in the block at `offset` that
+    is not as it must be, and was left out (its length as text)."""
+
+    offset: int
+    length: int
+
+
+class Source:
+    """The bytes of a file, `data[:b]` and `data[a:b]`, read when they are asked for.
+
+    Not mapped: whoever truncates a mapped file kills its reader (SIGBUS). What is gone by then is
+    an end that comes early.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        """Raises OSError if the file cannot be read at any place, as a pipe."""
+        self._file = file
+        self._length = file.seek(0, os.SEEK_END)
+        self._start, self._window = 0, b""
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __getitem__(self, span: slice) -> bytes:
+        start, stop = span.start or 0, span.stop
+        first, last = start - self._start, stop - self._start
+        if first < 0 or last > len(self._window):
+            if stop - start > _WINDOW:
+                return os.pread(self._file.fileno(), stop - start, start)
+            self._start, first, last = start, 0, stop - start
+            self._window = os.pread(self._file.fileno(), _WINDOW, start)
+        return self._window[first:last]
+
+    def find(self, wanted: bytes, start: int) -> int:
+        """The first place of `wanted` from `start` on; -1: there is none."""
+        while True:
+            # Only behind what is in the window is the file read: each byte once for many places.
+            if not 0 <= start - self._start <= len(self._window) - len(wanted):
+                self._start, self._window = start, os.pread(self._file.fileno(), _WINDOW, start)
+                if len(self._window) < len(wanted):
+                    return -1
+            place = self._window.find(wanted, start - self._start)
+            if place >= 0:
+                return self._start + place
+            start = self._start + len(self._window) - len(wanted) + 1
+
+
+def read_blocks(data: bytes | Source) -> Iterator[Block | Damage]:
+    """Every valid block of `data` (a whole file) in order, and the spans between that are not.
+
+    Raises nothing: whatever `data` holds, what is readable is returned, unless it was made to take
+    for ever (see _WASTE_SHARE): then the rest is damage.
+    """
+    for found in runs_of_blocks(data):
+        if isinstance(found, Damage):
+            yield found
+        else:
+            yield from map(Block._make, found)
+
+
+def runs_of_blocks(data: bytes | Source) -> Iterator[list[Fields] | Damage]:
+    """`read_blocks`, some blocks that follow each other at once, and without a Block of each."""
+    offset = len(layout.MAGIC) if data[: len(layout.MAGIC)] == layout.MAGIC else 0
+    bad_from, length = offset, len(data)
+    vain_left = _WASTE_SHARE * length + _WASTE_BYTES
+    inflated_left = vain_left + 4 * length
+    window = _Window(data, offset)
+    while offset < length and vain_left >= 0 and inflated_left >= 0:
+        if offset >= window.end:
+            window = _Window(data, offset)
+        blocks = window.blocks(offset)
+        if not blocks:
+            block, end = _block_at(data, offset, length)
+            if block is None:
+                vain_left -= 2 * (end - offset)
+                following = data.find(layout.SYNC, offset + 1)
+                offset = following if following >= 0 else length
+                continue
+            blocks = [block]
+        if offset > bad_from:
+            yield Damage(bad_from, offset - bad_from)
+        yield blocks
+        inflated_left -= sum([len(fields[4]) for fields in blocks])
+        offset = bad_from = blocks[-1][6]
+    if length > bad_from:
+        yield Damage(bad_from, length - bad_from)
+
+
+class _Window:
+    """Some of a file, and the frames in it whose blocks end in it, too, found at once.
+
+    end: where it ends in the file.
+    """
+
+    _AT_ONCE = 64
+    """Frames taken together: as few are looked at in vain when the first block is damaged."""
+
+    _INFLATED = 1 << 20
+    """Bytes from which on no more blocks are kept at once."""
+
+    def __init__(self, data: bytes | Source, start: int) -> None:
+        self._part = data[start : start + _WINDOW]
+        self._start, self.end = start, start + len(self._part)
+        places, frames = _frames_in(self._part)
+        ends = places + layout.FRAME.size + frames["stored"]
+        whole = (ends <= len(self._part)) & (frames["raw"] <= layout.MAX_PAYLOAD)
+        places, ends, frames = places[whole], ends[whole], frames[whole]
+        self._places: list[int] = places.tolist()
+        self._breaks: list[int] = np.flatnonzero(ends[:-1] != places[1:]).tolist()
+        columns = [
+            frames[name].tolist() for name in ("kind", "flags", "item", "sequence", "raw", "crc")
+        ]
+        self._frames = list(zip(self._places, ends.tolist(), *columns, strict=True))
+
+    def blocks(self, offset: int) -> list[Fields]:
+        """Some valid blocks, each where the one before ends, the first at `offset` of the file; []
+        if there is none, or it does not end in this window."""
+        place = offset - self._start
+        number = bisect_left(self._places, place)
+        if number == len(self._places) or self._places[number] != place:
+            return []
+        after = bisect_left(self._breaks, number)
+        last = self._breaks[after] + 1 if after < len(self._breaks) else len(self._places)
+        return self._valid(number, min(number + self._AT_ONCE, last))
+
+    def _valid(self, first: int, last: int) -> list[Fields]:
+        """The blocks of these frames up to the first that is not valid."""
+        part, start, crc32, inflate = self._part, self._start, zlib.crc32, zlib.decompress
+        frame_bytes, summed, left = layout.FRAME.size, layout.SUMMED, self._INFLATED
+        largest = frame_bytes + _SMALL
+        blocks: list[Fields] = []
+        try:
+            for place, end, kind, flags, item, sequence, raw_len, crc in self._frames[first:last]:
+                stored = part[place + frame_bytes : end]
+                if left < 0 or crc32(stored, crc32(part[place : place + summed])) != crc:
+                    break
+                if flags == layout.ZLIB and end - place <= largest:  # most, and without a call
+                    payload: bytes | None = inflate(stored, zlib.MAX_WBITS, raw_len)
+                else:
+                    payload = _payload(flags, item, stored, raw_len)
+                if payload is None or len(payload) != raw_len:
+                    break
+                left -= raw_len
+                blocks.append((kind, flags, item, sequence, payload, start + place, start + end))
+        except zlib.error:
+            pass
+        return blocks
+
+
+def _frames_in(part: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.void]]:
+    """Where in `part` frames begin, or what looks like one; and these."""
+    data = np.frombuffer(part, np.uint8)
+    places = np.flatnonzero(data[: max(0, len(data) - layout.FRAME.size + 1)] == layout.SYNC[0])
+    for number, byte in enumerate(layout.SYNC[1:], 1):
+        places = places[data[places + number] == byte]
+    frames = data[places[:, None] + np.arange(layout.FRAME.size)]
+    return places, frames.view(_FRAME).reshape(-1)
+
+
+def _block_at(data: bytes | Source, offset: int, length: int) -> tuple[Fields | None, int]:
+    """The block whose frame starts at `offset`, or None; and the end of what was read for it.
+    length: of all data."""
+    frame = data[offset : offset + layout.FRAME.size]
+    start = offset + layout.FRAME.size
+    if len(frame) < layout.FRAME.size:
+        return None, offset
+    sync, kind, flags, item, sequence, stored_len, raw_len, crc = layout.FRAME.unpack(frame)
+    end = start + stored_len
+    if sync != layout.SYNC or max(stored_len, raw_len) > layout.MAX_PAYLOAD or length < end:
+        return None, offset
+    stored = data[start:end]
+    if zlib.crc32(stored, zlib.crc32(frame[: layout.SUMMED])) != crc:
+        return None, end
+    payload = _payload(flags, item, stored, raw_len)
+    if payload is None:
+        return None, end + raw_len
+    return (kind, flags, item, sequence, payload, offset, end), end
+
+
+def _payload(flags: int, item: int, stored: bytes, raw_len: int) -> bytes | None:
+    """What a block holds, inflated; None if that is not what its frame says.
+
+    If there is more in it than `raw_len`, no more is inflated than one byte over that, or 64 MiB.
+    """
+    try:
+        if not flags & layout.ZLIB:
+            payload = stored
+        elif len(stored) <= _SMALL:
+            payload = zlib.decompress(stored, bufsize=raw_len)
+        elif len(stored) <= _SHORT:
+            payload = _LARGE.decompress(stored, bufsize=raw_len)
+        else:
+            payload = _LARGE.decompressobj().decompress(stored, raw_len + 1)
+    except (zlib.error, _LARGE.error):
+        return None
+    if len(payload) != raw_len or (flags & layout.PLANES and not item):
+        return None
+    return payload

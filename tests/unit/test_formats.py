@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Format 1 is still read, and format 2 says the same: the same content, written in both."""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balloontrace import events
+from balloontrace.analysis.json import report_json
+from balloontrace.analysis.report import build
+from balloontrace.analysis.trace.trace import read_trace, trace_of
+from balloontrace.recording import layout
+from balloontrace.recording.blocks import Block, Damage, read_blocks
+from balloontrace.recording.reader import Recording, read_recording
+from balloontrace.recording.writer import ITEM_BYTES, LEAST_PLANES, REFERENCE_INTERVAL, Writer
+
+DATA = Path(__file__).parents[1] / "data"
+FIXTURES = sorted(DATA.glob("*.btrace"))
+
+
+def in_format_1(blocks: list[tuple[int, bytes]]) -> bytes:
+    """A recording as balloontrace wrote it before format 2."""
+    data = layout.MAGIC
+    for sequence, (kind, payload) in enumerate(blocks):
+        stored = zlib.compress(payload, 1)
+        frame = struct.pack(
+            "<4sBBHIII", b"BTBK", kind, 1, 0, sequence, len(stored), len(payload)
+        )  # fmt: skip
+        data += frame + struct.pack("<I", zlib.crc32(stored, zlib.crc32(frame))) + stored
+    return data
+
+
+def in_format_2(blocks: list[tuple[int, bytes]], path: Path) -> bytes:
+    """The same, as it is written now."""
+    with path.open("wb") as file:
+        writer = Writer(file.fileno())
+        written = {
+            layout.HEADER: writer.header,
+            layout.SAMPLE: writer.sample,
+            layout.TRAILER: writer.trailer,
+        }
+        for kind, payload in blocks:
+            if kind == layout.EVENTS:
+                writer.events(payload)
+            else:
+                written[kind](json.loads(payload))
+    return path.read_bytes()
+
+
+def blocks_of(data: bytes) -> list[Block]:
+    found = list(read_blocks(data))
+    assert not any(isinstance(one, Damage) for one in found)
+    return [one for one in found if isinstance(one, Block)]
+
+
+def same(one: Recording, other: Recording) -> None:
+    """Assert that two recordings hold the same, but for the number of the format."""
+    assert {**one.header, "format": 2} == other.header
+    assert one.events == other.events
+    assert one.samples == other.samples
+    assert one.trailer == other.trailer
+    assert (one.damage, one.missing_blocks) == (other.damage, other.missing_blocks)
+
+
+@pytest.mark.parametrize("fixture", FIXTURES, ids=lambda path: path.stem)
+def test_what_format_1_holds_is_held_by_format_2(fixture: Path, tmp_path: Path) -> None:
+    old = fixture.read_bytes()
+    contents = [(block.kind, block.payload) for block in blocks_of(old)]
+    assert in_format_1(contents) == old
+    new = in_format_2(contents, tmp_path / "new.btrace")
+    assert len(new) < 0.8 * len(old)
+    one, other = read_recording(str(fixture)), read_recording(str(tmp_path / "new.btrace"))
+    assert one.header["format"] == 1
+    same(one, other)
+    kinds = {block.kind for block in blocks_of(new)}
+    assert kinds == {1, 2, 3, 4, layout.DIFFERENCES}
+
+
+@pytest.mark.parametrize("name", ["6.1-stock-oom", "6.1-driver-reloaded", "6.12-tour"])
+def test_reports_of_both_formats_are_the_same(name: str, tmp_path: Path) -> None:
+    old, new = DATA / f"{name}.btrace", tmp_path / f"{name}.btrace"
+    contents = [(block.kind, block.payload) for block in blocks_of(old.read_bytes())]
+    in_format_2(contents, new)
+    reports = []
+    for path in (old, new):
+        report = json.loads(report_json(build(str(path))))
+        assert report.pop("path") == str(path)
+        reports.append(report)
+    assert reports[0] == reports[1]
+    fast, careful = read_trace(str(new)), trace_of(read_recording(str(new)))
+    assert (fast.samples.time_ns == careful.samples.time_ns).all()
+    assert fast.every_sample == careful.every_sample
+    assert (fast.records == careful.records).all()
+
+
+def recorded(path: Path, samples: list[dict[str, Any]], *spans: bytes) -> list[Block]:
+    """Write a recording of these; returns its blocks, the header first."""
+    with path.open("wb") as file:
+        writer = Writer(file.fileno())
+        writer.header({"record": events.record_layout(), "ring_header_bytes": 8, "kinds": {}})
+        for sample in samples:
+            writer.sample(sample)
+        for span in spans:
+            writer.events(span)
+        writer.trailer({})
+    return blocks_of(path.read_bytes())
+
+
+def sample(number: int, **more: Any) -> dict[str, Any]:
+    """A regular sample, whose numbers go up and down."""
+    return {"t_ns": 10**9 * number, "vmstat": {"a": number % 7, "b": 2**63 - 1 - number}, **more}
+
+
+@pytest.mark.parametrize("number", [1, LEAST_PLANES - 1, LEAST_PLANES, 100, 5000])
+@pytest.mark.parametrize("torn", [0, 1, 63])
+def test_spans_of_any_length_come_back(number: int, torn: int, tmp_path: Path) -> None:
+    span = b"".join(events.pack(start_ns=n * 997, done=n, kind=1) for n in range(number))
+    span += bytes(range(torn))
+    path = tmp_path / "a.btrace"
+    _, block, _ = recorded(path, [], span)
+    assert bool(block.flags & layout.PLANES) == (len(span) >= LEAST_PLANES * ITEM_BYTES)
+    assert block.rows == span
+    assert read_recording(str(path)).events == [span]
+    assert len(read_trace(str(path)).all_events) == number
+
+
+def test_samples_come_back_whatever_stands_between_them(tmp_path: Path) -> None:
+    samples: list[dict[str, Any]] = [sample(n) for n in range(3)]
+    samples += [
+        {"t_ns": 4, "driver": {"state": "gone"}},  # text
+        sample(5, psi={"memory": {"some_us": 1, "full_us": 2}}),  # other names
+        sample(6, psi={"memory": {"some_us": 0, "full_us": 2**63 - 1}}),
+        sample(7, psi={"memory": {"some_us": 0}}),
+        {"t_ns": 8, "since_boot": True},
+        {"t_ns": 9, "since_boot": False},
+        *(sample(n) for n in range(10, 10 + 2 * REFERENCE_INTERVAL)),
+    ]
+    path = tmp_path / "a.btrace"
+    blocks = recorded(path, samples)
+    assert read_recording(str(path)).samples == samples
+    full = [block for block in blocks if block.flags & layout.REFERENCE]
+    assert len(full) == 5
+    fast, careful = read_trace(str(path)).samples, trace_of(read_recording(str(path))).samples
+    regular = [s["t_ns"] for s in samples if "vmstat" in s]
+    assert fast.time_ns.tolist() == careful.time_ns.tolist() == regular
+    assert fast.column("memory", "full_us").tolist() == careful.column("memory", "full_us").tolist()
+
+
+@pytest.mark.parametrize("change", ["lost", "damaged"])
+def test_a_lost_reference_costs_what_differs_from_it_only(change: str, tmp_path: Path) -> None:
+    samples = [sample(n) for n in range(3 * REFERENCE_INTERVAL)]
+    path = tmp_path / "a.btrace"
+    blocks = recorded(path, samples)
+    full = [block for block in blocks if block.flags & layout.REFERENCE]
+    assert len(full) == 3
+    data = bytearray(path.read_bytes())
+    if change == "lost":
+        del data[full[1].offset : full[1].end]
+    else:
+        data[full[1].end - 3] ^= 1
+    path.write_bytes(data)
+    recording = read_recording(str(path))
+    left = samples[:REFERENCE_INTERVAL] + samples[2 * REFERENCE_INTERVAL :]
+    assert recording.samples == left
+    assert recording.missing_blocks == 1
+    assert len(recording.damage) == REFERENCE_INTERVAL - (change == "lost")
+    assert not recording.complete
+    assert read_trace(str(path)).samples.time_ns.tolist() == [s["t_ns"] for s in left]
+
+
+def test_any_other_sample_that_is_lost_costs_itself(tmp_path: Path) -> None:
+    samples = [sample(n) for n in range(10)]
+    path = tmp_path / "a.btrace"
+    gone = recorded(path, samples)[5]
+    data = path.read_bytes()
+    path.write_bytes(data[: gone.offset] + data[gone.end :])
+    recording = read_recording(str(path))
+    assert recording.samples == samples[:4] + samples[5:]
+    assert (recording.missing_blocks, recording.damage) == (1, [])
+
+
+def differences(reference: int, *numbers: int) -> bytes:
+    """The payload of a sample of these differences."""
+    packed = struct.pack(f"<{len(numbers)}q", *numbers)
+    return struct.pack("<I", reference) + b"".join(packed[place::8] for place in range(8))
+
+
+REFERENCES = [
+    b'{"t_ns":5,"vmstat":{"a":1}}',
+    b'{"t_ns":5,"vmstat":{"a":-1}}',
+    b'{"t_ns":5,"vmstat":{"a":9223372036854775808}}',
+    b'{"t_ns":5,"vmstat":{"a":1.5}}',
+    b'{"t_ns":{"b":5},"vmstat":{"a":1}}',
+    b'{"t_ns":5,"driver":{"state":7}}',
+    b'{"t_ns":5,"psi":7}',
+    b'{"t_ns":5,' + b'"a":{' * 900 + b'"b":1' + b"}" * 901,
+    b"{}",
+    b'{"vmstat":{}}',
+    b"[5,1]",
+    b"{",
+    b"\xff",
+    b"",
+]
+
+
+@pytest.mark.parametrize("reference", REFERENCES)
+def test_hostile_references_and_differences_cost_themselves(
+    reference: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.btrace"
+    with path.open("wb") as file:
+        writer = Writer(file.fileno())
+        writer.header({"record": events.record_layout(), "ring_header_bytes": 8, "kinds": {}})
+        writer._block(layout.DIFFERENCES, differences(1, 1, 1))
+        writer._block(layout.SAMPLE, reference, layout.REFERENCE)
+        said_from = writer._sequence - 1
+        for payload in (
+            differences(said_from, 1, 1),
+            differences(said_from),
+            differences(said_from, 1),
+            differences(said_from, 1, 1, 1),
+            differences(said_from - 1, 1, 1),
+            differences(said_from, 1, 1)[:-1],
+            differences(said_from, -6, 0),
+            differences(said_from, 2**63 - 1, 2**63 - 1),
+            b"",
+        ):
+            writer._block(layout.DIFFERENCES, payload)
+        writer.trailer({})
+    recording, trace = read_recording(str(path)), read_trace(str(path))
+    times = trace.samples.time_ns.tolist()
+    if reference == REFERENCES[0]:
+        assert recording.samples[1:] == [
+            {"t_ns": 6, "vmstat": {"a": 2}},
+            {"vmstat": {"a": 1}},
+            {"vmstat": {}},
+        ]
+        assert times == [5, 6]
+        assert len(recording.damage) == 7 + 3
+    else:
+        assert max(len(recording.samples), len(times)) <= 1
+        assert len(recording.damage) >= 10
+
+
+def test_planes_of_items_of_no_width_are_damage(tmp_path: Path) -> None:
+    path = tmp_path / "a.btrace"
+    with path.open("wb") as file:
+        writer = Writer(file.fileno())
+        writer.header({})
+        writer._append(layout.EVENTS, layout.PLANES, 0, 4, b"abcd")
+        writer._append(layout.EVENTS, layout.PLANES, 3, 7, b"adbecfg")
+        writer._append(layout.EVENTS, layout.PLANES, 9, 4, b"abcd")
+    recording = read_recording(str(path))
+    assert recording.events == [b"abcdefg", b"abcd"]
+    assert len(recording.damage) == 1
+
+
+def test_each_block_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writes: list[int] = []
+    write = os.write
+
+    def counted(fd: int, data: memoryview) -> int:
+        writes.append(len(data))
+        return write(fd, data)
+
+    monkeypatch.setattr(os, "write", counted)
+    span = events.pack(kind=1) * 100
+    blocks = recorded(tmp_path / "a.btrace", [sample(n) for n in range(5)], span)
+    assert writes == [len(layout.MAGIC), *(block.end - block.offset for block in blocks)]
