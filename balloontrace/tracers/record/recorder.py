@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import time
-from typing import Any
 
 from balloontrace.recording import Writer
 from balloontrace.tracers.attach import state
 from balloontrace.tracers.attach.control import Control
 from balloontrace.tracers.attach.follow import Follower
-from balloontrace.tracers.attach.handover import Handover
 from balloontrace.tracers.machine import system_calls
+from balloontrace.tracers.machine.c_modules import signal
 from balloontrace.tracers.record import accounting, stacks
-from balloontrace.tracers.record.command import Command
-from balloontrace.tracers.record.netlink_client import REQUEST_INTERVAL_S, NetlinkProcess
 from balloontrace.tracers.record.ring import ITEM_BYTES, Ring
 from balloontrace.tracers.samplers import Samplers
 from balloontrace.tracers.samplers.tasks import SeenTasks
 from balloontrace.tracers.samplers.vmstat import balloon_counters
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from balloontrace.tracers.attach.handover import Handover
+    from balloontrace.tracers.record.command import Command
+    from balloontrace.tracers.record.netlink_client import NetlinkProcess
 
 READ_INTERVAL_S = 1.0
 """Between two looks at the ring; BPF wakes the reader when it is half full. In a slow guest a look
@@ -36,6 +40,9 @@ STORM_SHARE = 16
 """Between two looks while each brings more than a 16th of the ring."""
 
 SAMPLE_INTERVAL_S = 1.0
+REQUEST_INTERVAL_S = 5.0
+"""Between two requests to the netlink process."""
+
 BLOCK_BYTES = 1 << 18
 """Largest span taken from the ring at once: bounds the recorder's memory in a burst."""
 
@@ -44,7 +51,7 @@ SETTLE_INTERVAL_S = 0.01
 """How long calls that are under way at the end may take to return, and the programs that run then
 to end; and how often it is looked."""
 
-ENDINGS = {
+ENDINGS: dict[int, str] = {
     signal.SIGINT: "interrupted",
     signal.SIGTERM: "terminated",
     signal.SIGHUP: "terminal closed",
@@ -247,7 +254,7 @@ class Wakeups:
             numbers = os.read(self._signals, 64)
         except BlockingIOError:
             return ""
-        return next((ENDINGS[n] for n in map(signal.Signals, numbers) if n in ENDINGS), "")
+        return next((ENDINGS[number] for number in numbers if number in ENDINGS), "")
 
 
 def loop(recorder: Recorder, wakeups: Wakeups, command: Command | None, end_s: float | None) -> str:
