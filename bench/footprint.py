@@ -17,7 +17,7 @@ from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.run import run_scenario
 from balloontrace.lab.scenario import find_scenario
-from balloontrace.recording import read_recording
+from balloontrace.recording.reader import read_recording
 from bench.command import budget, progress, run
 from bench.in_guest import BPFTRACE, FIRST, OURS, PLAIN_BCC
 

@@ -22,7 +22,8 @@ with atheris.instrument_imports(include=["balloontrace"]):
     from balloontrace.analysis.timeline.picture import picture
     from balloontrace.analysis.timeline.terminal import timeline
     from balloontrace.errors import UserError
-    from balloontrace.recording import Block, Writer, read_blocks
+    from balloontrace.recording.reader import Block, read_blocks
+    from balloontrace.recording.writer import Writer
 
 _DATA = Path(__file__).parents[1] / "tests" / "data"
 _NAMES = ("6.1-stock-oom", "6.1-stock-idle", "6.1-driver-reloaded", "6.1-shrinker-reclaim")

@@ -24,7 +24,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from balloontrace.recording import Recording, Writer, read_recording
+from balloontrace.recording.reader import Recording, read_recording
+from balloontrace.recording.writer import Writer
 from balloontrace.tracers.record.recorder import BLOCK_BYTES
 
 SOURCE = Path(__file__).parents[1] / "tests" / "data" / "6.1-shrinker-reclaim.btrace"

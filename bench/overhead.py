@@ -34,7 +34,7 @@ from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.loads import MIB_PAGES, migrate, move_balloon
 from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.record import start_recorder
-from balloontrace.recording import Recording, read_recording
+from balloontrace.recording.reader import Recording, read_recording
 from bench.begin_and_end import begin_and_end, means_of
 from bench.command import budget, progress, run
 from bench.footprint import compare_attaching

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from balloontrace.events import LOSSES
-from balloontrace.recording import Writer, read_recording
+from balloontrace.recording.reader import read_recording
+from balloontrace.recording.writer import Writer
 
 SOURCE = Path(__file__).parents[1] / "tests" / "data" / "6.1-tour.btrace"
 

@@ -30,7 +30,7 @@ from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.record import start_recorder
 from balloontrace.lab.remote import RemoteProcess
 from balloontrace.lab.repeat import Repeat
-from balloontrace.recording import read_recording
+from balloontrace.recording.reader import read_recording
 from bench.command import budget, progress, run
 
 STORM_PAGES = MEMORY_BYTES // 4096 * 3 // 4

@@ -25,7 +25,7 @@ from balloontrace.lab.kernels import find_kernel, load_kernels
 from balloontrace.lab.loads import MEMORY_BYTES
 from balloontrace.lab.qemu import GuestConfig
 from balloontrace.lab.record import start_recorder
-from balloontrace.recording import Recording, read_recording
+from balloontrace.recording.reader import Recording, read_recording
 from tests.guest.guests import Guests
 
 REMOTE = "/root/test.btrace"
@@ -179,7 +179,7 @@ class Recorder:
         """Wait until the recording says so of the driver: what it holds is readable at any time."""
         script = (
             "import sys, time\n"
-            "from balloontrace.recording import read_recording\n"
+            "from balloontrace.recording.reader import read_recording\n"
             "states = []\n"
             f"while states[-1:] != [{state!r}]:\n"
             "    time.sleep(0.05)\n"

@@ -15,7 +15,7 @@ import pytest
 from balloontrace.lab.guest import Guest
 from balloontrace.lab.loads import MEMORY_BYTES, MIB_PAGES, move_balloon
 from balloontrace.lab.qemu import GuestConfig
-from balloontrace.recording import Recording
+from balloontrace.recording.reader import Recording
 from tests.guest.conftest import Recorder
 from tests.guest.guests import Guests
 

@@ -20,7 +20,7 @@ from balloontrace.lab.loads import (
     unload,
 )
 from balloontrace.lab.qemu import GuestConfig
-from balloontrace.recording import Recording
+from balloontrace.recording.reader import Recording
 from tests.guest.conftest import Recorder, report_of
 from tests.guest.guests import Guests
 

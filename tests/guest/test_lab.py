@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from balloontrace.recording import read_recording
+from balloontrace.recording.reader import read_recording
 from tests.guest.conftest import report_of
 from tests.guest.guests import Guests
 

@@ -14,7 +14,7 @@ from balloontrace.analysis.trace.trace import trace_of
 from balloontrace.lab.guest import Guest
 from balloontrace.lab.loads import MEMORY_BYTES, MIB_PAGES, load, move_balloon, unload
 from balloontrace.lab.qemu import GuestConfig
-from balloontrace.recording import Recording
+from balloontrace.recording.reader import Recording
 from balloontrace.tracers.attach.means import MEANS
 from balloontrace.tracers.attach.state import ENDS
 from balloontrace.tracers.attach.switches import FTRACE, KPROBES

@@ -12,7 +12,7 @@ import pytest
 from balloontrace.lab.guest import Guest
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.loads import MEMORY_BYTES, MIB_PAGES, move_balloon
-from balloontrace.recording import Recording, read_recording
+from balloontrace.recording.reader import Recording, read_recording
 from tests.guest.conftest import REMOTE, Recorder, balloon_counters, report_of
 
 Fetch = Callable[..., Recording]

@@ -9,7 +9,7 @@ import pytest
 
 from balloontrace.lab.guest import Guest
 from balloontrace.lab.loads import MIB_PAGES, hint, move_balloon
-from balloontrace.recording import Recording
+from balloontrace.recording.reader import Recording
 from tests.guest.conftest import Recorder, report_of
 
 PAGES = 77 * MIB_PAGES + 3

@@ -22,7 +22,7 @@ from balloontrace.lab.loads import (
     move_balloon,
     tour,
 )
-from balloontrace.recording import Recording, read_recording
+from balloontrace.recording.reader import Recording, read_recording
 from balloontrace.tracers.attach.state import ENDS
 from tests.guest.conftest import Recorder, balloon_counters, report_of
 from tests.guest.guests import Guests

@@ -12,7 +12,7 @@ import pytest
 
 from balloontrace.lab.guest import Guest
 from balloontrace.lab.loads import MIB_PAGES, move_balloon
-from balloontrace.recording import Recording
+from balloontrace.recording.reader import Recording
 from tests.guest.conftest import Recorder, report_of
 
 Fetch = Callable[..., Recording]

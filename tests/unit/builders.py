@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from balloontrace import events
-from balloontrace.recording import Writer
+from balloontrace.recording.writer import Writer
 
 ATTACHED_NS = 5_000_000_000
 KINDS = {kind.name: kind.number for kind in events.KINDS}

@@ -10,7 +10,7 @@ import pytest
 
 from balloontrace.analysis.trace.samples import UNREAD, WANTED, Samples
 from balloontrace.analysis.trace.trace import read_trace, trace_of
-from balloontrace.recording import read_recording
+from balloontrace.recording.reader import read_recording
 from tests.unit.builders import Built, ns, vmstat
 
 DATA = Path(__file__).parents[1] / "data"

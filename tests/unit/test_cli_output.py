@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from balloontrace.recording import Writer
+from balloontrace.recording.writer import Writer
 from tests.unit.builders import Built, shrinker_like, stock_like
 
 NAME = "häß→".encode()

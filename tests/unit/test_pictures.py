@@ -30,7 +30,7 @@ from balloontrace.analysis.timeline.series import alone, side_by_side, ticks
 from balloontrace.analysis.timeline.terminal import timeline
 from balloontrace.analysis.trace.trace import read_trace
 from balloontrace.errors import EXIT_FAILURE, EXIT_UNSUPPORTED, EXIT_USAGE, UserError
-from balloontrace.recording import Writer
+from balloontrace.recording.writer import Writer
 from tests.unit.builders import Built, shrinker_like, stock_like
 from tests.unit.command_line import balloontrace as main
 from tests.unit.test_house import loaded_by

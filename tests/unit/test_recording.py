@@ -14,17 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balloontrace import events, recording
+from balloontrace import events
 from balloontrace.errors import UserError
-from balloontrace.recording import (
-    MAGIC,
-    Block,
-    Damage,
-    Source,
-    Writer,
-    read_blocks,
-    read_recording,
-)
+from balloontrace.recording import reader
+from balloontrace.recording.layout import MAGIC
+from balloontrace.recording.reader import Block, Damage, Source, read_blocks, read_recording
+from balloontrace.recording.writer import Writer
 
 SPAN = events.pack(start_ns=5, done=256, kind=1, comm=b"kworker/0:1")
 SAMPLE = {"t_ns": 7, "vmstat": {"balloon_inflate": 256}}
@@ -235,7 +230,7 @@ def test_a_pipe_that_does_not_end_is_not_read_for_ever(
             thread.join()
 
     fed(whole)
-    monkeypatch.setattr(recording, "MAX_PIPED", len(whole) - 1)
+    monkeypatch.setattr(reader, "MAX_PIPED", len(whole) - 1)
     with pytest.raises(UserError, match="came through the pipe; put it in a file"):
         fed(whole)
 

@@ -20,7 +20,8 @@ from balloontrace.analysis.json import report_json
 from balloontrace.analysis.report import build, report_of
 from balloontrace.analysis.trace.columns import COLUMNS
 from balloontrace.analysis.trace.trace import read_trace
-from balloontrace.recording import Damage, Writer, read_blocks
+from balloontrace.recording.reader import Damage, read_blocks
+from balloontrace.recording.writer import Writer
 from bench.ask_duckdb import answers
 from bench.long_recording import make
 from bench.report import differing

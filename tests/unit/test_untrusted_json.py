@@ -19,7 +19,9 @@ from balloontrace.analysis.text.report import report_text
 from balloontrace.analysis.timeline.picture import picture
 from balloontrace.analysis.timeline.terminal import timeline
 from balloontrace.errors import UserError
-from balloontrace.recording import EVENTS, Block, Writer, read_blocks, read_recording
+from balloontrace.recording.layout import EVENTS
+from balloontrace.recording.reader import Block, read_blocks, read_recording
+from balloontrace.recording.writer import Writer
 
 DATA = Path(__file__).parents[1] / "data"
 PLAIN = ("6.1-stock-oom", "6.1-stock-idle", "6.1-driver-reloaded", "6.1-shrinker-reclaim")

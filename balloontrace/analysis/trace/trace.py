@@ -24,7 +24,7 @@ from balloontrace.analysis.trace.columns import Ints as Ints
 from balloontrace.analysis.trace.samples import Samples
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES, FLAGS, LOSSES, UNKNOWN_PAGES, number_of
-from balloontrace.recording import Recording, read_recording
+from balloontrace.recording.reader import Recording, read_recording
 
 MOVES = ("fill", "leak")
 """The kinds of event that change the balloon's size."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from socket import socket
     from typing import Any
 
-    from balloontrace.recording import Writer
+    from balloontrace.recording.writer import Writer
 
 
 class Follower:

@@ -11,7 +11,7 @@ import os
 import select
 import time
 
-from balloontrace.recording import Writer
+from balloontrace.recording.writer import Writer
 from balloontrace.tracers.attach import state
 from balloontrace.tracers.attach.control import Control
 from balloontrace.tracers.attach.follow import Follower

@@ -1,41 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The .btrace file: an append-only sequence of framed, checksummed blocks (docs/format.md).
-
-The file starts with `MAGIC`; then blocks follow, each a 24-byte frame and a payload:
-
-    sync "BTBK" | type u8 | flags u8 | reserved u16 | sequence u32 | stored u32 | raw u32 | crc u32
-
-The checksum (CRC-32) covers the frame up to the checksum and the stored payload. A writer that is
-killed tears at most the last block; a reader that meets damage looks for the next valid frame and
-says how many blocks are missing between the two.
-
-Standard library only: this file is used inside small guests and by the analyses alike.
-"""
+"""Reads a .btrace file (docs/format.md), as far as it can be read."""
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import struct
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from balloontrace import untrusted_json
 from balloontrace.errors import UserError
-
-FORMAT_VERSION = 1
-MAGIC = b"\x89BTRACE\n"
-SYNC = b"BTBK"
-
-HEADER, EVENTS, SAMPLE, TRAILER = 1, 2, 3, 4
-"""Types of block. A reader passes over types it does not know."""
-
-_ZLIB = 1
-_FRAME = struct.Struct("<4sBBHIIII")
-_CRC = struct.Struct("<I")
-_UNSUMMED = _FRAME.size - _CRC.size
+from balloontrace.recording import layout
 
 MAX_PAYLOAD = 32 << 20
 """Bytes; a frame that promises more is damage. The writer's largest block is one whole ring."""
@@ -51,70 +27,6 @@ a file that is only damaged each block is summed up in vain once."""
 _SHORT = 1 << 16
 """Stored bytes up to which a block is inflated at one go, which spares a copy: deflate makes at
 most 1,032 times as much of them."""
-
-
-class Writer:
-    """Appends blocks to a file descriptor with one write(2) each; nothing is held back.
-
-    Every method raises UserError if the file (called `name` for people) takes no more.
-    """
-
-    def __init__(self, fd: int, name: str = "the recording") -> None:
-        self._fd = fd
-        self._name = name
-        self._sequence = 0
-        self.bytes_written = 0
-        self._write(MAGIC)
-
-    def header(self, content: dict[str, Any]) -> None:
-        """Write the first block; `content` is the recording's metadata."""
-        self._json(HEADER, {"format": FORMAT_VERSION, **content})
-
-    def events(self, span: bytes | memoryview) -> None:
-        """Write a span of the ring as it was read: records with their ring headers."""
-        self._block(EVENTS, span)
-
-    def sample(self, content: dict[str, Any]) -> None:
-        """Write what the slow sources said at one moment (`t_ns`, CLOCK_MONOTONIC)."""
-        self._json(SAMPLE, content)
-
-    def trailer(self, content: dict[str, Any]) -> None:
-        """Write the last block: why the recording ended, counts, losses."""
-        self._json(TRAILER, content)
-
-    def sync(self) -> None:
-        """Wait until all of it is on the disk. Nothing happens where there is none (a pipe)."""
-        try:
-            os.fdatasync(self._fd)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise self._cannot(error) from None
-
-    def _json(self, kind: int, content: dict[str, Any]) -> None:
-        self._block(kind, json.dumps(content, separators=(",", ":")).encode())
-
-    def _block(self, kind: int, raw: bytes | memoryview) -> None:
-        stored = zlib.compress(raw, 1)
-        frame = _FRAME.pack(SYNC, kind, _ZLIB, 0, self._sequence, len(stored), len(raw), 0)
-        summed = frame[:_UNSUMMED]
-        crc = zlib.crc32(stored, zlib.crc32(summed))
-        self._write(summed + _CRC.pack(crc) + stored)
-        self._sequence += 1
-
-    def _write(self, data: bytes) -> None:
-        view = memoryview(data)
-        try:
-            while view:
-                view = view[os.write(self._fd, view) :]
-        except OSError as error:
-            raise self._cannot(error) from None
-        self.bytes_written += len(data)
-
-    def _cannot(self, error: OSError) -> UserError:
-        return UserError(
-            f"cannot go on writing {self._name}: {error.strerror}",
-            "what was recorded before is kept",
-        )
 
 
 class Block(NamedTuple):
@@ -164,9 +76,9 @@ class Recording:
 
 
 _SHAPES = {
-    HEADER: untrusted_json.HEADER,
-    SAMPLE: untrusted_json.SAMPLE,
-    TRAILER: untrusted_json.TRAILER,
+    layout.HEADER: untrusted_json.HEADER,
+    layout.SAMPLE: untrusted_json.SAMPLE,
+    layout.TRAILER: untrusted_json.TRAILER,
 }
 
 EventsTaker = Callable[[Recording, bytes], None]
@@ -226,7 +138,7 @@ def read_blocks(data: bytes | Source) -> Iterator[Block | Damage]:
     Raises nothing: whatever `data` holds, what is readable is returned, unless it was made to take
     for ever (see _WASTE_SHARE): then the rest is damage.
     """
-    offset = len(MAGIC) if data[: len(MAGIC)] == MAGIC else 0
+    offset = len(layout.MAGIC) if data[: len(layout.MAGIC)] == layout.MAGIC else 0
     bad_from, length = offset, len(data)
     vain_left = _WASTE_SHARE * length + _WASTE_BYTES
     inflated_left = vain_left + 4 * length
@@ -234,7 +146,7 @@ def read_blocks(data: bytes | Source) -> Iterator[Block | Damage]:
         block, end = _block_at(data, offset, length)
         if block is None:
             vain_left -= end - offset
-            following = data.find(SYNC, offset + 1)
+            following = data.find(layout.SYNC, offset + 1)
             offset = following if following >= 0 else length
             continue
         if offset > bad_from:
@@ -249,18 +161,18 @@ def read_blocks(data: bytes | Source) -> Iterator[Block | Damage]:
 def _block_at(data: bytes | Source, offset: int, length: int) -> tuple[Block | None, int]:
     """The block whose frame starts at `offset`, or None; and the end of what was read for it.
     length: of all data."""
-    frame = data[offset : offset + _FRAME.size]
-    start = offset + _FRAME.size
-    if len(frame) < _FRAME.size:
+    frame = data[offset : offset + layout.FRAME.size]
+    start = offset + layout.FRAME.size
+    if len(frame) < layout.FRAME.size:
         return None, offset
-    sync, kind, flags, _, sequence, stored_len, raw_len, crc = _FRAME.unpack(frame)
+    sync, kind, flags, _, sequence, stored_len, raw_len, crc = layout.FRAME.unpack(frame)
     end = start + stored_len
-    if sync != SYNC or max(stored_len, raw_len) > MAX_PAYLOAD or length < end:
+    if sync != layout.SYNC or max(stored_len, raw_len) > MAX_PAYLOAD or length < end:
         return None, offset
     stored = data[start:end]
-    if zlib.crc32(stored, zlib.crc32(frame[:_UNSUMMED])) != crc:
+    if zlib.crc32(stored, zlib.crc32(frame[: layout.SUMMED])) != crc:
         return None, end
-    payload = _inflate(stored, raw_len) if flags & _ZLIB else stored
+    payload = _inflate(stored, raw_len) if flags & layout.ZLIB else stored
     if payload is None or len(payload) != raw_len:
         return None, end + raw_len
     return Block(kind, sequence, payload, offset, end), end
@@ -299,7 +211,7 @@ def read_recording(
                 raise UserError(
                     f"{path} is empty", "the recorder had not attached when it was stopped"
                 )
-            if data[: len(MAGIC)] != MAGIC:
+            if data[: len(layout.MAGIC)] != layout.MAGIC:
                 raise UserError(
                     f"{path} is not a balloontrace recording",
                     "record one with: balloontrace record",
@@ -316,8 +228,8 @@ def _contents(file: BinaryIO) -> bytes | Source:
         return Source(file)
     except OSError:
         pass
-    begin = file.read(len(MAGIC))
-    if begin != MAGIC:
+    begin = file.read(len(layout.MAGIC))
+    if begin != layout.MAGIC:
         return begin
     content = begin + file.read(MAX_PIPED)
     if len(content) > MAX_PIPED:
@@ -340,15 +252,15 @@ def _collect(
         found.missing_blocks += max(0, block.sequence - expected)
         expected = block.sequence + 1
         found.share_read = block.end / len(data)
-        if block.kind == EVENTS and take:
+        if block.kind == layout.EVENTS and take:
             take(found, block.payload)
-        elif block.kind == EVENTS:
+        elif block.kind == layout.EVENTS:
             found.events.append(block.payload)
-        elif block.kind == SAMPLE and samples is not None:
+        elif block.kind == layout.SAMPLE and samples is not None:
             taken = samples.take(block.payload)
             if not taken and (content := _take_json(found, block)) and samples.add(content):
                 found.samples.pop()
-        elif block.kind in (HEADER, SAMPLE, TRAILER):
+        elif block.kind in (layout.HEADER, layout.SAMPLE, layout.TRAILER):
             _take_json(found, block)
     found.share_read = 1.0
     if not found.header:
@@ -368,9 +280,9 @@ def _take_json(found: Recording, block: Block) -> dict[str, Any] | None:
         found.damage.append(Damage(block.offset, len(block.payload)))
         return None
     found.damage += [Damage(block.offset, len(repr(value))) for value in fitting.dropped]
-    if block.kind == SAMPLE:
+    if block.kind == layout.SAMPLE:
         found.samples.append(content)
-    elif block.kind == TRAILER:
+    elif block.kind == layout.TRAILER:
         found.trailer = content
     elif content.get("format") is not None and not found.header:
         _check_format(found.path, content["format"])
@@ -380,8 +292,8 @@ def _take_json(found: Recording, block: Block) -> dict[str, Any] | None:
 
 
 def _check_format(path: str, version: int) -> None:
-    if version > FORMAT_VERSION:
+    if version > layout.FORMAT_VERSION:
         raise UserError(
-            f"{path} has format {version}, this version reads {FORMAT_VERSION}",
+            f"{path} has format {version}, this version reads {layout.FORMAT_VERSION}",
             "upgrade balloontrace",
         )
