@@ -43,8 +43,9 @@ SAMPLE_INTERVAL_S = 1.0
 REQUEST_INTERVAL_S = 5.0
 """Between two requests to the netlink process."""
 
-BLOCK_BYTES = 1 << 18
-"""Largest span taken from the ring at once: bounds the recorder's memory in a burst."""
+BLOCK_BYTES = 1 << 17
+"""Largest span taken from the ring at once: bounds the recorder's memory in a burst.
+Zlib packs a quarter of it as well; each block is some work for who reads it."""
 
 SETTLE_S = 0.2
 SETTLE_INTERVAL_S = 0.01
@@ -105,17 +106,23 @@ class Recorder:
     def drain(self) -> float:
         """Move everything in the ring to the recording; returns the seconds until the next time."""
         moved = 0
-        while span := self._ring.read(BLOCK_BYTES):
-            self._writer.events(span)
-            if self._netlink:
-                self._seen.note(span)
-            moved += len(span) // ITEM_BYTES
+        while events := self._move():
+            moved += events
         self._events += moved
         self._control["read"] = self._events
         now = time.monotonic()
         self._longest_gap_s = max(self._longest_gap_s, now - self._last_read_s)
         self._last_read_s = now
         return STORM_INTERVAL_S if moved > self._storm_events else READ_INTERVAL_S
+
+    def _move(self) -> int:
+        """Move one span, which is gone from memory before the next; returns its events."""
+        span = self._ring.read(BLOCK_BYTES)
+        if span:
+            self._writer.events(span)
+            if self._netlink:
+                self._seen.note(span)
+        return len(span) // ITEM_BYTES
 
     def sample(self) -> None:
         """Write what the slow sources say now; what was written is on the disk then, if asked."""
