@@ -44,8 +44,8 @@ REQUEST_INTERVAL_S = 5.0
 """Between two requests to the netlink process."""
 
 BLOCK_BYTES = 1 << 17
-"""Largest span taken from the ring at once: bounds the recorder's memory in a burst.
-Zlib packs a quarter of it as well; each block is some work for who reads it."""
+"""Largest span taken from the ring at once: bounds the recorder's memory in a burst. Larger
+ones would make no smaller file; smaller ones are more blocks to read."""
 
 SETTLE_S = 0.2
 SETTLE_INTERVAL_S = 0.01
