@@ -19,7 +19,7 @@ Fetch = Callable[..., Recording]
 
 HALF = MEMORY_BYTES // 4096 // 2
 
-RSS_BUDGET_BYTES, MINIMAL_RSS_BUDGET_BYTES = 6 << 20, 5 << 20
+RSS_BUDGET_BYTES, MINIMAL_RSS_BUDGET_BYTES = 7 << 20, 5 << 20
 """Beyond what the guest's Python takes by itself, which grows from version to version; the ring is
 1 MiB of it. With 7 MiB for Python 3.11, `record --minimal` has 12."""
 
