@@ -4,6 +4,7 @@
 # make test-vagrant    the Vagrant lab in a libvirt of its own; part of make test
 # make bench           what recording costs a guest, beside bpftrace and nothing
 # make bench-report    what reports of long recordings cost, beside DuckDB
+# make bench-memory    what the recorder's memory is, and what its imports would cost
 # make bench-emulator  which QEMU kills its guests, and how fast it is
 # make torture, make soak, make fuzz   recorders killed at random; a long recording; hostile files
 # make docs, make support, make golden   what is written by commands: events, kernels, reports of tests
@@ -16,7 +17,7 @@ DEMO = demo
 # Tests that share a guest stay together; a guest of two CPUs fills a small machine.
 PYTEST = $(VENV)/pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: help golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
+.PHONY: help golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-memory bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
 
 setup:
 	@tools/setup
@@ -65,6 +66,9 @@ bench-footprint: setup
 # Which QEMU kills its guests, and how fast it is. Another one: PATH=/its/usr/bin:$PATH make ...
 bench-emulator: setup
 	@$(VENV)/python -m bench.emulator
+
+bench-memory: setup
+	@$(VENV)/python -m bench.memory
 
 bench-inflate: setup
 	@$(VENV)/python -m bench.inflate

@@ -16,7 +16,10 @@ include/uapi/linux/virtio_balloon.h), unless the kind says otherwise.
 from __future__ import annotations
 
 import struct
-from typing import Any, NamedTuple
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 BALLOON_PAGE_BYTES = 4096
 RING_HEADER_BYTES = 8
@@ -29,23 +32,26 @@ OPEN_DURATION = 0xFFFFFFFFFFFFFFFF
 """In `duration_ns`: the call had not returned when the recording ended."""
 
 
-class Field(NamedTuple):
+# No NamedTuples here, nor elsewhere in what the recorder loads: `typing` alone is 0.6 MiB.
+
+
+class Field:
     """One field of the event record. `ctype` is a key of `_CTYPES`."""
 
-    name: str
-    ctype: str
-    unit: str
-    doc: str
+    __slots__ = ("ctype", "doc", "name", "unit")
+
+    def __init__(self, name: str, ctype: str, unit: str, doc: str) -> None:
+        self.name, self.ctype, self.unit, self.doc = name, ctype, unit, doc
 
 
-class Kind(NamedTuple):
+class Kind:
     """One kind of event: what a record with this `kind` means."""
 
-    name: str
-    number: int
-    doc: str
-    asked: str
-    done: str
+    __slots__ = ("asked", "doc", "done", "name", "number")
+
+    def __init__(self, name: str, number: int, doc: str, asked: str, done: str) -> None:
+        self.name, self.number, self.doc = name, number, doc
+        self.asked, self.done = asked, done
 
     @property
     def moves_pages(self) -> bool:
@@ -53,12 +59,13 @@ class Kind(NamedTuple):
         return self.name not in ("target", "oom_kill", "bind")
 
 
-class Bit(NamedTuple):
+class Bit:
     """One named value or bit of a small field."""
 
-    name: str
-    number: int
-    doc: str
+    __slots__ = ("doc", "name", "number")
+
+    def __init__(self, name: str, number: int, doc: str) -> None:
+        self.name, self.number, self.doc = name, number, doc
 
 
 _CTYPES = {

@@ -14,8 +14,11 @@ Standard library only: this file is used inside small guests.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import Any
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
 
 FORMAT_VERSION = 2
 MAGIC = b"\x89BTRACE\n"

@@ -1,19 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes a .btrace file (docs/format.md). Runs inside small guests: standard library only."""
+"""Writes a .btrace file (docs/format.md). Runs inside small guests, whose memory counts."""
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import struct
 import zlib
-from operator import sub
-from typing import Any
 
-from balloontrace import events
+from balloontrace import events, json_text
 from balloontrace.errors import UserError
 from balloontrace.recording import layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 ITEM_BYTES = events.RING_HEADER_BYTES + events.record_bytes()
 """Of one event in a span of the ring."""
@@ -92,7 +93,8 @@ class Writer:
                 raise self._cannot(error) from None
 
     def _differences(self, numbers: list[int]) -> None:
-        packed = struct.pack(f"<{len(numbers)}q", *map(sub, numbers, self._numbers))
+        changes = [now - before for now, before in zip(numbers, self._numbers, strict=True)]
+        packed = struct.pack(f"<{len(numbers)}q", *changes)
         said_from = layout.SAID_FROM.pack(self._reference)
         self._block(
             layout.DIFFERENCES,
@@ -100,7 +102,7 @@ class Writer:
         )
 
     def _json(self, kind: int, content: dict[str, Any], flags: int = 0) -> None:
-        self._block(kind, json.dumps(content, separators=(",", ":")).encode(), flags)
+        self._block(kind, json_text.dumps(content).encode(), flags)
 
     def _block(self, kind: int, raw: bytes | memoryview, flags: int = 0) -> None:
         stored = zlib.compress(raw, _FASTEST)

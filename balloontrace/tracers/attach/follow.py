@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import os
 import select
-import socket
 import time
-from typing import Any
 
 from balloontrace.errors import UserError
-from balloontrace.recording.writer import Writer
 from balloontrace.tracers.attach import handover
 from balloontrace.tracers.attach.control import Control
 from balloontrace.tracers.machine import balloon, bpf_info
 from balloontrace.tracers.samplers.vmstat import balloon_counters
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from socket import socket
+    from typing import Any
+
+    from balloontrace.recording.writer import Writer
 
 
 class Follower:
@@ -50,7 +54,7 @@ class Follower:
         self._options, self._control, self._writer = options, control, writer
         self._traced: int = given.content["driver_identity"]
         self._refused = 0
-        self._attaching: tuple[int, socket.socket, int] | None = None
+        self._attaching: tuple[int, socket, int] | None = None
         self._negotiated = balloon.negotiated(balloon.device())
 
     @property
@@ -150,7 +154,7 @@ class Follower:
 
         return loader.attach_again(self._code[0], self._maps, self._content, self._options)
 
-    def _receive(self, child: int, channel: socket.socket, identity: int) -> None:
+    def _receive(self, child: int, channel: socket, identity: int) -> None:
         """Take over from the child, if it has done its work."""
         if not select.select([channel], [], [], 0)[0]:
             return

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
+import _thread
+import marshal
 import os
-import signal
-import socket
-from collections.abc import Callable
-from typing import Any, NamedTuple
+import struct
 
 from balloontrace.errors import UserError
+from balloontrace.tracers.machine.c_modules import signal, socket
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
 
 MAPS = ("events", "counters", "calls", "control", "layout", "fresh", "last_target", "hinting")
 """The maps of bpf/balloon.c. The recorder needs the first four, who attaches again needs all."""
@@ -21,6 +24,8 @@ _MAX_DESCRIPTORS = 250
 """SCM_MAX_FD is 253 (include/net/scm.h)."""
 
 
+_DESCRIPTOR = struct.Struct("@i")
+
 _CLOSERS = 7
 """Threads beside the one that waits for them: more gain nothing (41 probes: 1 s, 3.6 s by one)."""
 
@@ -29,17 +34,24 @@ _STACK_BYTES = 1 << 18
 """Of each such thread. One of 8 MiB would get a transparent huge page, which is 2 MiB resident."""
 
 
-class Handover(NamedTuple):
+class Handover:
     """content: for the recording; maps: name of MAPS -> descriptor; code: of a file with the
     compiled programs, in whose maps' place the names of `maps` stand, for who attaches again;
     probes: descriptors that hold the attached programs; programs: of those. A handover after the
     first has no maps and no code."""
 
-    content: dict[str, Any]
-    maps: dict[str, int]
-    code: list[int]
-    probes: list[int]
-    programs: list[int]
+    __slots__ = ("code", "content", "maps", "probes", "programs")
+
+    def __init__(
+        self,
+        content: dict[str, Any],
+        maps: dict[str, int],
+        code: list[int],
+        probes: list[int],
+        programs: list[int],
+    ) -> None:
+        self.content, self.maps, self.code = content, maps, code
+        self.probes, self.programs = probes, programs
 
 
 def detach(probes: list[int]) -> None:
@@ -47,22 +59,29 @@ def detach(probes: list[int]) -> None:
 
     Each closing waits for a grace period of RCU or two, some 10 to 80 ms; several share theirs.
     """
-    import threading  # not for nothing in the recorder's memory
-
-    threading.stack_size(_STACK_BYTES)
+    _thread.stack_size(_STACK_BYTES)  # `threading` would stay in the recorder's memory
     left = list(probes)
 
     def close() -> None:
-        with contextlib.suppress(IndexError):
+        try:
             while True:
                 os.close(left.pop())
+        except IndexError:
+            pass
 
-    threads = [threading.Thread(target=close) for _ in range(min(_CLOSERS, len(probes) - 1))]
-    for thread in threads:
-        thread.start()
+    def close_beside(running: _thread.LockType) -> None:
+        try:
+            close()
+        finally:
+            running.release()
+
+    threads = [_thread.allocate_lock() for _ in range(min(_CLOSERS, len(probes) - 1))]
+    for running in threads:
+        running.acquire()
+        _thread.start_new_thread(close_beside, (running,))
     close()
-    for thread in threads:
-        thread.join()
+    for running in threads:
+        running.acquire()
 
 
 def channel() -> tuple[socket.socket, socket.socket]:
@@ -110,13 +129,14 @@ def send(end: socket.socket, handover: Handover) -> None:
         "sizes": [len(group) for group in groups],
     }
     held = [descriptor for group in groups for descriptor in group]
-    socket.send_fds(end, [json.dumps(message).encode()], held)
+    rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"@{len(held)}i", *held))
+    end.sendmsg([marshal.dumps(message)], [rights])
 
 
 def send_error(end: socket.socket, error: UserError) -> None:
     """Tell the other side that, and why, there will be none. Raises OSError."""
     fields = [error.message, error.hint, error.exit_code]
-    end.send(json.dumps({"error": fields}).encode())
+    end.send(marshal.dumps({"error": fields}))
 
 
 def receive(end: socket.socket) -> Handover:
@@ -125,12 +145,16 @@ def receive(end: socket.socket) -> Handover:
     Raises UserError with what the loader says went wrong, if it died without a word, or if this
     process may not have so many files open.
     """
-    data, descriptors, _, _ = socket.recv_fds(end, _MESSAGE_BYTES, _MAX_DESCRIPTORS)
+    space = socket.CMSG_LEN(_MAX_DESCRIPTORS * _DESCRIPTOR.size)
+    data, ancillary, _, _ = end.recvmsg(_MESSAGE_BYTES, space)
     if not data:
         raise UserError("the loader died at its work", "compiling needs about 120 MiB; see dmesg")
-    message = json.loads(data)
+    message = marshal.loads(data)  # noqa: S302 - of our own child
     if "error" in message:
         raise UserError(*message["error"])
+    # Of one that did not fit, a part may have come.
+    whole = [data[: len(data) // _DESCRIPTOR.size * _DESCRIPTOR.size] for _, _, data in ancillary]
+    descriptors = [number for part in whole for (number,) in _DESCRIPTOR.iter_unpack(part)]
     for descriptor in descriptors:  # a command that outlived us would keep the probes attached
         os.set_inheritable(descriptor, False)
     if len(descriptors) < sum(message["sizes"]):

@@ -8,16 +8,18 @@ bytes with `sum_counters` and `open_calls`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple
 
 from balloontrace import events
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
 
 _ALLOCATE = ("worker", "fill", "bind", "restore", "freeze", "remove")
 """Calls within which memory is allocated, and hence anything of reclaim, compaction and OOM."""
 
 
-class Call(NamedTuple):
+class Call:
     """One call that a task can be in: a row of bpf/balloon.c.
 
     kind: of the event its return writes, '' for none; callers: the calls it can be made from,
@@ -26,13 +28,21 @@ class Call(NamedTuple):
     again; in_worker: of interest within the size worker only.
     """
 
-    name: str
-    kind: str = ""
-    callers: tuple[str, ...] = ()
-    asked: str = "unknown"
-    done: str = "nothing"
-    kept: str = "nothing"
-    in_worker: bool = False
+    __slots__ = ("asked", "callers", "done", "in_worker", "kept", "kind", "name")
+
+    def __init__(
+        self,
+        name: str,
+        kind: str = "",
+        callers: tuple[str, ...] = (),
+        asked: str = "unknown",
+        done: str = "nothing",
+        kept: str = "nothing",
+        in_worker: bool = False,
+    ) -> None:
+        self.name, self.kind, self.callers = name, kind, callers
+        self.asked, self.done, self.kept = asked, done, kept
+        self.in_worker = in_worker
 
 
 ASKED = ("unknown", "one", "second", "to_scan", "in_blocks")
@@ -316,14 +326,14 @@ def sum_counters(table: bytes | memoryview) -> dict[str, dict[str, int]]:
     return total
 
 
-class OpenCall(NamedTuple):
+class OpenCall:
     """A call that has not returned. event: as it would stand in the ring."""
 
-    call: str
-    kind: str
-    tid: int
-    start_ns: int
-    event: bytes
+    __slots__ = ("call", "event", "kind", "start_ns", "tid")
+
+    def __init__(self, call: str, kind: str, tid: int, start_ns: int, event: bytes) -> None:
+        self.call, self.kind, self.tid = call, kind, tid
+        self.start_ns, self.event = start_ns, event
 
 
 def open_calls(tasks: Iterable[tuple[int, bytes]], fill_from: str) -> Iterator[OpenCall]:
@@ -335,7 +345,7 @@ def open_calls(tasks: Iterable[tuple[int, bytes]], fill_from: str) -> Iterator[O
     within_bits = sum(bit.number for bit in events.WITHIN)
     for tid, value in tasks:
         opened, traced, seen, queue, _, pid, comm = _TASK.unpack_from(value)
-        for number, (call, kind, *_) in enumerate(CALLS):
+        for number, (call, kind) in enumerate((call.name, call.kind) for call in CALLS):
             if not kind or not traced >> number & 1:
                 continue
             start, _, asked, done, _, _ = _SLOT.unpack_from(value, _TASK.size + number * _SLOT.size)

@@ -7,7 +7,7 @@ recorder by exec and sheds what the command line needed.
 
 from __future__ import annotations
 
-import json
+import marshal
 import os
 import signal
 import sys
@@ -22,6 +22,8 @@ from balloontrace.tracers.record.recorder import ENDINGS
 
 RING_BYTES = 1 << 20
 """16,384 events. Under the shrinker's churn, bursts of 4,600 events in 200 ms were measured."""
+
+_SESSION = "import sys; from balloontrace.tracers.record.session import main; sys.exit(main())"
 
 
 class Options(NamedTuple):
@@ -57,7 +59,7 @@ def record(options: Options) -> NoReturn:
     child, channel = loader.start(options.ring_bytes, Forced(options.rungs, options.means))
     for descriptor in {output, channel.fileno()} - {1}:
         os.set_inheritable(descriptor, True)
-    inner = {
+    session = {
         **options._asdict(),
         "output": output,
         "created": created,
@@ -67,19 +69,19 @@ def record(options: Options) -> NoReturn:
     package_root = str(Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH", "")]))
     # -S: without site, which would read every .pth file of the installation; -P: nothing from the
-    # current directory.
-    argv = [
-        sys.executable,
-        "-S",
-        "-P",
-        "-m",
-        "balloontrace.tracers.record.session",
-        json.dumps(inner),
-    ]
+    # current directory; not -m, which loads `runpy` and what that needs.
+    argv = [sys.executable, "-S", "-P", "-c", _SESSION, str(_held(marshal.dumps(session)))]
     environment = {**os.environ, "PYTHONPATH": path}
     # They wait until the recorder can heed them.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
     os.execve(sys.executable, argv, environment)  # noqa: S606 - ourselves
+
+
+def _held(data: bytes) -> int:
+    """The descriptor, which outlives exec, of a file in memory with `data`."""
+    held = os.memfd_create("options", 0)
+    os.write(held, data)
+    return held
 
 
 def _hold_standard_streams() -> None:

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any
 
 from balloontrace.tracers.machine.files import text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DRIVER_MODULE = "virtio_balloon"
 DRIVER = f"/sys/bus/virtio/drivers/{DRIVER_MODULE}"

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import mmap
 import os
 import struct
-from collections.abc import Iterator
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -39,8 +41,10 @@ def lift_locked_memory_limit() -> None:
     """
     import resource
 
-    with contextlib.suppress(ValueError, OSError):  # without CAP_SYS_RESOURCE
+    try:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
+    except (ValueError, OSError):  # without CAP_SYS_RESOURCE
+        pass
 
 
 def set_oom_score_adj(score: int) -> None:

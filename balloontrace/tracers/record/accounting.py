@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
-
 from balloontrace import events
 from balloontrace.tracers.attach import state
-from balloontrace.tracers.attach.state import OpenCall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
+
+    from balloontrace.tracers.attach.state import OpenCall
 
 _MOVERS = ("fill", "leak")
 """Kinds whose events are wanted even if the return was missed: their acks told their pages."""

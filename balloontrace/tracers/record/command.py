@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
-import signal
 import time
-from typing import Any
 
 from balloontrace.tracers.machine import system_calls
+from balloontrace.tracers.machine.c_modules import signal
 from balloontrace.tracers.machine.files import text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 GRACE_S = 2.0
 """What a command has to end itself after SIGTERM, before SIGKILL: the recording waits for it."""
@@ -20,7 +22,7 @@ GRACE_S = 2.0
 class Command:
     """A child process that runs as if it had been started by the user's shell."""
 
-    def __init__(self, argv: list[str], oom_score_adj: int, recording: int) -> None:
+    def __init__(self, argv: tuple[str, ...], oom_score_adj: int, recording: int) -> None:
         """Start `argv`; it gets the OOM score the recorder had before it protected itself."""
         self._argv = argv
         self._status: int | None = None
@@ -29,15 +31,17 @@ class Command:
             self._become(argv, oom_score_adj, recording)
 
     @staticmethod
-    def _become(argv: list[str], oom_score_adj: int, recording: int) -> None:
+    def _become(argv: tuple[str, ...], oom_score_adj: int, recording: int) -> None:
         try:
             signal.set_wakeup_fd(-1)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-            with contextlib.suppress(OSError):  # the recorder could not change it either
+            try:
                 system_calls.set_oom_score_adj(oom_score_adj)
+            except OSError:  # the recorder could not change it either
+                pass
             if recording == 1:  # the recording has stdout for itself
                 os.dup2(2, 1)
             else:
@@ -83,15 +87,19 @@ def _family(root: int) -> dict[int, int]:
     while waiting:
         pid = waiting.pop()
         waiting += children.get(pid, [])
-        with contextlib.suppress(ProcessLookupError):
+        try:
             found[pid] = os.pidfd_open(pid)
+        except ProcessLookupError:
+            pass
     return found
 
 
-def _end(family: dict[int, int], number: signal.Signals) -> None:
+def _end(family: dict[int, int], number: int) -> None:
     for descriptor in family.values():
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        try:
             signal.pidfd_send_signal(descriptor, number)
+        except (ProcessLookupError, PermissionError):
+            pass
 
 
 def _await(family: dict[int, int], timeout_s: float) -> None:

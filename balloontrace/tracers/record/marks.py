@@ -9,15 +9,17 @@ only.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import stat
 import time
-from typing import Any
 
 from balloontrace.errors import EXIT_UNSUPPORTED, EXIT_USAGE, UserError
 from balloontrace.recording.layout import MARK_CHARACTERS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 DIRECTORY = "/run/balloontrace"
 _PREFIX = "mark."
@@ -48,8 +50,7 @@ class Marks:
 
     def refuse(self) -> None:
         """Take no more but what was sent already."""
-        with contextlib.suppress(OSError):
-            os.unlink(self._path)
+        _remove(self._path)
 
     def close(self) -> None:
         """Leave nothing behind."""
@@ -81,8 +82,7 @@ def _open(path: str) -> int:
         raise OSError(errno.EPERM, f"others can write to {DIRECTORY}")
     # It has its name only when it is read: nobody takes it for one that is left over.
     unnamed = os.path.join(DIRECTORY, f"new.{os.getpid()}")
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(unnamed)
+    _remove(unnamed)
     os.mkfifo(unnamed, 0o600)
     try:
         # To write as well: it would be at its end whenever a sender goes.
@@ -92,6 +92,14 @@ def _open(path: str) -> int:
         os.unlink(unnamed)
         raise
     return descriptor
+
+
+def _remove(path: str) -> None:
+    """Remove a FIFO, if it is there and can be."""
+    try:
+        os.unlink(path)
+    except OSError:
+        pass
 
 
 def _mark(line: bytes, since_ns: int, now_ns: int) -> dict[str, Any] | None:
@@ -146,8 +154,7 @@ def _write(path: str, line: bytes) -> bool:
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError as error:
         if error.errno == errno.ENXIO:
-            with contextlib.suppress(OSError):
-                os.unlink(path)
+            _remove(path)
         return False
     try:
         return stat.S_ISFIFO(os.fstat(descriptor).st_mode) and os.write(descriptor, line) > 0

@@ -11,16 +11,12 @@ import contextlib
 import json
 import os
 import select
-import signal
-import socket
 import sys
 import time
 from typing import Any, NoReturn
 
 from balloontrace.tracers.machine import system_calls
-
-REQUEST_INTERVAL_S = 5.0
-"""Between two requests."""
+from balloontrace.tracers.machine.c_modules import signal, socket
 
 LAST_ANSWER_S = 3.0
 """How long the end of a recording waits for the last readings: a guest that reclaims is slow."""

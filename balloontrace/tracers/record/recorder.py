@@ -9,26 +9,28 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import time
-from typing import TYPE_CHECKING, Any
 
 from balloontrace.recording.writer import Writer
 from balloontrace.tracers.attach import state
 from balloontrace.tracers.attach.control import Control
 from balloontrace.tracers.attach.follow import Follower
-from balloontrace.tracers.attach.handover import Handover
 from balloontrace.tracers.machine import system_calls
+from balloontrace.tracers.machine.c_modules import signal
 from balloontrace.tracers.record import accounting, stacks
-from balloontrace.tracers.record.command import Command
-from balloontrace.tracers.record.netlink_client import REQUEST_INTERVAL_S, NetlinkProcess
 from balloontrace.tracers.record.ring import ITEM_BYTES, Ring
 from balloontrace.tracers.samplers import Samplers
 from balloontrace.tracers.samplers.tasks import SeenTasks
 from balloontrace.tracers.samplers.vmstat import balloon_counters
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from balloontrace.tracers.attach.handover import Handover
+    from balloontrace.tracers.record.command import Command
     from balloontrace.tracers.record.marks import Marks
+    from balloontrace.tracers.record.netlink_client import NetlinkProcess
 
 READ_INTERVAL_S = 1.0
 """Between two looks at the ring; BPF wakes the reader when it is half full. In a slow guest a look
@@ -39,15 +41,19 @@ STORM_SHARE = 16
 """Between two looks while each brings more than a 16th of the ring."""
 
 SAMPLE_INTERVAL_S = 1.0
-BLOCK_BYTES = 1 << 18
-"""Largest span taken from the ring at once: bounds the recorder's memory in a burst."""
+REQUEST_INTERVAL_S = 5.0
+"""Between two requests to the netlink process."""
+
+BLOCK_BYTES = 1 << 17
+"""Largest span taken from the ring at once: bounds the recorder's memory in a burst. Larger
+ones would make no smaller file; smaller ones are more blocks to read."""
 
 SETTLE_S = 0.2
 SETTLE_INTERVAL_S = 0.01
 """How long calls that are under way at the end may take to return, and the programs that run then
 to end; and how often it is looked."""
 
-ENDINGS = {
+ENDINGS: dict[int, str] = {
     signal.SIGINT: "interrupted",
     signal.SIGTERM: "terminated",
     signal.SIGHUP: "terminal closed",
@@ -105,17 +111,23 @@ class Recorder:
     def drain(self) -> float:
         """Move everything in the ring to the recording; returns the seconds until the next time."""
         moved = 0
-        while span := self._ring.read(BLOCK_BYTES):
-            self._writer.events(span)
-            if self._netlink:
-                self._seen.note(span)
-            moved += len(span) // ITEM_BYTES
+        while events := self._move():
+            moved += events
         self._events += moved
         self._control["read"] = self._events
         now = time.monotonic()
         self._longest_gap_s = max(self._longest_gap_s, now - self._last_read_s)
         self._last_read_s = now
         return STORM_INTERVAL_S if moved > self._storm_events else READ_INTERVAL_S
+
+    def _move(self) -> int:
+        """Move one span, which is gone from memory before the next; returns its events."""
+        span = self._ring.read(BLOCK_BYTES)
+        if span:
+            self._writer.events(span)
+            if self._netlink:
+                self._seen.note(span)
+        return len(span) // ITEM_BYTES
 
     def sample(self) -> None:
         """Write what the slow sources say now; what was written is on the disk then, if asked."""
@@ -266,7 +278,7 @@ class Wakeups:
             numbers = os.read(self._signals, 64)
         except BlockingIOError:
             return ""
-        return next((ENDINGS[n] for n in map(signal.Signals, numbers) if n in ENDINGS), "")
+        return next((ENDINGS[number] for number in numbers if number in ENDINGS), "")
 
 
 def loop(recorder: Recorder, wakeups: Wakeups, command: Command | None, end_s: float | None) -> str:

@@ -1,33 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """What happens around a recording: the loader, protection, privileges, the command, the end.
 
-Runs as a process image of its own (`python -S -m balloontrace.tracers.record.session`), which the
-command line turns into by exec: Typer and BCC are gone by then. Standard library only.
+Runs as a process image of its own (see load/launch.py), which the command line turns into by exec:
+Typer and BCC are gone by then. Standard library only, and of that what is small: what this process
+imports, a small guest pays for (tests/unit/test_house.py).
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
+import marshal
 import os
 import select
-import signal
-import socket
 import stat
 import sys
 import time
-from typing import TYPE_CHECKING, Any
 
 from balloontrace.errors import EXIT_EVENTS_LOST, UserError
-from balloontrace.tracers.attach.handover import Handover, receive
+from balloontrace.tracers.attach.handover import receive
 from balloontrace.tracers.machine import capabilities, namespaces, system_calls
+from balloontrace.tracers.machine.c_modules import signal, socket
 from balloontrace.tracers.record import accounting
 from balloontrace.tracers.record.command import Command
-from balloontrace.tracers.record.netlink_client import NetlinkProcess
 from balloontrace.tracers.record.recorder import ENDINGS, Recorder, Wakeups, loop
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from balloontrace.tracers.attach.handover import Handover
     from balloontrace.tracers.record.marks import Marks
+    from balloontrace.tracers.record.netlink_client import NetlinkProcess
 
 LAST_VICTIM = -999
 """oom_score_adj: killed after everything else, but not never (-1000), for a kernel that finds
@@ -106,7 +108,7 @@ def _record(
         os.ftruncate(output, 0)
     # taskstats takes the thread ids of our PID namespace, and events have those of the initial one.
     wanted = not options["minimal"] and namespaces.is_initial()
-    netlink = NetlinkProcess(old_score) if wanted else None
+    netlink = _start_netlink(old_score) if wanted else None
     recorder = Recorder(handover, output, options, netlink, marks)
     if netlink:
         wakeups.watch(netlink.fileno())
@@ -136,6 +138,12 @@ def _record(
     return EXIT_EVENTS_LOST if options["strict"] and trailer["lost_events"] else 0
 
 
+def _start_netlink(oom_score_adj: int) -> NetlinkProcess:
+    from balloontrace.tracers.record.netlink_client import NetlinkProcess  # it reads JSON
+
+    return NetlinkProcess(oom_score_adj)
+
+
 def _announce(path: str, ready_file: str | None) -> None:
     """Tell people, and tests that wait for it, that the probes are attached."""
     _say(f"tracing the balloon into {path}; Ctrl-C ends it")
@@ -153,22 +161,23 @@ def _leave_nothing(options: dict[str, Any]) -> None:
     ours = os.fstat(options["output"])
     if not options["created"] or ours.st_size:
         return
-    with contextlib.suppress(OSError):
+    try:
         there = os.lstat(options["path"])
         if stat.S_ISREG(there.st_mode) and os.path.samestat(ours, there):
             os.unlink(options["path"])
+    except OSError:
+        pass
 
 
 def main() -> int:
-    """Entry point of the process image: options as JSON in the first argument."""
-    options = json.loads(sys.argv[1])
+    """Entry point of the process image. The first argument is the descriptor of a file with the
+    options, marshalled."""
+    descriptor = int(sys.argv[1])
+    options = marshal.loads(os.pread(descriptor, os.fstat(descriptor).st_size, 0))  # noqa: S302
+    os.close(descriptor)
     try:
         return record(options)
     except UserError as error:
         _leave_nothing(options)
         _say(f"balloontrace: {error}")
         return error.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from balloontrace.tracers.machine.files import text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 def of_tasks(tids: Iterable[int]) -> dict[int, str]:

@@ -3,20 +3,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 from balloontrace.tracers.samplers.psi import Psi
 from balloontrace.tracers.samplers.vmstat import Meminfo, Vmstat
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Protocol
 
-class Sampler(Protocol):
-    """A slow source: `name` is its key in a sample."""
+    class Sampler(Protocol):
+        """A slow source: `name` is its key in a sample."""
 
-    name: str
+        name: str
 
-    def read(self) -> dict[str, Any]:
-        """What the source says now."""
-        ...
+        def read(self) -> dict[str, Any]:
+            """What the source says now."""
+            ...
 
 
 class Samplers:

@@ -104,7 +104,7 @@ def test_ending_a_command_ends_what_it_has_started(tmp_path: Path) -> None:
     os.set_inheritable(tell, True)
     # Two that ignore SIGTERM or outlive their parent; each holds the pipe open.
     script = "sleep 1000 & (trap '' TERM; sleep 1000; sleep 1000) & sleep 1000; echo never"
-    command = Command(["sh", "-c", script], 0, own)
+    command = Command(("sh", "-c", script), 0, own)
     os.close(tell)
     while len(_family(command._pid)) < 5:
         assert not command.ended()
