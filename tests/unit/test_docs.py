@@ -43,3 +43,14 @@ def test_what_the_code_calls_metrics_is_defined() -> None:
         for words in re.findall(r"metrics\.md: ([\w\s,-]+)\)", path.read_text()):
             for word in words.split(","):
                 assert " ".join(word.split()) in defined, (path, word)
+
+
+def test_prose_is_within_100_columns() -> None:
+    for document in DOCUMENTS:
+        text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.M | re.S)
+        for line in text.splitlines():
+            # Tables, what commands print, and links have no place to break.
+            assert len(line) <= 100 or line.startswith(("|", "    ")) or "](" in line, (
+                document,
+                line,
+            )
