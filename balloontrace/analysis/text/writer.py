@@ -125,8 +125,10 @@ def count(value: int | None) -> str:
 
 
 def mib(pages: int | None) -> str:
-    """Balloon pages in MiB, which is what a person sets."""
-    return ABSENT if pages is None else f"{pages * BALLOON_PAGE_BYTES / 2**20:,.1f}"
+    """Balloon pages in MiB, which is what a person sets: whole ones, as a rule."""
+    if pages is None:
+        return ABSENT
+    return f"{pages * BALLOON_PAGE_BYTES / 2**20:,.1f}".removesuffix(".0")
 
 
 def gib(pages: int | None, digits: int = 2) -> str:

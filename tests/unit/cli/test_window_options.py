@@ -109,7 +109,7 @@ def test_the_report_says_which_part_it_is_of(
     assert "window 20.0 s to 60.0 s (2026-11-26 00:00:10.000Z to 2026-11-26 00:00:50.000Z)" in said
     assert "of the recording's 86,408.0 s" in said
     assert "over the whole recording, traced totals equal /proc/vmstat" in said
-    assert "at the beginning: 256 pages (1.0 MiB) in the balloon, target 768 pages" in said
+    assert "at the beginning: 256 pages (1 MiB) in the balloon, target 768 pages" in said
     assert "#1 was under way when the window began" in said
     balloontrace("report", recording)
     assert "window" not in capsys.readouterr().out

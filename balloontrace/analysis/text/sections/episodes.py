@@ -47,7 +47,7 @@ def show(page: Page, result: Result, verbose: bool) -> None:
             "out",
             "amplifi-\ncation",
             "churn\nratio",
-            "longest no-\nprogress",
+            "longest\nno pro-\ngress",
         ],
         [_episode(number_, row) for number_, row in shown],
         gap=1,

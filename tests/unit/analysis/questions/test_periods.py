@@ -46,7 +46,7 @@ def test_pages_that_go_and_come_under_a_target_that_was_reached(tmp_path: Path) 
     assert found["evidence"]["times_the_target"] == 10.0
     assert "10.0 times the target" in found["summary"]
     said = report_text(report)
-    assert "at the end: 25,600 pages (100.0 MiB) in the balloon, target 25,600 pages" in said
+    assert "at the end: 25,600 pages (100 MiB) in the balloon, target 25,600 pages" in said
     assert max(map(len, said.splitlines())) < 100
 
 
@@ -92,4 +92,4 @@ def test_without_any_target_there_is_a_size(tmp_path: Path) -> None:
         "target_pages": None,
         "targets_whole": True,
     }
-    assert "500 pages (2.0 MiB) in the balloon, target not seen" in report_text(report)
+    assert "500 pages (2 MiB) in the balloon, target not seen" in report_text(report)
