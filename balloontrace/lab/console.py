@@ -15,8 +15,11 @@ PANIC = "Kernel panic - not syncing"
 _FAILED = "balloontrace-lab: failed"
 _TAIL_LINES = 12
 # The kernel ran a breakpoint that nobody has set: QEMU's threads can be left with a translation of
-# one that text_poke has taken away. No other death is the emulator's for certain.
-_EMULATOR_OOPS = re.compile(r"\bint3: [0-9a-f]{4} \[#\d+\]")
+# one that text_poke has taken away. Or QEMU itself found that it was wrong (seen of 10.0.2, once:
+# iotlb_to_section). No other death is the emulator's for certain.
+_EMULATOR_OOPS = re.compile(
+    r"\bint3: [0-9a-f]{4} \[#\d+\]|^qemu-system-\w+: .*: Assertion `.*' failed\.$"
+)
 
 
 class Console:

@@ -50,6 +50,8 @@ def test_silence_is_not_waited_for_forever(tmp_path: Path) -> None:
 OOPS = (
     "[    1.171043] Oops: int3: 0000 [#1] PREEMPT SMP NOPTI",  # 6.12
     "[    1.171043] int3: 0000 [#1] PREEMPT SMP NOPTI",  # 6.1
+    "qemu-system-x86_64: system/physmem.c:2678: iotlb_to_section: "  # 10.0.2
+    "Assertion `section_index < d->map.sections_nb' failed.",
 )
 
 
@@ -58,5 +60,7 @@ def test_the_emulators_oops_is_told_from_any_other(tmp_path: Path, oops: str) ->
     console = followed(tmp_path, "booting", oops, "[ 1.2] Kernel panic - not syncing: Fatal")
     assert not console.wait_ready(0.0)
     assert console.emulator_oops == console.trouble == oops
-    other = followed(tmp_path, "[ 1.2] Oops: 0000 [#1] PREEMPT SMP", "[ 1.3] RIP: 0010:int3_0000")
-    assert other.emulator_oops == other.trouble.replace("QEMU ended", "") == ""
+    others = "[ 1.2] Oops: 0000 [#1] PREEMPT SMP", "[ 1.3] RIP: 0010:int3_0000", "qemu: killed"
+    for line in others:
+        other = followed(tmp_path, line)
+        assert other.emulator_oops == other.trouble.replace("QEMU ended", "") == ""
