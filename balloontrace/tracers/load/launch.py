@@ -28,7 +28,7 @@ _SESSION = "import sys; from balloontrace.tracers.record.session import main; sy
 
 class Options(NamedTuple):
     """What `record` was asked for. path: '-' is stdout; duration_s: None is until it is ended;
-    rungs, means: see attaching.Forced; wait: begin without the driver;
+    rungs, means, compiled: see attaching.Forced; wait: begin without the driver;
     sync: what is recorded is on the disk a second later; mark: take marks (record/marks.py)."""
 
     path: str
@@ -44,6 +44,7 @@ class Options(NamedTuple):
     wait: bool = False
     sync: bool = False
     mark: bool = False
+    compiled: bool = False
 
 
 def record(options: Options) -> NoReturn:
@@ -56,7 +57,9 @@ def record(options: Options) -> NoReturn:
         output, created = _open(options.path, options.overwrite)
     if options.sync and options.path != "-":
         _sync_directory(options.path)
-    child, channel = loader.start(options.ring_bytes, Forced(options.rungs, options.means))
+    child, channel = loader.start(
+        options.ring_bytes, Forced(options.rungs, options.means, options.compiled)
+    )
     for descriptor in {output, channel.fileno()} - {1}:
         os.set_inheritable(descriptor, True)
     session = {
