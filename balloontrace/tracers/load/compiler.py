@@ -112,6 +112,6 @@ def _captured_output() -> Iterator[_Words]:
     try:
         yield words
     finally:
-        for descriptor, copy in zip((1, 2), saved, strict=True):
+        for descriptor, copy in zip((1, 2), saved):
             os.dup2(copy, descriptor)
             os.close(copy)

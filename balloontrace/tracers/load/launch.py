@@ -18,12 +18,13 @@ from typing import NamedTuple, NoReturn
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.tracers.attach.attaching import Forced
 from balloontrace.tracers.load import loader
+from balloontrace.tracers.machine import interpreter
 from balloontrace.tracers.record.recorder import ENDINGS
 
 RING_BYTES = 1 << 20
 """16,384 events. Under the shrinker's churn, bursts of 4,600 events in 200 ms were measured."""
 
-_SESSION = "import sys; from balloontrace.tracers.record.session import main; sys.exit(main())"
+_SESSION = interpreter.program("balloontrace.tracers.record.session", "main")
 
 
 class Options(NamedTuple):
@@ -71,9 +72,9 @@ def record(options: Options) -> NoReturn:
     }
     package_root = str(Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH", "")]))
-    # -S: without site, which would read every .pth file of the installation; -P: nothing from the
-    # current directory; not -m, which loads `runpy` and what that needs.
-    argv = [sys.executable, "-S", "-P", "-c", _SESSION, str(_held(marshal.dumps(session)))]
+    # -S: without site, which would read every .pth file of the installation; not -m, which loads
+    # `runpy` and what that needs.
+    argv = [sys.executable, "-S", "-c", _SESSION, str(_held(marshal.dumps(session)))]
     environment = {**os.environ, "PYTHONPATH": path}
     # They wait until the recorder can heed them.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
