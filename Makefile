@@ -8,6 +8,7 @@
 # make bench-emulator  which QEMU kills its guests, and how fast it is
 # make torture, make soak, make fuzz   recorders killed at random; a long recording; hostile files
 # make docs, make support, make golden   what is written by commands: events, kernels, reports of tests
+# make bytecode       compiles the BPF programs for each machine, in a guest
 # make clean           what was installed into this checkout
 
 VENV = .venv/bin
@@ -17,7 +18,7 @@ DEMO = demo
 # Tests that share a guest stay together; a guest of two CPUs fills a small machine.
 PYTEST = $(VENV)/pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: help golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-memory bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
+.PHONY: help bytecode golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-memory bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
 
 setup:
 	@tools/setup
@@ -110,6 +111,9 @@ docs: setup
 # Runs a guest of each kernel; rewrites docs/support.md, docs/doctor/ and the fixtures of the tests.
 support: setup
 	@$(VENV)/python -m tools.support
+
+bytecode: setup
+	@$(VENV)/python -m tools.bytecode
 
 clean:
 	rm -rf .venv $(DEMO)

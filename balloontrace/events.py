@@ -310,7 +310,7 @@ def unpack(record: bytes) -> tuple[Any, ...]:
 def as_missed(event: bytes) -> bytes:
     """An event of `pack` that is open, as one whose return was missed."""
     record = event[RING_HEADER_BYTES:]
-    fields = dict(zip((field.name for field in RECORD), unpack(record), strict=True))
+    fields = dict(zip((field.name for field in RECORD), unpack(record)))
     flags = fields["flags"] | number_of(FLAGS, "missed")
     return pack(**{**fields, "duration_ns": 0, "flags": flags})
 

@@ -90,6 +90,7 @@ HEADER: Shape = {
     "flags": {...: whole},
     "ring_bytes": whole,
     "possible_cpus": whole,
+    "code": text,
     "from_cache": flag,
     "attached_ns": whole,
     "absent_samplers": [text],

@@ -89,7 +89,7 @@ def times(guest: Guest, means: str) -> tuple[float, float, float]:
 
 def begin_and_end() -> bool:
     """The table, and whether the best means on 6.12 has its trailer in time."""
-    print("\nBeginning and ending beside a moving balloon, compiled before, medians\n")
+    print("\nBeginning and ending beside a moving balloon, medians\n")
     print("| kernel | means | command to attached | SIGINT to the trailer | to the end |")
     print("|---|---|---:|---:|---:|")
     trailers: dict[str, float] = {}

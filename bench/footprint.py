@@ -18,7 +18,7 @@ from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.run import run_scenario
 from balloontrace.lab.scenario import find_scenario
 from balloontrace.recording.reader import read_recording
-from bench.in_guest import BPFTRACE, FIRST, OURS, PLAIN_BCC
+from bench.in_guest import BPFTRACE, COMPILED, OURS, PLAIN_BCC
 from tools.command import budget, progress, run
 
 RSS_BUDGET = 16 << 20
@@ -49,12 +49,12 @@ def compare_attaching() -> bool:
     median = {tool: statistics.median(r["seconds"] for r in runs) for tool, runs in times.items()}
     memory = {tool: max(r["rss_bytes"] for r in runs) for tool, runs in times.items()}
     print(f"  {'':36}{'exec to attached':>18}{'RSS attached':>15}")
-    for tool in (FIRST, OURS, PLAIN_BCC, BPFTRACE):
+    for tool in (OURS, COMPILED, PLAIN_BCC, BPFTRACE):
         print(f"  {tool:36}{median[tool]:>16.2f} s{memory[tool] / 2**20:>11.1f} MiB")
     print()
-    holds = budget("attached no later than plain BCC", median[FIRST] <= median[PLAIN_BCC])
+    holds = budget("attached no later than plain BCC", median[OURS] <= median[PLAIN_BCC])
     return holds & budget(
-        "attached before bpftrace, once compiled", median[OURS] < median[BPFTRACE]
+        "attached before bpftrace, the first time as any other", median[OURS] < median[BPFTRACE]
     )
 
 

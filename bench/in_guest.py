@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,12 +16,11 @@ from collections import Counter
 
 from balloontrace.tracers.attach.seams import SEAMS, Probe
 from balloontrace.tracers.attach.state import number_of_call
-from balloontrace.tracers.load.cache import DIRECTORY
 
 PLAIN_BCC = "plain BCC, kernel headers"
 BPFTRACE = "bpftrace"
 OURS = "balloontrace record"
-FIRST = "balloontrace record, the first time"
+COMPILED = "balloontrace record --compiled"
 
 RECORDING = "/root/bench.btrace"
 
@@ -75,11 +73,11 @@ def plain_bcc_script() -> str:
     lines = [
         "import signal",
         "from bcc import BPF",
-        "from balloontrace.tracers.load.compiler import FLAGS, source",
+        "from balloontrace.tracers.load.compiler import flags, source",
         f"text = source() + {chr(10).join(programs)!r}",
-        "flags = [flag.replace('RING_PAGES=1', 'RING_PAGES=256') for flag in FLAGS]",
-        f"flags = [flag.replace('CPUS=1', 'CPUS={os.cpu_count()}') for flag in flags]",
-        "bpf = BPF(text=text, cflags=flags)",
+        "given = [flag.replace('RING_PAGES=1', 'RING_PAGES=256') for flag in flags()]",
+        f"given = [flag.replace('CPUS=1', 'CPUS={os.cpu_count()}') for flag in given]",
+        "bpf = BPF(text=text, cflags=given)",
         *attach,
         "print('attached', flush=True)",
         "signal.pause()",
@@ -95,13 +93,13 @@ _BODIES = {
 """As kprobe_return and kprobe_entry of bpf/balloon.c."""
 
 COMMANDS = {
-    FIRST: ["balloontrace", "record", "-f", "-o", RECORDING],
     OURS: ["balloontrace", "record", "-f", "-o", RECORDING],
+    COMPILED: ["balloontrace", "record", "--compiled", "-f", "-o", RECORDING],
     PLAIN_BCC: [sys.executable, "-c", plain_bcc_script()],
     BPFTRACE: ["bpftrace", "-e", bpftrace_program()],
 }
 MARKS = {
-    FIRST: b"tracing the balloon",
+    COMPILED: b"tracing the balloon",
     OURS: b"tracing the balloon",
     PLAIN_BCC: b"attached",
     BPFTRACE: b"attached\n",
@@ -110,8 +108,6 @@ MARKS = {
 
 def measure(tool: str) -> dict[str, object]:
     """Start the tool, wait until it says it is attached, look at its memory, end it."""
-    if tool == FIRST:
-        shutil.rmtree(DIRECTORY, ignore_errors=True)
     started = time.monotonic()
     process = subprocess.Popen(
         COMMANDS[tool], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0
@@ -128,7 +124,7 @@ def measure(tool: str) -> dict[str, object]:
     with open(f"/proc/{process.pid}/status", encoding="ascii") as status:
         fields = dict(line.split(":", 1) for line in status)
     # bpftrace misses a SIGINT that comes just before it sleeps: nothing polite for the others.
-    os.kill(process.pid, signal.SIGINT if tool in (OURS, FIRST) else signal.SIGKILL)
+    os.kill(process.pid, signal.SIGINT if tool in (OURS, COMPILED) else signal.SIGKILL)
     process.communicate()
     return {"tool": tool, "seconds": seconds, "rss_bytes": int(fields["VmRSS"].split()[0]) * 1024}
 

@@ -57,7 +57,7 @@ def _hang(label: str, text: str) -> list[str]:
     width = WIDTH - _LABEL_WIDTH - 2
     lines = textwrap.wrap(visible(text), width, break_on_hyphens=False) or [""]
     labels = [label, *[""] * (len(lines) - 1)]
-    pairs = zip(labels, lines, strict=True)
+    pairs = zip(labels, lines)
     return [f"  {label:{_LABEL_WIDTH}}{line}".rstrip() for label, line in pairs]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from balloontrace.lab import boots
 from balloontrace.lab.console import Console
@@ -19,9 +18,6 @@ BOOT_TIMEOUT_S = 240.0
 
 BOOTS = 3
 """So often a guest is booted that its emulator kills before anything of ours runs in it."""
-
-_COMPILED = Path("/var/cache/balloontrace")
-"""tracers/load/cache.py"""
 
 _TOOLS = ("qemu-img", "qemu-system-x86_64", "setpriv")
 
@@ -46,7 +42,6 @@ class Guest(RemoteGuest):
         self._console_log = console_log
         self._qemu: Qemu | None = None
         self._monitor: Monitor | None = None
-        self._compiled: set[str] = set()
 
     @property
     def monitor(self) -> Monitor:
@@ -88,29 +83,6 @@ class Guest(RemoteGuest):
         require_tools(_TOOLS)
         make_overlay(self.image, self._overlay, self.config.disk_bytes)
         return self._boot()
-
-    def push_tree(self) -> None:
-        """See RemoteGuest. What `record` compiled in guests of this image need not be again."""
-        super().push_tree()
-        if self.image.compiled.exists():
-            self.push(self.image.compiled.read_bytes(), f"tar -x -C {_COMPILED.parent}")
-            self._compiled = self._compiled_names()
-
-    def keep_compiled(self) -> None:
-        """See RemoteGuest."""
-        names = self._compiled_names()
-        if names <= self._compiled:
-            return
-        self._compiled = names
-        packed = "/run/compiled.tar"
-        self.run(f"tar -c -f {packed} -C {_COMPILED.parent} {_COMPILED.name}")
-        with TemporaryDirectory(dir=self.image.directory) as directory:
-            local = Path(directory) / self.image.compiled.name
-            self.fetch(packed, local)
-            local.replace(self.image.compiled)
-
-    def _compiled_names(self) -> set[str]:
-        return set(self.run(["ls", str(_COMPILED)], check=False).stdout.split())
 
     def power_cycle(self) -> None:
         """Cut the power, and boot again from the same disk. What ran in the guest is gone.

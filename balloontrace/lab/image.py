@@ -27,7 +27,7 @@ _WORK_PREFIX = "building-"
 
 @dataclass(frozen=True)
 class Image:
-    """A built image: a directory of read-only files, and what its guests compiled."""
+    """A built image: a directory of read-only files."""
 
     directory: Path
 
@@ -55,11 +55,6 @@ class Image:
     def ssh_key(self) -> Path:
         """The private key that logs in as root."""
         return self.directory / "ssh_key"
-
-    @property
-    def compiled(self) -> Path:
-        """A tar of what `record` compiled in guests of this image; there once one has."""
-        return self.directory / "compiled.tar"
 
     @property
     def release(self) -> str:

@@ -33,6 +33,4 @@ def start_recorder(
         f"until read -r -t 1 -u 3; do kill -0 {recorder.pid} || exit 1; done"
     )
     done = guest.run(["bash", "-c", wait], check=False, timeout_s=timeout_s)
-    if done.returncode == 0:
-        guest.keep_compiled()
     return recorder, done.returncode == 0

@@ -207,9 +207,6 @@ class RemoteGuest(ABC):
         if done.returncode != 0:
             raise _failure(unpack, done.returncode, done.stderr.decode(errors="replace"))
 
-    def keep_compiled(self) -> None:  # noqa: B027 - most have nothing to do
-        """Called when `record` has attached: what it compiled can be kept for other guests."""
-
     def vmstat(self) -> dict[str, int]:
         """Return the counters of /proc/vmstat."""
         lines = self.run("cat /proc/vmstat").stdout.splitlines()

@@ -93,7 +93,7 @@ class Writer:
                 raise self._cannot(error) from None
 
     def _differences(self, numbers: list[int]) -> None:
-        changes = [now - before for now, before in zip(numbers, self._numbers, strict=True)]
+        changes = [now - before for now, before in zip(numbers, self._numbers)]
         packed = struct.pack(f"<{len(numbers)}q", *changes)
         said_from = layout.SAID_FROM.pack(self._reference)
         self._block(

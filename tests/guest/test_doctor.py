@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -122,7 +121,8 @@ def test_a_driver_that_is_not_loaded(stock: Guest) -> None:
     assert said["balloon"]["driver"]["loaded"] is False
     assert said["balloon"]["features"] is said["balloon"]["behaviour"] is None
     assert said["seams"] == {}
-    assert re.match("(compiled and|had compiled before,) loaded in", said["tools"]["bcc"]["found"])
+    shipped = "not needed: the programs are shipped compiled, loaded in "
+    assert said["tools"]["bcc"]["found"].startswith(shipped)
 
 
 @pytest.mark.one_kernel
@@ -138,13 +138,13 @@ def test_without_root_it_says_what_it_saw(stock: Guest) -> None:
 
 
 @pytest.mark.one_kernel
-def test_without_bcc_it_names_the_package(stock: Guest) -> None:
+def test_without_bcc_it_works_all_the_same(stock: Guest) -> None:
     without = Path("/root/without-bcc")
     stock.run(f"mkdir -p {without}/bcc && touch {without}/bcc/__init__.py")
     shadow = f"PYTHONPATH={without}:/opt/balloontrace python3 -m balloontrace doctor --json"
     done = stock.run(shadow, check=False)
     said = json.loads(done.stdout)
-    assert done.returncode == 3
-    assert "unrelated" in said["why"]
-    assert said["why"].endswith("apt install python3-bpfcc")
+    assert done.returncode == 0, said["why"]
+    assert said["tools"]["bcc"]["ok"] is True
     assert said["tools"]["bcc"]["version"] is None
+    assert said["tools"]["bcc"]["found"].startswith("not needed: ")

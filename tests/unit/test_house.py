@@ -64,6 +64,21 @@ def test_the_recorder_has_no_reader() -> None:
     assert ours == {"balloontrace.recording.layout", "balloontrace.recording.writer"}
 
 
+IN_THE_GUEST = [
+    *sorted((PACKAGE / "tracers").glob("**/*.py")),
+    *(PACKAGE / "recording" / name for name in ("layout.py", "writer.py")),
+    *(PACKAGE / name for name in ("driver_behaviour.py", "errors.py", "escape.py", "events.py")),
+    *(PACKAGE / name for name in ("json_text.py", "cli/doctor_text.py")),
+]
+
+
+@pytest.mark.parametrize("path", IN_THE_GUEST, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_what_runs_in_a_guest_is_python_3_9(path: Path) -> None:
+    tree = ast.parse(path.read_text(), feature_version=(3, 9))
+    called = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert not [c.lineno for c in called if any(word.arg == "strict" for word in c.keywords)]
+
+
 def test_the_command_line_loads_no_analysis_before_it_is_asked_to() -> None:
     loaded = loaded_by("import balloontrace.cli.app")
     assert not loaded & {"pandas", "numpy", "pyarrow", "perfetto", "qemu"}

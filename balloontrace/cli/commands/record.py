@@ -80,11 +80,11 @@ def command(
         "can be unloaded meanwhile.",
     ),
     rung: List[str] = typer.Option([], "--rung", metavar="SEAM=N", hidden=True),
+    compiled: bool = typer.Option(False, "--compiled", hidden=True),
 ) -> None:
     """Trace this guest's balloon until Ctrl-C, -d, or COMMAND's end.
 
-    Needs root, a virtio balloon, and BCC (Debian, Ubuntu: python3-bpfcc; Fedora: python3-bcc); no
-    kernel headers.
+    Needs root and a virtio balloon; no compiler and no kernel headers.
     """
     from balloontrace.tracers.doctor.requirements import require_traceable
     from balloontrace.tracers.load import launch
@@ -109,5 +109,6 @@ def command(
             wait=wait,
             sync=sync,
             mark=mark,
+            compiled=compiled,
         )
     )

@@ -32,10 +32,12 @@ from balloontrace.tracers.machine.symbols import Symbol, find_functions
 
 
 class Forced(NamedTuple):
-    """What a test wants tried alone: rungs: seam -> number of its rung, from 1; means: a name."""
+    """What a test wants tried alone: rungs: seam -> number of its rung, from 1; means: a name;
+    compiled: programs that are compiled here and now."""
 
     rungs: Mapping[str, int] = {}
     means: str = ""
+    compiled: bool = False
 
 
 class Attachment(NamedTuple):

@@ -164,5 +164,5 @@ def receive(end: socket.socket) -> Handover:
         )
     held = iter(descriptors)
     maps, code, probes, programs = ([next(held) for _ in range(size)] for size in message["sizes"])
-    named = dict(zip(message["maps"], maps, strict=True))
+    named = dict(zip(message["maps"], maps))
     return Handover(message["content"], named, code, probes, programs)

@@ -291,7 +291,7 @@ def _rows() -> str:
 def _column(name: str, values: Iterable[str]) -> str:
     cases = "\n".join(
         f"\tcase CALL_{call.name.upper()}: return {value};"
-        for call, value in zip(CALLS, values, strict=True)
+        for call, value in zip(CALLS, values)
         if value not in ("0", "ASKED_UNKNOWN", "DONE_NOTHING", "KEPT_NOTHING")
     )
     head = f"static inline __attribute__((always_inline)) u32 {name}(u32 call)"
@@ -321,7 +321,7 @@ def sum_counters(table: bytes | memoryview) -> dict[str, dict[str, int]]:
         for kind in events.KINDS:
             at = cpu * COUNTERS_BYTES + kind.number * _COUNTERS.size
             sums = total[kind.name]
-            for (name, _), value in zip(COUNTERS, _COUNTERS.unpack_from(table, at), strict=True):
+            for (name, _), value in zip(COUNTERS, _COUNTERS.unpack_from(table, at)):
                 sums[name] += value
     return total
 

@@ -41,14 +41,14 @@ class Trial(NamedTuple):
     """One attaching and detaching.
 
     seams, means: as in the header of a recording, empty if there was no trial or no driver; took_s:
-    from the fork of the loader to everything attached; from_cache: what had been compiled before
-    was used (load/cache.py); error: why recording cannot be.
+    from the fork of the loader to everything attached; code: where the programs are from (see
+    loader); error: why recording cannot be.
     """
 
     seams: Mapping[str, Any] = {}
     means: Mapping[str, Any] = {}
     took_s: float | None = None
-    from_cache: bool = False
+    code: str = ""
     error: UserError | None = None
 
 
@@ -105,7 +105,7 @@ def _try() -> Trial:
     for descriptor in (*given.maps.values(), *given.code, *given.programs):
         os.close(descriptor)
     content = given.content
-    return Trial(content["seams"], content["means"], took_s, content["from_cache"])
+    return Trial(content["seams"], content["means"], took_s, content["code"])
 
 
 def _kernel() -> dict[str, Any]:
@@ -218,17 +218,25 @@ def _tools(trial: Trial) -> dict[str, dict[str, Any]]:
             "found": found,
             "remedy": remedy,
         }
-    if tools["bcc"]["ok"]:
-        tools["bcc"].update(_bcc_seen(trial))
+    tools["bcc"].update(_programs_seen(trial, tools["bcc"]["ok"]))
     return tools
 
 
-def _bcc_seen(trial: Trial) -> dict[str, Any]:
-    """What BCC did here, which says more than its version."""
-    if trial.error:
-        return {"ok": False, "found": trial.error.message, "remedy": trial.error.hint}
-    if trial.took_s is None:
-        return {"found": "not tried"}
-    done = "attached" if trial.seams else "loaded"
-    compiled = "had compiled before," if trial.from_cache else "compiled and"
-    return {"found": f"{compiled} {done} in {trial.took_s:.1f} s"}
+_ORIGINS = {
+    "shipped": "not needed: the programs are shipped compiled,",
+    "cache": "had compiled before,",
+    "compiled": "compiled and",
+}
+
+
+def _programs_seen(trial: Trial, there: bool) -> dict[str, Any]:
+    """What became of the programs here, which says more than BCC's version. there: BCC is."""
+    if trial.code == "shipped" or there:
+        if trial.error:
+            return {"ok": False, "found": trial.error.message, "remedy": trial.error.hint}
+        if trial.took_s is None:
+            return {"found": "not tried"}
+        done = "attached" if trial.seams else "loaded"
+        found = f"{_ORIGINS[trial.code]} {done} in {trial.took_s:.1f} s"
+        return {"ok": True, "found": found, "remedy": ""}
+    return {}

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
 from pathlib import Path
 
 from balloontrace.tracers.load import bytecode, packages
@@ -23,9 +22,10 @@ KEPT = 8
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
-def key(source: str, flags: Iterable[str]) -> str:
-    """The name of what is compiled from `source` with `flags`, by this BCC and for this kernel."""
-    parts = [source, *flags, packages.find("bcc"), text(Path("/proc/version")), os.uname().machine]
+def key(digest: str) -> str:
+    """The name of what is compiled from the source with this digest, by this BCC and for this
+    kernel. Raises UserError if there is no BCC."""
+    parts = [digest, packages.find("bcc"), text(Path("/proc/version")), os.uname().machine]
     return _checksum("\0".join(parts).encode()).decode()
 
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,11 +34,17 @@ FLAGS = (
     # The loader gives the maps their sizes.
     "-DCPUS=1",
     "-DRING_PAGES=1",
-    f"-I{_STUBS}/include",
+    # Newer BCC asks for x86's branch protection, which other machines do not have.
+    "-fcf-protection=none",
     # Headers of kernels from 6.19 on need these of BCC's compiler; older ones do not mind.
     *("-fms-extensions", "-Wno-microsoft-anon-tag", "-Wno-unused-function"),
 )
-"""For BCC's compiler."""
+"""For BCC's compiler, beside where the stubs are."""
+
+
+def flags() -> list[str]:
+    """FLAGS, and where the headers are that stand in for the kernel's."""
+    return [*FLAGS, f"-I{_STUBS}/include"]
 
 
 def source() -> str:
@@ -47,23 +53,32 @@ def source() -> str:
     return f"#include <linux/types.h>\n{declarations}\n{_SOURCE.read_text()}"
 
 
-def compile_programs(flags: Sequence[str] = FLAGS) -> bytecode.Compiled:
-    """Every one of PROGRAMS. Raises UserError with the compiler's first complaint."""
+def digest() -> str:
+    """Of all that the programs are made of."""
+    import hashlib  # OpenSSL: the loader can afford it
+
+    stubs = [path.read_text() for path in sorted(_STUBS.glob("**/*")) if path.is_file()]
+    return hashlib.sha256("\0".join((source(), *stubs, *FLAGS)).encode()).hexdigest()
+
+
+def compile_programs() -> bytecode.Compiled:
+    """Every one of PROGRAMS, for this machine, or that which BCC's variable ARCH names. Raises
+    UserError with the compiler's first complaint."""
     with _captured_output() as words:
-        bpf = _compile(list(flags), words)
+        bpf = _compile(words)
     programs = {name: bpf.dump_func(name.encode()) for name in PROGRAMS}
     made = bytecode.map_descriptors(programs.values())
     return bytecode.unlinked(programs, {fd: bpf_calls.map_definition(fd) for fd in made})
 
 
-def _compile(flags: list[str], words: _Words) -> Any:
+def _compile(words: _Words) -> Any:
     """The compiled module, a bcc.BPF, which holds the maps."""
     os.environ["BCC_KERNEL_SOURCE"] = str(_STUBS)
     packages.find("bcc")
     import bcc
 
     try:
-        return bcc.BPF(text=source(), cflags=flags)
+        return bcc.BPF(text=source(), cflags=flags())
     except Exception as error:
         complaint = words.first("error") or words.first("") or str(error)
         unsupported = "not permitted" in complaint or "Invalid argument" in complaint
@@ -97,6 +112,6 @@ def _captured_output() -> Iterator[_Words]:
     try:
         yield words
     finally:
-        for descriptor, copy in zip((1, 2), saved, strict=True):
+        for descriptor, copy in zip((1, 2), saved):
             os.dup2(copy, descriptor)
             os.close(copy)

@@ -18,17 +18,18 @@ from typing import NamedTuple, NoReturn
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.tracers.attach.attaching import Forced
 from balloontrace.tracers.load import loader
+from balloontrace.tracers.machine import interpreter
 from balloontrace.tracers.record.recorder import ENDINGS
 
 RING_BYTES = 1 << 20
 """16,384 events. Under the shrinker's churn, bursts of 4,600 events in 200 ms were measured."""
 
-_SESSION = "import sys; from balloontrace.tracers.record.session import main; sys.exit(main())"
+_SESSION = interpreter.program("balloontrace.tracers.record.session", "main")
 
 
 class Options(NamedTuple):
     """What `record` was asked for. path: '-' is stdout; duration_s: None is until it is ended;
-    rungs, means: see attaching.Forced; wait: begin without the driver;
+    rungs, means, compiled: see attaching.Forced; wait: begin without the driver;
     sync: what is recorded is on the disk a second later; mark: take marks (record/marks.py)."""
 
     path: str
@@ -44,6 +45,7 @@ class Options(NamedTuple):
     wait: bool = False
     sync: bool = False
     mark: bool = False
+    compiled: bool = False
 
 
 def record(options: Options) -> NoReturn:
@@ -56,7 +58,9 @@ def record(options: Options) -> NoReturn:
         output, created = _open(options.path, options.overwrite)
     if options.sync and options.path != "-":
         _sync_directory(options.path)
-    child, channel = loader.start(options.ring_bytes, Forced(options.rungs, options.means))
+    child, channel = loader.start(
+        options.ring_bytes, Forced(options.rungs, options.means, options.compiled)
+    )
     for descriptor in {output, channel.fileno()} - {1}:
         os.set_inheritable(descriptor, True)
     session = {
@@ -68,9 +72,9 @@ def record(options: Options) -> NoReturn:
     }
     package_root = str(Path(__file__).parents[3])
     path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH", "")]))
-    # -S: without site, which would read every .pth file of the installation; -P: nothing from the
-    # current directory; not -m, which loads `runpy` and what that needs.
-    argv = [sys.executable, "-S", "-P", "-c", _SESSION, str(_held(marshal.dumps(session)))]
+    # -S: without site, which would read every .pth file of the installation; not -m, which loads
+    # `runpy` and what that needs.
+    argv = [sys.executable, "-S", "-c", _SESSION, str(_held(marshal.dumps(session)))]
     environment = {**os.environ, "PYTHONPATH": path}
     # They wait until the recorder can heed them.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)

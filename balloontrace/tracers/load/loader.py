@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compiles and attaches, in a child process that hands its descriptors over and is gone.
+"""Loads and attaches, in a child process that hands its descriptors over and is gone.
 
-BCC with LLVM costs over 100 MiB. The child pays that once; what tracing needs afterwards is a
+It costs more memory than recording, and over 100 MiB with BCC and LLVM where somebody changed the
+programs and they must be compiled. The child pays that once; what tracing needs afterwards is a
 handful of file descriptors (maps, and the perf events that hold the attached programs), which go to
 the recorder over a Unix socket. The recorder stays as small as Python is.
 """
@@ -19,7 +20,7 @@ from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.tracers.attach import attaching, handover
 from balloontrace.tracers.attach.attaching import Forced
 from balloontrace.tracers.attach.control import Control
-from balloontrace.tracers.load import bytecode, cache, compiler
+from balloontrace.tracers.load import bytecode, cache, compiler, shipped
 from balloontrace.tracers.load.bytecode import Compiled
 from balloontrace.tracers.machine import bpf_calls, guest
 from balloontrace.tracers.machine.balloon import identity
@@ -36,9 +37,9 @@ def start(ring_bytes: int, forced: Forced, keep: bool = True) -> tuple[int, sock
 
 
 def _load(recorder: int, ring_bytes: int, forced: Forced, keep: bool) -> handover.Handover:
-    """Everything the child does: look, compile, load, attach if the driver is there."""
+    """Everything the child does: look, load, attach if the driver is there."""
     running = attaching.Kernel() if identity() else None
-    code, from_cache = _code(keep)
+    code, origin = _code(keep, forced.compiled)
     lift_locked_memory_limit()
     maps = _maps(code, ring_bytes)
     content = {
@@ -52,7 +53,7 @@ def _load(recorder: int, ring_bytes: int, forced: Forced, keep: bool) -> handove
         "flags": {bit.name: bit.number for bit in events.FLAGS},
         "ring_bytes": ring_bytes,
         "possible_cpus": guest.possible_cpus(),
-        "from_cache": from_cache,
+        "code": origin,
     }
     if running:
         attached = _attach(code, maps, running, ring_bytes, forced)
@@ -94,15 +95,18 @@ def _attach(
     return attached
 
 
-def _code(keep: bool) -> tuple[Compiled, bool]:
-    """The compiled programs, and whether they are from the cache. Raises UserError."""
-    name = cache.key(compiler.source(), compiler.FLAGS)
-    if kept := cache.find(name):
-        return kept, True
+def _code(keep: bool, anew: bool) -> tuple[Compiled, str]:
+    """The programs' bytecode, and where it is from: `shipped`, `cache`, or `compiled` here, as it
+    is if `anew`. Raises UserError."""
+    if not anew and (code := shipped.find(compiler.digest())):
+        return code, "shipped"
+    name = cache.key(compiler.digest())
+    if not anew and (code := cache.find(name)):
+        return code, "cache"
     code = compiler.compile_programs()
     if keep:
         cache.keep(name, code)
-    return code, False
+    return code, "compiled"
 
 
 def _maps(code: Compiled, ring_bytes: int) -> dict[str, int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -95,12 +96,15 @@ def _bcc_version(directory: Path) -> str:
 
 
 def _os_release() -> Mapping[str, str]:
-    import platform
-
-    try:
-        return platform.freedesktop_os_release()
-    except OSError:
-        return {}
+    """os-release(5) of this machine: platform's own reader came with Python 3.10."""
+    for path in (Path("/etc/os-release"), Path("/usr/lib/os-release")):
+        try:
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        pairs = (line.split("=", 1) for line in lines if re.match(r"[A-Z0-9_]+=", line))
+        return {name: "".join(shlex.split(value)) for name, value in pairs}
+    return {}
 
 
 def _venv_note() -> str:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The netlink process: task delays and the balloon driver's comings and goings, for the recorder.
 
-A process image of its own (`python -m balloontrace.tracers.record.netlink`), because pyroute2 is
-too large for the recorder. Standard input is a socket to the recorder; its end is our end, also
-when the recorder is killed. One JSON object per line, either way:
+A process image of its own (machine/interpreter.py), because pyroute2 is too large for the recorder.
+Standard input is a socket to the recorder; its end is our end, also when the recorder is killed.
+One JSON object per line, either way:
 
     -> {"watch": [tid, ...]}    watch these too, and say what all watched tasks have waited for
     <- {"t_ns": ..., "delayacct": "on|off|absent", "since_boot": ..., "taskstats_version": ...}
@@ -24,7 +24,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from balloontrace.tracers.machine import capabilities
 from balloontrace.tracers.machine.balloon import DRIVER_MODULE, VIRTIO_ID_BALLOON, device
@@ -176,6 +176,7 @@ def main() -> None:
             watch = answer(watch, json.loads(line))
 
 
-if __name__ == "__main__":
+def run() -> NoReturn:
+    """Do that, and end at once: the thread waits in the kernel."""
     main()
-    os._exit(0)  # at once: the thread waits in the kernel
+    os._exit(0)

@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any, NoReturn
 
-from balloontrace.tracers.machine import system_calls
+from balloontrace.tracers.machine import interpreter, system_calls
 from balloontrace.tracers.machine.c_modules import signal, socket
 
 LAST_ANSWER_S = 3.0
@@ -30,6 +30,7 @@ before any daemon of a small guest; yet a task that ate a quarter of the memory 
 first, as it would be without us: a recording should not change who is killed."""
 
 _MAX_FD = 1 << 16
+_NETLINK = "balloontrace.tracers.record.netlink"
 
 
 class NetlinkProcess:
@@ -162,7 +163,7 @@ def _become(channel: int, oom_score_adj: int) -> NoReturn:
         # probe's would keep it attached.
         os.closerange(3, _MAX_FD)
         # With site, unlike the recorder: a distribution's pyroute2 is in dist-packages.
-        argv = [sys.executable, "-P", "-m", "balloontrace.tracers.record.netlink"]
+        argv = [sys.executable, "-c", interpreter.program(_NETLINK, "run")]
         os.execv(sys.executable, argv)  # noqa: S606 - ourselves
     finally:
         os._exit(127)

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make bytecode`: compiles the BPF programs for each machine, in a guest with BCC.
+
+Writes balloontrace/tracers/bpf/bytecode/<machine>.json, the same bytes whenever it is made of the
+same source: tests/guest/test_bytecode.py makes it again and compares.
+"""
+
+from __future__ import annotations
+
+from balloontrace.lab.guest import Guest
+from balloontrace.lab.image import ensure_image
+from balloontrace.lab.kernels import find_kernel
+from balloontrace.lab.qemu import GuestConfig
+from balloontrace.tracers.load import shipped
+from tools.command import progress, run
+
+KERNEL = "6.1"
+"""Whose guest has the BCC that compiles."""
+
+LIMIT_S = 600.0
+"""For one machine, on a computer that is busy."""
+
+MACHINES = {"x86_64": "x86", "aarch64": "arm64"}
+"""As uname(2) calls a machine -> as BCC's variable ARCH does."""
+
+_COMPILE = """
+import sys
+from balloontrace.tracers.load import compiler, shipped
+sys.stdout.buffer.write(shipped.to_json(compiler.compile_programs(), compiler.digest()))
+"""
+
+
+def made_in(guest: Guest, machine: str) -> bytes:
+    """What a guest, which has the tree and BCC, makes for a machine."""
+    environment = [f"ARCH={MACHINES[machine]}", "PYTHONPATH=/opt/balloontrace"]
+    program = ["env", *environment, "python3", "-c", _COMPILE]
+    return guest.run(program, timeout_s=LIMIT_S).stdout.encode()
+
+
+def main() -> int:
+    """Write a file for each machine."""
+    with Guest(ensure_image(find_kernel(KERNEL), progress), GuestConfig(KERNEL), progress) as guest:
+        guest.push_tree()
+        shipped.DIRECTORY.mkdir(exist_ok=True)
+        for machine in MACHINES:
+            shipped.path_of(machine).write_bytes(made_in(guest, machine))
+            progress(f"wrote {shipped.path_of(machine)}")
+    return 0
+
+
+if __name__ == "__main__":
+    run("bytecode", main)
