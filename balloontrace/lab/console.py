@@ -67,6 +67,12 @@ class Console:
         with self._changed:
             return self._oops
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing was said, neither by the guest nor by QEMU, which still runs."""
+        with self._changed:
+            return not self._tail and not self._ended
+
     def tail(self) -> list[str]:
         """Return the last lines."""
         with self._changed:

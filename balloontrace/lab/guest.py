@@ -12,7 +12,7 @@ from balloontrace.lab.host import require_tools
 from balloontrace.lab.image import Image, Progress
 from balloontrace.lab.qemu import GuestConfig, Qemu, accel_of, make_overlay, start_qemu
 from balloontrace.lab.qmp import Monitor
-from balloontrace.lab.remote import Address, GuestDied, RemoteGuest
+from balloontrace.lab.remote import Address, GuestDied, GuestHung, RemoteGuest
 
 BOOT_TIMEOUT_S = 240.0
 
@@ -64,8 +64,8 @@ class Guest(RemoteGuest):
             started = time.monotonic()
             try:
                 super()._come_up()
-            except GuestDied:
-                oops = self._console.emulator_oops
+            except (GuestDied, GuestHung):
+                oops = self._emulator_oops()
                 self._note_boot(started, oops)
                 if not (oops and boots_left):
                     raise
@@ -74,6 +74,12 @@ class Guest(RemoteGuest):
             else:
                 self._note_boot(started)
                 return
+
+    def _emulator_oops(self) -> str:
+        """How the emulator is known to have killed the guest that did not come up, or empty."""
+        # A kernel that hangs warns of it after half a minute: where none did, no CPU ran.
+        silent = self._console.silent and f"not a word in {BOOT_TIMEOUT_S:.0f} s"
+        return self._console.emulator_oops or silent or ""
 
     def _note_boot(self, started: float, oops: str = "") -> None:
         seconds = round(time.monotonic() - started, 3)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from balloontrace.lab import boots, qemu
+from balloontrace.lab import boots, guest, qemu
 from balloontrace.lab.guest import Guest
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
@@ -80,6 +80,28 @@ def test_a_guest_that_its_emulator_kills_while_it_boots_is_booted_again(
     assert re.search(r"int3: 0000 \[#1\]", first.oops)
     assert second.oops == ""
     assert said == [f"the emulator killed the guest ({first.oops}), booting it again"]
+
+
+@pytest.mark.one_kernel
+def test_a_guest_that_its_emulator_does_not_run_is_booted_again(
+    kernel: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(boots.FILE_VARIABLE, str(tmp_path / "boots"))
+    monkeypatch.setattr(guest, "BOOT_TIMEOUT_S", 3.0)
+    qemu_argv, frozen = qemu.qemu_argv, [["-S"]]
+    monkeypatch.setattr(
+        qemu, "qemu_argv", lambda *given: [*qemu_argv(*given), *(frozen.pop() if frozen else [])]
+    )
+    said: list[str] = []
+
+    def told(text: str) -> None:
+        said.append(text)
+        monkeypatch.setattr(guest, "BOOT_TIMEOUT_S", 240.0)
+
+    with Guest(ensure_image(find_kernel(kernel), print), GuestConfig(kernel), told) as booted:
+        assert booted.run("echo alive").stdout == "alive\n"
+    assert said == ["the emulator killed the guest (not a word in 3 s), booting it again"]
+    assert [boot.oops for boot in boots.read(tmp_path / "boots")] == ["not a word in 3 s", ""]
 
 
 @pytest.mark.one_kernel

@@ -45,6 +45,9 @@ def test_silence_is_not_waited_for_forever(tmp_path: Path) -> None:
     console = Console(tmp_path / "console.log")
     assert not console.wait_ready(0.01)
     assert console.trouble == ""
+    assert console.silent
+    assert not followed(tmp_path, "[ 0.1] a word").silent
+    assert not followed(tmp_path).silent  # QEMU ended
 
 
 OOPS = (
