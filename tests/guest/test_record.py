@@ -21,8 +21,8 @@ HALF = MEMORY_BYTES // 4096 // 2
 
 RSS_BUDGET_BYTES, MINIMAL_RSS_BUDGET_BYTES = 8 << 20, 6 << 20
 """Beyond what the guest's Python takes by itself, which grows from version to version; the ring is
-1 MiB of it. `record --minimal` takes 4.2 MiB as a rule, and 0.9 more in one run of four. `make bench`
-holds it to 12 MiB in all, with the 7 of Python 3.11."""
+1 MiB of it. `record --minimal` takes 4.2 MiB as a rule, and 0.9 more in one run of four. `make
+bench` holds it to 12 MiB in all, with the 7 of Python 3.11."""
 
 
 @pytest.fixture(autouse=True)
