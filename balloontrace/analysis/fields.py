@@ -7,7 +7,7 @@ these declarations.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
@@ -118,10 +118,10 @@ def _scalar(field: Field, unit: Unit) -> dict[str, Any]:
 _MARKS = {Shape.ONE: "", Shape.ARRAY: "[]", Shape.NAMED: "{}", Shape.NAMED_ARRAYS: "{}[]"}
 
 
-def walk(fields: tuple[Field, ...], path: str, visit: Callable[[str, Field], None]) -> None:
-    """Visit every field and those within it with its path: `episodes[].no_progress[].start_s`."""
+def walk(fields: tuple[Field, ...], path: str = "") -> Iterator[tuple[str, Field]]:
+    """Every field and those within it, with its path: `episodes[].no_progress[].start_s`."""
     for field in fields:
         here = f"{path}{field.key}{_MARKS[field.shape]}"
-        visit(here, field)
+        yield here, field
         if isinstance(field.unit, tuple):
-            walk(field.unit, f"{here}.", visit)
+            yield from walk(field.unit, f"{here}.")

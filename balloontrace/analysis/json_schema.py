@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 from balloontrace.analysis.base import Section, sections
@@ -43,21 +44,16 @@ def _properties() -> dict[str, Any]:
         if section.inline:
             properties |= properties_of(section.fields)
         elif section.in_json:
-            properties[section.name] = _section(section)
+            properties[section.name] = json_schema(_as_field(section))
     return properties | properties_of(ABOUT)
 
 
-def _section(section: Section) -> dict[str, Any]:
-    """The value of a section's key; null where it was not recorded."""
-    return json_schema(Field(section.name, *_content(section)))
-
-
-def _content(section: Section) -> tuple[tuple[Field, ...], str, str, Shape]:
-    """Fields, doc, title and shape of a section as one value."""
-    if section.is_table:
-        return section.tables[0].fields, section.doc, "", Shape.ARRAY
+def _as_field(section: Section) -> Field:
+    """A section as one value, which is null where it was not recorded."""
     tables = [Field(t.name, t.fields, t.doc, shape=Shape.ARRAY) for t in section.tables]
-    return (*section.fields, *tables), section.doc, "", Shape.ONE
+    if section.is_table:
+        return replace(tables[0], doc=section.doc)
+    return Field(section.name, (*section.fields, *tables), section.doc)
 
 
 def markdown() -> str:
@@ -65,28 +61,21 @@ def markdown() -> str:
     lines = [HEAD, *_COLUMNS, f"| `schema` | | {SCHEMA} |"]
     for section in sections():
         if section.inline:
-            lines += _rows(section.fields)
-    lines += _rows(ABOUT)
+            lines += [_row(*each) for each in walk(section.fields)]
+    lines += [_row(*each) for each in walk(ABOUT)]
     for section in sections():
         if section.in_json and not section.inline:
-            fields, doc, _, shape = _content(section)
-            mark = "[]" if shape is Shape.ARRAY else ""
-            lines += ["", f"## {section.name}{mark}", "", f"{doc[0].upper()}{doc[1:]}.", ""]
-            lines += [*_COLUMNS, *_rows(fields)]
+            (name, field), *inner = walk((_as_field(section),))
+            within = [(path.removeprefix(f"{name}."), one) for path, one in inner]
+            lines += ["", f"## {name}", "", f"{field.doc[0].upper()}{field.doc[1:]}.", ""]
+            lines += [*_COLUMNS, *(_row(path, one) for path, one in within)]
     return "\n".join(lines) + "\n"
 
 
 _COLUMNS = ("| key | unit | content |", "|---|---|---|")
 
 
-def _rows(fields: tuple[Field, ...]) -> list[str]:
-    """A row for each field, and each within it."""
-    rows: list[str] = []
-
-    def add(name: str, field: Field) -> None:
-        words = ", ".join(f"`{word}`" for word in field.words)
-        said = ": ".join(filter(None, (field.doc, words))).replace("|", "\\|")
-        rows.append(f"| `{name}` | {unit_of(field)} | {said} |")
-
-    walk(fields, "", add)
-    return rows
+def _row(path: str, field: Field) -> str:
+    words = ", ".join(f"`{word}`" for word in field.words)
+    said = ": ".join(filter(None, (field.doc, words))).replace("|", "\\|")
+    return f"| `{path}` | {unit_of(field)} | {said} |"
