@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The Typer root: every verb, and the one place where a UserError becomes a line and a status."""
+"""The Typer root: every verb."""
 
 from __future__ import annotations
 
-import os
 import sys
 
+from balloontrace.cli import plain_typer  # noqa: F401 - before anything else loads Typer
+
+# isort: split
 import typer
 
 from balloontrace import __version__
-from balloontrace.cli import output
+from balloontrace.cli import output, typer_verbs
 from balloontrace.cli.commands import compare, doctor, export, lab, mark, record, report
-from balloontrace.errors import EXIT_FAILURE, UserError
+from balloontrace.cli.outcome import exit_status
 
 app = typer.Typer(
     name="balloontrace",
@@ -20,12 +22,12 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-app.command("record", context_settings={"allow_interspersed_args": False})(record.command)
-app.command("mark")(mark.command)
+typer_verbs.add(app, record.VERB)
+typer_verbs.add(app, mark.VERB)
 app.command("report")(report.command)
 app.command("compare")(compare.command)
 app.command("export")(export.command)
-app.command("doctor")(doctor.command)
+typer_verbs.add(app, doctor.VERB)
 app.add_typer(lab.app, name="lab")
 
 
@@ -49,13 +51,5 @@ def root(
 
 
 def main() -> None:
-    """Run the command line. A user's error is one line on stderr; a closed pipe is the end."""
-    try:
-        app()
-    except UserError as error:
-        output.status(f"balloontrace: {error}")
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        # Whoever read our output has seen enough. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_FAILURE)
+    """Run the command line."""
+    sys.exit(exit_status(app))

@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
-from enum import StrEnum
+from enum import Enum
 from typing import IO, TYPE_CHECKING, TextIO
 
 from balloontrace.errors import EXIT_USAGE, UserError
@@ -101,7 +101,7 @@ def beyond_ascii() -> bool:
     return sys.stdout is not None and _encoding() == "utf-8"
 
 
-class Color(StrEnum):
+class Color(str, Enum):  # noqa: UP042 - Python 3.9, in guests, has no StrEnum
     """When to use colours."""
 
     AUTO = "auto"
@@ -146,7 +146,11 @@ def _encoding() -> str:
     not show."""
     asked = "PYTHONIOENCODING" in os.environ or "PYTHONUTF8" in os.environ
     encoding = sys.stdout.encoding or "ascii"
-    if not asked and locale.getencoding().lower() in ("ansi_x3.4-1968", "us-ascii", "ascii"):
+    if not asked and locale.nl_langinfo(locale.CODESET).lower() in (
+        "ansi_x3.4-1968",
+        "us-ascii",
+        "ascii",
+    ):
         encoding = "ascii"
     return "utf-8" if encoding.lower().replace("-", "") == "utf8" else encoding
 

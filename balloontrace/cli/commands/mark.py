@@ -5,26 +5,25 @@ from __future__ import annotations
 
 from typing import List, Optional
 
-import typer
-
 from balloontrace.cli import output
+from balloontrace.cli.verbs import Option, Verb, Words
 from balloontrace.escape import visible
 
 
-def command(
-    words: List[str] = typer.Argument(
-        ..., metavar="TEXT...", help="What happens now; cut to 200 characters."
-    ),
-    pid: Optional[int] = typer.Option(
-        None, "--pid", help="Only in the recording of this process.", show_default=False
-    ),
-) -> None:
-    """Mark this moment in every recording that was begun with `record --mark`.
-
-    Needs root, in the guest. Reports, timelines and exports show the words at that time.
-    """
+def run(words: List[str], pid: Optional[int]) -> None:
+    """Put `words` into the recording of process `pid`, or every one. Raises UserError."""
     from balloontrace.tracers.record.marks import send
 
     text = " ".join(words)
     for recorder in send(text, pid):
         output.result(f"marked in the recording of pid {recorder}: {visible(text)}")
+
+
+VERB = Verb(
+    "mark",
+    "Mark this moment in every recording that was begun with `record --mark`.\n\n"
+    "Needs root, in the guest. Reports, timelines and exports show the words at that time.",
+    run,
+    (Option("pid", ("--pid",), "Only in the recording of this process.", int),),
+    words=Words("words", "TEXT...", "What happens now; cut to 200 characters.", required=True),
+)

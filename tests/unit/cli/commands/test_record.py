@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
 from balloontrace.cli.commands.record import default_path, parse_duration
 from balloontrace.errors import EXIT_UNSUPPORTED, EXIT_USAGE, UserError
@@ -31,8 +30,9 @@ def test_durations(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "0s", "-5s", "5 s", "abc", "1d", "nan", "9" * 400])
 def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(typer.BadParameter):
+    with pytest.raises(UserError, match="is not a duration") as caught:
         parse_duration(text)
+    assert caught.value.exit_code == EXIT_USAGE
 
 
 def test_the_default_name_cannot_leave_the_directory(monkeypatch: pytest.MonkeyPatch) -> None:
