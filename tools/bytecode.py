@@ -7,6 +7,9 @@ same source: tests/guest/test_bytecode.py makes it again and compares.
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from balloontrace import tracers
 from balloontrace.lab.guest import Guest
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
@@ -30,6 +33,11 @@ sys.stdout.buffer.write(shipped.to_json(compiler.compile_programs(), compiler.di
 """
 
 
+def path_of(machine: str) -> Path:
+    """What is shipped for a machine, in this checkout."""
+    return Path(tracers.__path__[0]) / shipped.name_of(machine)
+
+
 def made_in(guest: Guest, machine: str) -> bytes:
     """What a guest, which has the tree and BCC, makes for a machine."""
     environment = [f"ARCH={MACHINES[machine]}", "PYTHONPATH=/opt/balloontrace"]
@@ -41,10 +49,11 @@ def main() -> int:
     """Write a file for each machine."""
     with Guest(ensure_image(find_kernel(KERNEL), progress), GuestConfig(KERNEL), progress) as guest:
         guest.push_tree()
-        shipped.DIRECTORY.mkdir(exist_ok=True)
         for machine in MACHINES:
-            shipped.path_of(machine).write_bytes(made_in(guest, machine))
-            progress(f"wrote {shipped.path_of(machine)}")
+            path = path_of(machine)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(made_in(guest, machine))
+            progress(f"wrote {path}")
     return 0
 
 

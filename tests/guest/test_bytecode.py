@@ -6,11 +6,10 @@ from __future__ import annotations
 import pytest
 
 from balloontrace.lab.guest import Guest
-from balloontrace.tracers.load import shipped
-from tools.bytecode import MACHINES, made_in
+from tools.bytecode import MACHINES, made_in, path_of
 
 
 @pytest.mark.one_kernel
 @pytest.mark.parametrize("machine", MACHINES)
 def test_the_compiler_makes_the_same_again(stock: Guest, machine: str) -> None:
-    assert made_in(stock, machine) == shipped.path_of(machine).read_bytes()
+    assert made_in(stock, machine) == path_of(machine).read_bytes()

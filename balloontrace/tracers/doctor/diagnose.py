@@ -23,7 +23,7 @@ from balloontrace.tracers.attach.seams import MODULES
 from balloontrace.tracers.doctor import requirements
 from balloontrace.tracers.load import loader, packages
 from balloontrace.tracers.load.launch import RING_BYTES
-from balloontrace.tracers.machine import balloon, guest
+from balloontrace.tracers.machine import balloon, guest, interpreter
 from balloontrace.tracers.machine.balloon import DRIVER_MODULE, identity
 from balloontrace.tracers.machine.symbols import find_functions
 from balloontrace.tracers.samplers.vmstat import Meminfo, Vmstat
@@ -206,7 +206,10 @@ def _tools(trial: Trial) -> dict[str, dict[str, Any]]:
             "remedy": "",
         }
     }
+    bundled = interpreter.is_bundled()
     for module in packages.PACKAGES:
+        if bundled and module in _NOT_BUNDLED:
+            continue
         try:
             version: str | None = packages.find(module)
             found, remedy = "", ""
@@ -218,8 +221,14 @@ def _tools(trial: Trial) -> dict[str, dict[str, Any]]:
             "found": found,
             "remedy": remedy,
         }
+    if bundled:
+        tools["bcc"] = {"version": None, "ok": True, "found": "", "remedy": ""}
     tools["bcc"].update(_programs_seen(trial, tools["bcc"]["ok"]))
     return tools
+
+
+_NOT_BUNDLED = ("bcc", "typer")
+"""What the one file for guests does without."""
 
 
 _ORIGINS = {

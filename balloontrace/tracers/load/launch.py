@@ -12,7 +12,6 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from balloontrace.errors import EXIT_USAGE, UserError
@@ -24,7 +23,7 @@ from balloontrace.tracers.record.recorder import ENDINGS
 RING_BYTES = 1 << 20
 """16,384 events. Under the shrinker's churn, bursts of 4,600 events in 200 ms were measured."""
 
-_SESSION = interpreter.program("balloontrace.tracers.record.session", "main")
+_SESSION = "balloontrace.tracers.record.session"
 
 
 class Options(NamedTuple):
@@ -70,15 +69,13 @@ def record(options: Options) -> NoReturn:
         "loader": child,
         "channel": channel.fileno(),
     }
-    package_root = str(Path(__file__).parents[3])
-    path = os.pathsep.join(filter(None, [package_root, os.environ.get("PYTHONPATH", "")]))
+    program = interpreter.program(_SESSION, "main", interpreter.lasting_root())
     # -S: without site, which would read every .pth file of the installation; not -m, which loads
     # `runpy` and what that needs.
-    argv = [sys.executable, "-S", "-c", _SESSION, str(_held(marshal.dumps(session)))]
-    environment = {**os.environ, "PYTHONPATH": path}
+    argv = [sys.executable, "-S", "-c", program, str(_held(marshal.dumps(session)))]
     # They wait until the recorder can heed them.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
-    os.execve(sys.executable, argv, environment)  # noqa: S606 - ourselves
+    os.execv(sys.executable, argv)  # noqa: S606 - ourselves
 
 
 def _held(data: bytes) -> int:

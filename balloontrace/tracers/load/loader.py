@@ -98,9 +98,16 @@ def _attach(
 def _code(keep: bool, anew: bool) -> tuple[Compiled, str]:
     """The programs' bytecode, and where it is from: `shipped`, `cache`, or `compiled` here, as it
     is if `anew`. Raises UserError."""
-    if not anew and (code := shipped.find(compiler.digest())):
+    source = compiler.digest()
+    if not anew and (code := shipped.find(source)):
         return code, "shipped"
-    name = cache.key(compiler.digest())
+    if source is None:
+        raise UserError(
+            "there is no source of the BPF programs here to compile",
+            "record without --compiled, or with the whole package",
+            EXIT_UNSUPPORTED,
+        )
+    name = cache.key(source)
     if not anew and (code := cache.find(name)):
         return code, "cache"
     code = compiler.compile_programs()

@@ -9,26 +9,29 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
+import pkgutil
 
 from balloontrace.tracers.load import bytecode
 
-DIRECTORY = Path(__file__).parents[1] / "bpf" / "bytecode"
+_PACKAGE = "balloontrace.tracers"
 
 
-def path_of(machine: str) -> Path:
-    """The file for a machine, as uname(2) calls it."""
-    return DIRECTORY / f"{machine}.json"
+def name_of(machine: str) -> str:
+    """The file for a machine, as uname(2) calls it, beside the package of tracers."""
+    return f"bpf/bytecode/{machine}.json"
 
 
-def find(digest: str, machine: str = "") -> bytecode.Compiled | None:
+def find(digest: str | None, machine: str = "") -> bytecode.Compiled | None:
     """What is shipped for `machine`, by default this one; None if nothing is, or if it was not made
-    of the source with this digest: somebody changes the programs."""
+    of the source with this digest: somebody changes the programs. digest: None, there is no source
+    here (compiler.digest)."""
     try:
-        content = path_of(machine or os.uname().machine).read_bytes()
+        content = pkgutil.get_data(_PACKAGE, name_of(machine or os.uname().machine))
     except OSError:
         return None
-    return bytecode.from_json(content) if json.loads(content)["source"] == digest else None
+    if not content or digest not in (None, json.loads(content)["source"]):
+        return None
+    return bytecode.from_json(content)
 
 
 def to_json(code: bytecode.Compiled, digest: str) -> bytes:

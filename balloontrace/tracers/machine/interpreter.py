@@ -3,13 +3,51 @@
 
 from __future__ import annotations
 
+import os
 
-def program(module: str, function: str) -> str:
+import balloontrace
+
+_HELD = "/proc/self/fd/"
+
+
+def program(module: str, function: str, root: str = "") -> str:
     """What -c is given to end with what a function returns.
 
-    Nothing is imported from the current directory, as with -P, which Python has since 3.11.
+    root: where the package is, by default where this process has it from. Nothing is imported from
+    the current directory, as with -P, which Python has since 3.11.
     """
     return (
-        "import sys; sys.path = [place for place in sys.path if place]; "
+        f"import sys; sys.path = [{root or package_root()!r}, *filter(None, sys.path)]; "
         f"from {module} import {function}; sys.exit({function}())"
     )
+
+
+def package_root() -> str:
+    """The directory, or the zip (`balloontrace bundle`), in which the package is."""
+    return os.path.dirname(os.path.dirname(os.path.abspath(balloontrace.__file__)))
+
+
+def is_bundled() -> bool:
+    """Whether the package is in a zip."""
+    return not os.path.isdir(package_root())
+
+
+def lasting_root() -> str:
+    """The same for who stays. A zip is copied into memory: the recorder imports now and then, when
+    the file may have been replaced, or may not be readable for one who gave up his privileges.
+
+    The copy outlives exec; `held` has its descriptor. Raises OSError.
+    """
+    root = package_root()
+    if not is_bundled():
+        return root
+    copy = os.memfd_create("balloontrace", 0)
+    with open(root, "rb") as zipped, open(copy, "wb", closefd=False) as into:
+        into.write(zipped.read())
+    return f"{_HELD}{copy}"
+
+
+def held() -> int | None:
+    """The descriptor of the copy from which this process runs, if it does."""
+    root = package_root()
+    return int(root[len(_HELD) :]) if root.startswith(_HELD) else None

@@ -161,9 +161,13 @@ def _become(channel: int, oom_score_adj: int) -> NoReturn:
         os.dup2(null, 2)  # what pyroute2 logs is not for the terminal
         # Nothing else: descriptors that came over a socket are inheritable, and a copy of a
         # probe's would keep it attached.
-        os.closerange(3, _MAX_FD)
+        package = interpreter.held() or _MAX_FD
+        os.closerange(3, package)
+        os.closerange(package + 1, _MAX_FD)
         # With site, unlike the recorder: a distribution's pyroute2 is in dist-packages.
         argv = [sys.executable, "-c", interpreter.program(_NETLINK, "run")]
+        if package < _MAX_FD:
+            os.set_inheritable(package, True)
         os.execv(sys.executable, argv)  # noqa: S606 - ourselves
     finally:
         os._exit(127)

@@ -17,7 +17,7 @@ import time
 
 from balloontrace.errors import EXIT_EVENTS_LOST, UserError
 from balloontrace.tracers.attach.handover import receive
-from balloontrace.tracers.machine import capabilities, namespaces, system_calls
+from balloontrace.tracers.machine import capabilities, interpreter, namespaces, system_calls
 from balloontrace.tracers.machine.c_modules import signal, socket
 from balloontrace.tracers.record import accounting
 from balloontrace.tracers.record.command import Command
@@ -172,6 +172,8 @@ def _leave_nothing(options: dict[str, Any]) -> None:
 def main() -> int:
     """Entry point of the process image. The first argument is the descriptor of a file with the
     options, marshalled."""
+    if package := interpreter.held():
+        os.set_inheritable(package, False)  # a command is not to have it
     descriptor = int(sys.argv[1])
     options = marshal.loads(os.pread(descriptor, os.fstat(descriptor).st_size, 0))  # noqa: S302
     os.close(descriptor)

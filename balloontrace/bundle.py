@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One file for any guest: a zip that Python runs, with `record`, `doctor`, `mark`, and no more.
+
+In it are the modules that these import, found in their source, those of pyroute2 among them, and
+the compiled BPF programs. Only source: compiled Python is for one version of it. The same tree and
+the same pyroute2 make the same bytes.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import io
+import zipfile
+from collections.abc import Iterator, Mapping
+from importlib import metadata
+from pathlib import Path, PurePosixPath
+
+from balloontrace.errors import EXIT_UNSUPPORTED, UserError
+
+NAME = "balloontrace-record.pyz"
+
+ENTRIES = (
+    "balloontrace.cli.bundled",
+    "balloontrace.tracers.record.session",
+    "balloontrace.tracers.record.netlink",
+)
+"""Where a process of the bundle begins: the command line, the recorder, who reads delays."""
+
+PROGRAMS = "tracers/bpf/bytecode/*.json"
+
+_PACKED = ("balloontrace", "pyroute2")
+
+_MAIN = """\
+import os, sys
+sys.path[0] = os.path.abspath(sys.path[0])
+if sys.version_info < (3, 9):
+    sys.exit("balloontrace: this is Python %d.%d; it takes 3.9 or newer" % sys.version_info[:2])
+from balloontrace.cli.bundled import main
+main()
+"""
+
+_SHEBANG = b"#!/usr/bin/env python3\n"
+_NO_DATE = (1980, 1, 1, 0, 0, 0)
+_REGULAR = 0o100644 << 16
+
+
+def made() -> bytes:
+    """The file. Raises UserError without pyroute2."""
+    held = io.BytesIO()
+    held.write(_SHEBANG)
+    with zipfile.ZipFile(held, "w") as zipped:
+        for name, content in sorted(_contents().items()):
+            entry = zipfile.ZipInfo(name, _NO_DATE)
+            entry.external_attr = _REGULAR
+            entry.create_system = 3  # Unix, wherever it is made
+            zipped.writestr(entry, content, zipfile.ZIP_DEFLATED, compresslevel=9)
+    return held.getvalue()
+
+
+def _contents() -> dict[str, bytes]:
+    """Name in the zip -> content."""
+    roots = {package: _directory(package) for package in _PACKED}
+    files = {
+        path.relative_to(roots[package].parent).as_posix(): path.read_bytes()
+        for package, path in _modules(roots)
+    }
+    # A folder in a zip is a package by this alone. pyroute2's own would load all of pyroute2, and
+    # is never executed (samplers/delays.py).
+    folders = {str(place) for name in files for place in list(PurePosixPath(name).parents)[:-1]}
+    empty = {f"{folder}/__init__.py": b"" for folder in folders}
+    ours = roots["balloontrace"]
+    programs = {
+        path.relative_to(ours.parent).as_posix(): path.read_bytes() for path in ours.glob(PROGRAMS)
+    }
+    return {
+        **empty,
+        **files,
+        **programs,
+        **_described("pyroute2"),
+        "LICENSE": _licence(ours.parent),
+        "__main__.py": _MAIN.encode(),
+    }
+
+
+def _directory(package: str) -> Path:
+    """Where a package is. Raises UserError if it is not there."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UserError(
+            f"{package}, which is packed into the bundle, is not installed for this Python",
+            "pip install 'balloontrace[bundle]', or apt install python3-pyroute2",
+            EXIT_UNSUPPORTED,
+        )
+    return Path(spec.origin).parent
+
+
+def _modules(roots: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
+    """(package, path) of ENTRIES and of all that they import, anywhere in a file."""
+    waiting, seen = list(ENTRIES), set()
+    while waiting:
+        name = waiting.pop()
+        package = name.partition(".")[0]
+        if name in seen or package not in roots:
+            continue
+        seen.add(name)
+        path = _path(roots[package].parent, name)
+        if path is None:  # the name of something in a module
+            continue
+        if name == "pyroute2":
+            continue
+        yield package, path
+        waiting.append(name.rpartition(".")[0])
+        waiting += _imported(path, name)
+
+
+def _path(root: Path, module: str) -> Path | None:
+    place = root.joinpath(*module.split("."))
+    paths = (place.with_suffix(".py"), place / "__init__.py")
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _imported(path: Path, module: str) -> Iterator[str]:
+    """What a file imports: modules, and what may be one."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            name = "." * node.level + (node.module or "")
+            origin = importlib.util.resolve_name(name, package)
+            yield origin
+            yield from (f"{origin}.{alias.name}" for alias in node.names)
+
+
+def _described(distribution: str) -> dict[str, bytes]:
+    """What tells the version and the licence of what is packed, where importlib.metadata looks."""
+    told = metadata.metadata(distribution)
+    version = told["Version"]
+    headers = ["Metadata-Version", "Name", "Version", "Author", "Author-email", "License"]
+    headers += ["License-Expression"]
+    lines = [f"{header}: {told[header]}\n" for header in headers if told[header]]
+    return {f"{distribution}-{version}.dist-info/METADATA": "".join(lines).encode()}
+
+
+def _licence(tree: Path) -> bytes:
+    """The Apache License 2.0: of all that is packed, for pyroute2 is under it, too."""
+    try:
+        installed = metadata.files("balloontrace") or []
+    except metadata.PackageNotFoundError:
+        installed = []
+    found = [Path(str(file.locate())) for file in installed if file.name == "LICENSE"]
+    try:
+        return next((path for path in found if path.is_file()), tree / "LICENSE").read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read the licence to pack: {error}") from None
