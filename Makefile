@@ -8,17 +8,19 @@
 # make bench-emulator  which QEMU kills its guests, and how fast it is
 # make torture, make soak, make fuzz   recorders killed at random; a long recording; hostile files
 # make docs, make support, make golden   what is written by commands: events, kernels, reports of tests
+# make dist            the wheel, and the one file for guests, in dist/
 # make bytecode       compiles the BPF programs for each machine, in a guest
 # make clean           what was installed into this checkout
 
 VENV = .venv/bin
 # Where `make demo` leaves the recordings.
 DEMO = demo
+DIST = dist
 
 # Tests that share a guest stay together; a guest of two CPUs fills a small machine.
 PYTEST = $(VENV)/pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: help bytecode golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-memory bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
+.PHONY: help bytecode dist golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-memory bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
 
 setup:
 	@tools/setup
@@ -112,8 +114,12 @@ docs: setup
 support: setup
 	@$(VENV)/python -m tools.support
 
+dist: setup
+	@$(VENV)/pip wheel --quiet --no-deps --wheel-dir $(DIST) .
+	@$(VENV)/balloontrace bundle --force --output $(DIST)/balloontrace-record.pyz
+
 bytecode: setup
 	@$(VENV)/python -m tools.bytecode
 
 clean:
-	rm -rf .venv $(DEMO)
+	rm -rf .venv $(DEMO) $(DIST) build

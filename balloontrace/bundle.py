@@ -9,11 +9,12 @@ the same pyroute2 make the same bytes.
 from __future__ import annotations
 
 import ast
-import importlib.util
 import io
 import zipfile
 from collections.abc import Iterator, Mapping
 from importlib import metadata
+from importlib.machinery import PathFinder
+from importlib.util import resolve_name
 from pathlib import Path, PurePosixPath
 
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
@@ -28,8 +29,6 @@ ENTRIES = (
 """Where a process of the bundle begins: the command line, the recorder, who reads delays."""
 
 PROGRAMS = "tracers/bpf/bytecode/*.json"
-
-_PACKED = ("balloontrace", "pyroute2")
 
 _MAIN = """\
 import os, sys
@@ -60,7 +59,8 @@ def made() -> bytes:
 
 def _contents() -> dict[str, bytes]:
     """Name in the zip -> content."""
-    roots = {package: _directory(package) for package in _PACKED}
+    ours = Path(__file__).parent
+    roots = {"balloontrace": ours, "pyroute2": _pyroute2()}
     files = {
         path.relative_to(roots[package].parent).as_posix(): path.read_bytes()
         for package, path in _modules(roots)
@@ -69,7 +69,6 @@ def _contents() -> dict[str, bytes]:
     # is never executed (samplers/delays.py).
     folders = {str(place) for name in files for place in list(PurePosixPath(name).parents)[:-1]}
     empty = {f"{folder}/__init__.py": b"" for folder in folders}
-    ours = roots["balloontrace"]
     programs = {
         path.relative_to(ours.parent).as_posix(): path.read_bytes() for path in ours.glob(PROGRAMS)
     }
@@ -83,12 +82,12 @@ def _contents() -> dict[str, bytes]:
     }
 
 
-def _directory(package: str) -> Path:
-    """Where a package is. Raises UserError if it is not there."""
-    spec = importlib.util.find_spec(package)
+def _pyroute2() -> Path:
+    """Where pyroute2 is, loaded or not. Raises UserError if it is not there."""
+    spec = PathFinder.find_spec("pyroute2")
     if spec is None or spec.origin is None:
         raise UserError(
-            f"{package}, which is packed into the bundle, is not installed for this Python",
+            "pyroute2, which is packed into the bundle, is not installed for this Python",
             "pip install 'balloontrace[bundle]', or apt install python3-pyroute2",
             EXIT_UNSUPPORTED,
         )
@@ -128,7 +127,7 @@ def _imported(path: Path, module: str) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             name = "." * node.level + (node.module or "")
-            origin = importlib.util.resolve_name(name, package)
+            origin = resolve_name(name, package)
             yield origin
             yield from (f"{origin}.{alias.name}" for alias in node.names)
 

@@ -12,7 +12,7 @@ import typer
 
 from balloontrace import __version__
 from balloontrace.cli import output, typer_verbs
-from balloontrace.cli.commands import compare, doctor, export, lab, mark, record, report
+from balloontrace.cli.commands import bundle, compare, doctor, export, lab, mark, record, report
 from balloontrace.cli.outcome import exit_status
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ app.command("report")(report.command)
 app.command("compare")(compare.command)
 app.command("export")(export.command)
 typer_verbs.add(app, doctor.VERB)
+app.command("bundle")(bundle.command)
 app.add_typer(lab.app, name="lab")
 
 

@@ -60,18 +60,17 @@ def run(
         raise UserError(f"cannot run {argv[0]}: there is no such command")
     if ring_kib < 4 or ring_kib & (ring_kib - 1):
         raise UserError("--ring-kib must be a power of two, at least 4", "", EXIT_USAGE)
-    require_traceable(wait=others["wait"])
-    launch.record(
-        launch.Options(
-            path=path or default_path(),
-            overwrite=force,
-            duration_s=parse_duration(duration) if duration else None,
-            command=tuple(argv or ()),
-            ring_bytes=ring_kib * 1024,
-            rungs=parse_rungs(rung),
-            **others,
-        )
+    options = launch.Options(
+        path=path or default_path(),
+        overwrite=force,
+        duration_s=parse_duration(duration) if duration else None,
+        command=tuple(argv or ()),
+        ring_bytes=ring_kib * 1024,
+        rungs=parse_rungs(rung),
+        **others,
     )
+    require_traceable(wait=options.wait)
+    launch.record(options)
 
 
 def _flag(name: str, help: str, *, short: str = "", hidden: bool = False) -> Option:
