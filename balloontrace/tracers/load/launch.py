@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn
 
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.tracers.attach.attaching import Forced
-from balloontrace.tracers.load import loader
+from balloontrace.tracers.load import loader, running_copy
 from balloontrace.tracers.machine import interpreter
 from balloontrace.tracers.record.recorder import ENDINGS
 
@@ -69,7 +69,8 @@ def record(options: Options) -> NoReturn:
         "loader": child,
         "channel": channel.fileno(),
     }
-    program = interpreter.program(_SESSION, "main", interpreter.lasting_root())
+    root = running_copy.make() if interpreter.is_bundled() else ""
+    program = interpreter.program(_SESSION, "main", root)
     # -S: without site, which would read every .pth file of the installation; not -m, which loads
     # `runpy` and what that needs.
     argv = [sys.executable, "-S", "-c", program, str(_held(marshal.dumps(session)))]

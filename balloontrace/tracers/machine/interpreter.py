@@ -32,22 +32,12 @@ def is_bundled() -> bool:
     return not os.path.isdir(package_root())
 
 
-def lasting_root() -> str:
-    """The same for who stays. A zip is copied into memory: the recorder imports now and then, when
-    the file may have been replaced, or may not be readable for one who gave up his privileges.
-
-    The copy outlives exec; `held` has its descriptor. Raises OSError.
-    """
-    root = package_root()
-    if not is_bundled():
-        return root
-    copy = os.memfd_create("balloontrace", 0)
-    with open(root, "rb") as zipped, open(copy, "wb", closefd=False) as into:
-        into.write(zipped.read())
-    return f"{_HELD}{copy}"
+def held_path(descriptor: int) -> str:
+    """How a file that is open, and nowhere else, is named in sys.path."""
+    return f"{_HELD}{descriptor}"
 
 
 def held() -> int | None:
-    """The descriptor of the copy from which this process runs, if it does."""
+    """The descriptor of the copy (load/running_copy.py) that this process runs from, if any."""
     root = package_root()
     return int(root[len(_HELD) :]) if root.startswith(_HELD) else None

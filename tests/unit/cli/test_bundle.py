@@ -164,8 +164,8 @@ def test_a_recorder_goes_on_without_the_file(bundled: Path, place: Path) -> None
     )
     code = (
         f"import os, sys; sys.path.insert(0, {str(copy)!r})\n"
-        "from balloontrace.tracers.machine import interpreter\n"
-        "root = interpreter.lasting_root()\n"
+        "from balloontrace.tracers.load import running_copy\n"
+        "root = running_copy.make()\n"
         f"os.unlink({str(copy)!r})\n"
         "program = f'import json, sys; sys.path = [{root!r}, *sys.path]; ' + "
         f"{recorder!r}\n"
