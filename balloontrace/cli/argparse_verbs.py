@@ -40,7 +40,7 @@ def run(verb: Verb, prog: str, arguments: Sequence[str]) -> int | None:
     parse = parser.parse_args if verb.is_followed else parser.parse_intermixed_args
     given: dict[str, Any] = vars(parse(list(arguments)))
     if verb.words:
-        given[verb.words.field] = _words(verb, given[verb.words.field] + words, parser)
+        given[verb.words.field] = _words(verb, (given[verb.words.field] or []) + words, parser)
     elif words:
         parser.error(f"unexpected argument {words[0]!r}")
     return verb.run(**given)
