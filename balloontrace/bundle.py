@@ -2,8 +2,8 @@
 """One file for any guest: a zip that Python runs, with `record`, `doctor`, `mark`, and no more.
 
 In it are the modules that these import, found in their source, those of pyroute2 among them, and
-the compiled BPF programs. Only source: compiled Python is for one version of it. The same tree and
-the same pyroute2 make the same bytes.
+the compiled BPF programs. Only source: compiled Python is for one version of it. The same tree,
+pyroute2 and zlib make the same bytes.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from balloontrace import __version__
 from balloontrace.cli import output, typer_verbs
 from balloontrace.cli.commands import bundle, compare, doctor, export, lab, mark, record, report
 from balloontrace.cli.outcome import exit_status
+from balloontrace.cli.verbs import VERSION_HELP
 
 app = typer.Typer(
     name="balloontrace",
@@ -43,7 +44,7 @@ def root(
     version: bool = typer.Option(
         False,
         "--version",
-        help="Print the version and exit.",
+        help=VERSION_HELP,
         callback=_print_version,
         is_eager=True,
     ),

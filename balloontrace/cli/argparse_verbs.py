@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from balloontrace.cli.verbs import Option, Verb, Words
+from balloontrace.cli.verbs import VERSION_HELP, Option, Verb, Words
 from balloontrace.errors import EXIT_USAGE, UserError
 
 WIDTH = 79
@@ -25,9 +25,6 @@ def parser_of_all(prog: str, about: str, version: str, verbs: Sequence[Verb]) ->
     parser.add_argument("--version", action="version", version=version, help=VERSION_HELP)
     parser.add_argument("command", nargs="?", help=argparse.SUPPRESS)
     return parser
-
-
-VERSION_HELP = "Print the version and exit."
 
 
 def run(verb: Verb, prog: str, arguments: Sequence[str]) -> int | None:

@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Optional
 
+VERSION_HELP = "Print the version and exit."
+"""Of --version, which comes before any verb."""
+
 
 class Option(NamedTuple):
     """An option.

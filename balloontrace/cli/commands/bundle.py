@@ -19,8 +19,9 @@ def command(
 ) -> None:
     """Write one file that records in any guest: it needs Python 3.9 there, and nothing else.
 
-    It has `record`, `doctor` and `mark`. Copy it to the guest, and run it there: python3
-    balloontrace-record.pyz record -o slow.btrace
+    It has `record`, `doctor` and `mark`. Copy it to the guest, and there, as root:
+
+    python3 balloontrace-record.pyz record -o slow.btrace
     """
     content = bundle.made()
     with new_file(out, force) as file:
