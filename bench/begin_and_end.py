@@ -97,7 +97,7 @@ def begin_and_end() -> bool:
         config = GuestConfig(kernel.name)
         progress(f"beginning and ending: a guest of {kernel.name}")
         with Guest(ensure_image(kernel, progress), config, progress) as guest:
-            guest.push_tree()
+            guest.install_balloontrace()
             for means in means_of(guest):
                 measured = [times(guest, means) for _ in range(ROUNDS)]
                 begin_s, trailer_s, end_s = map(statistics.median, zip(*measured, strict=True))

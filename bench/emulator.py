@@ -96,7 +96,7 @@ def kills(accel: str, image: Image, number: int, seed: int, tally: Tally) -> Non
     while left > 0:
         try:
             with Guest(image, config, progress) as guest:
-                guest.push_tree()
+                guest.install_balloontrace()
                 torture = Torture(guest)
                 torture.start().kill_group()  # what has to be compiled is compiled
                 with moving(guest):

@@ -11,7 +11,7 @@ import statistics
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from balloontrace.lab.guest import Guest
+from balloontrace.lab.guest import Guest, image_of
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.qemu import GuestConfig, choose_accel
@@ -28,7 +28,7 @@ _SCRIPT = "/root/in_guest.py"
 
 def attach_times(guest: Guest) -> dict[str, list[dict[str, float]]]:
     """Tool -> its measurements, alternating in one warm guest."""
-    guest.push_tree()
+    guest.install_balloontrace()
     guest.run(f"cat > {_SCRIPT}", input=Path(__file__).with_name("in_guest.py").read_text())
     done = guest.run(f"PYTHONPATH=/opt/balloontrace python3 {_SCRIPT} {ROUNDS}", timeout_s=3600)
     found: dict[str, list[dict[str, float]]] = {}
@@ -41,7 +41,7 @@ def attach_times(guest: Guest) -> dict[str, list[dict[str, float]]]:
 def compare_attaching() -> bool:
     """Exec to attached and resident memory, of balloontrace, plain BCC and bpftrace."""
     config = GuestConfig(headers=True)
-    image = ensure_image(find_kernel(config.kernel), progress)
+    image = image_of(config, progress)
     progress("exec to attached: booting a guest")
     with Guest(image, config, progress) as guest:
         print(f"kernel {image.release}, {choose_accel()}, {ROUNDS} alternating rounds, medians\n")

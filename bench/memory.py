@@ -48,7 +48,7 @@ def main() -> int:
     image = ensure_image(find_kernel("6.1"), progress)
     with Guest(image, GuestConfig(memory_bytes=1 << 30), progress) as guest:
         print(f"Linux {image.release}, {choose_accel()}")
-        guest.push_tree()
+        guest.install_balloontrace()
         holds = recorder_costs(guest)
         where_memory_is(guest)
         what_imports_cost(guest)

@@ -28,7 +28,7 @@ import numpy as np
 from balloontrace.analysis.confidence import Value, median_interval
 from balloontrace.analysis.trace.trace import trace_of
 from balloontrace.errors import UserError
-from balloontrace.lab.guest import Guest
+from balloontrace.lab.guest import Guest, image_of
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.loads import MIB_PAGES, migrate, move_balloon
@@ -338,8 +338,8 @@ def smallest() -> bool:
     target = (mib - 8) * MIB_PAGES
     try:
         config = GuestConfig(memory_bytes=mib << 20)
-        with Guest(ensure_image(find_kernel(config.kernel), progress), config, progress) as guest:
-            guest.push_tree()
+        with Guest(image_of(config, progress), config, progress) as guest:
+            guest.install_balloontrace()
             with recording(guest, "--minimal"):
                 guest.balloon.set_target_pages(target)
                 time.sleep(SQUEEZED_S)
@@ -368,7 +368,7 @@ def cost_of_tracing(kernel: str, wanted: int) -> bool:
     with Guest(image, config, progress) as guest:
         machine = f"{config.cpus} CPUs, {MEMORY_BYTES >> 30} GiB"
         print(f"\nLinux {image.release}, {choose_accel()}, {machine}")
-        guest.push_tree()
+        guest.install_balloontrace()
         guest.run(f"cat > {_IN_GUEST}", input=Path(__file__).with_name("in_guest.py").read_text())
         tracers = tracers_of(guest)
         holds = overhead(guest, tracers, wanted)
@@ -382,7 +382,7 @@ def main() -> int:
     results = [cost_of_tracing(kernel, wanted) for kernel in KERNELS]
     image = ensure_image(find_kernel("6.1"), progress)
     with Guest(image, GuestConfig(memory_bytes=1 << 30), progress) as guest:
-        guest.push_tree()
+        guest.install_balloontrace()
         results += [recorder_costs(guest)]
         where_memory_is(guest)
         results += [losses(guest)]

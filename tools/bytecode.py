@@ -48,7 +48,7 @@ def made_in(guest: Guest, machine: str) -> bytes:
 def main() -> int:
     """Write a file for each machine."""
     with Guest(ensure_image(find_kernel(KERNEL), progress), GuestConfig(KERNEL), progress) as guest:
-        guest.push_tree()
+        guest.install_balloontrace()
         for machine in MACHINES:
             path = path_of(machine)
             path.parent.mkdir(exist_ok=True)

@@ -58,7 +58,7 @@ def visit(kernel: str) -> None:
     """Run doctor and the tour on one kernel. Raises UserError if either fails."""
     config = GuestConfig(kernel, memory_bytes=MEMORY_BYTES, hinting=True, reporting=True)
     with Guest(ensure_image(find_kernel(kernel), progress), config, progress) as guest:
-        guest.push_tree()
+        guest.install_balloontrace()
         diagnosis = guest.run(["balloontrace", "doctor"]).stdout
         (_DOCS / "doctor").mkdir(exist_ok=True)
         (_DOCS / "doctor" / f"{kernel}.txt").write_text(diagnosis, encoding="utf-8")

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 from balloontrace.errors import UserError
-from balloontrace.lab.kernels import KERNELS_FILE, Kernel, place
+from balloontrace.lab.tables import Table
 
 _NO_NETWORK = re.compile(r"resolv|Could not connect|Network is unreachable|timed out", re.I)
-# What apt says of an archive that no longer has what kernels.toml asks for.
+# What apt says of an archive that no longer has what the table asks for.
 _NO_SUITE = re.compile(
     r"The repository '(?P<url>\S+) (?P<suite>\S+) (?:In)?Release' (?:does not have|is not signed)"
 )
@@ -31,17 +31,18 @@ _MOMENTARY = re.compile(
     r"|Temporary failure resolving|Could not connect|Connection reset|Failed to fetch \S+  5\d\d ",
     re.M | re.I,
 )
+_HEADERS = r"^\s*headers\s*="
 _OTHER_HEADERS = "headers are not of the guest's kernel"
 
 
-def step_error(log: Path, kernel: Kernel) -> UserError:
+def step_error(log: Path, table: Table) -> UserError:
     """Return the error for a failed step, from the log it left."""
     text = log.read_text(encoding="utf-8")
     errors = [line for line in text.splitlines() if line.startswith(("E: ", "dpkg: error"))]
     reason = errors[0][3:] if errors else next(reversed(text.splitlines()), "no output")
     step = log.stem.rpartition("-")[2]
-    message = f"building the image of {kernel.name} failed in step {step}: {reason.rstrip('.')}"
-    hint = _archive_remedy(text, kernel)
+    message = f"building the image of {table.name} failed in step {step}: {reason.rstrip('.')}"
+    hint = _archive_remedy(text, table)
     if not hint and _NO_NETWORK.search("\n".join(errors)):
         hint = "is the network up? the build downloads from Debian's archive"
     if not hint and "No space left" in text:
@@ -54,35 +55,36 @@ def is_momentary(log: Path) -> bool:
     return _MOMENTARY.search(log.read_text(encoding="utf-8")) is not None
 
 
-def _archive_remedy(text: str, kernel: Kernel) -> str | None:
+def _archive_remedy(text: str, table: Table) -> str | None:
     if match := _NO_SUITE.search(text):
-        return f"the archive has no such suite: correct {_source(kernel, match)}"
+        return f"the archive has no such suite: correct {_source(table, match)}"
     if match := _EXPIRED.search(text):
         option = "[check-valid-until=no]"
-        return f"is the clock right? if the mirror lags, add {option} to {_source(kernel, match)}"
+        return f"is the clock right? if the mirror lags, add {option} to {_source(table, match)}"
     if match := _NO_PACKAGE.search(text):
-        return _missing_package(kernel, next(filter(None, match.groups())))
+        return _missing_package(table, next(filter(None, match.groups())))
     if match := _NO_FILE.search(text):
-        entry = _package(kernel, match["name"]) or _source(kernel, match)
+        entry = _package(table, match["name"]) or _source(table, match)
         return f"the archive has lost that package: correct {entry}"
     if _OTHER_HEADERS in text:
-        return f"correct {_package(kernel, kernel.headers) or KERNELS_FILE}"
+        return f"correct {table.place(_HEADERS) or table.FILE}"
     return None
 
 
-def _missing_package(kernel: Kernel, name: str) -> str:
-    if entry := _package(kernel, name):
+def _missing_package(table: Table, name: str) -> str:
+    if entry := _package(table, name):
         return f"the archive has no such package: correct {entry}"
-    table = place(kernel.name, r"^\s*\[") or KERNELS_FILE
-    return f"add {name!r} to `without` of the kernel at {table}"
+    at = table.place(r"^\s*\[") or table.FILE
+    return f"add {name!r} to `without` of the table at {at}"
 
 
-def _source(kernel: Kernel, match: re.Match[str]) -> str:
+def _source(table: Table, match: re.Match[str]) -> str:
     """Where the sources.list line of a URL and a suite stands."""
     pattern = rf"{re.escape(match['url'])} {re.escape(match['suite'])}[ \"]"
-    return place(kernel.name, pattern) or str(KERNELS_FILE)
+    return table.place(pattern) or str(table.FILE)
 
 
-def _package(kernel: Kernel, name: str) -> str | None:
-    """Where the kernel's table names the package, with or without a version."""
-    return place(kernel.name, rf"^\s*(image|headers|source)\s*=.*\"{re.escape(name)}[=\"]")
+def _package(table: Table, name: str) -> str | None:
+    """Where the table names the package, with or without a version."""
+    keys = "|".join(table.PACKAGE_KEYS)
+    return table.place(rf"^\s*({keys})\s*=.*\"{re.escape(name)}[=\"]")

@@ -9,10 +9,12 @@ from pathlib import Path
 from balloontrace.lab import boots
 from balloontrace.lab.console import Console
 from balloontrace.lab.host import require_tools
-from balloontrace.lab.image import Image, Progress
+from balloontrace.lab.image import Image, Progress, ensure_image, ensure_userspace
+from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.qemu import GuestConfig, Qemu, accel_of, make_overlay, start_qemu
 from balloontrace.lab.qmp import Monitor
 from balloontrace.lab.remote import Address, GuestDied, GuestHung, RemoteGuest
+from balloontrace.lab.userspaces import find_userspace
 
 BOOT_TIMEOUT_S = 240.0
 
@@ -20,6 +22,18 @@ BOOTS = 3
 """So often a guest is booted that its emulator kills before anything of ours runs in it."""
 
 _TOOLS = ("qemu-img", "qemu-system-x86_64", "setpriv")
+
+
+def image_of(config: GuestConfig, progress: Progress) -> Image:
+    """Return the image of such a guest, building it first if need be.
+
+    Raises UserError if there is no such kernel or userspace, its driver cannot be exchanged, or it
+    cannot be built.
+    """
+    image = ensure_image(find_kernel(config.kernel, config.driver), progress)
+    if not config.userspace:
+        return image
+    return Image(image.directory, ensure_userspace(find_userspace(config.userspace), progress))
 
 
 class Guest(RemoteGuest):

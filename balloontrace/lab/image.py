@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The cache of guest images: one directory per recipe, found by the recipe's hash."""
+"""The cache of images: one directory per recipe, found by the recipe's hash."""
 
 from __future__ import annotations
 
@@ -9,17 +9,21 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from balloontrace.errors import UserError
-from balloontrace.lab import build
+from balloontrace.lab import build, build_userspace
 from balloontrace.lab.host import as_root, require_free_space
 from balloontrace.lab.kernels import Kernel
+from balloontrace.lab.tables import Table
+from balloontrace.lab.userspaces import Userspace
 
 Progress = Callable[[str], None]
+T = TypeVar("T", bound=Table)
 
 _BUILD_BYTES = 3 << 30
 _WORK_PREFIX = "building-"
@@ -27,13 +31,22 @@ _WORK_PREFIX = "building-"
 
 @dataclass(frozen=True)
 class Image:
-    """A built image: a directory of read-only files."""
+    """A built image: a directory of read-only files.
+
+    userspace is the directory of another userspace's image than the kernel's own.
+    """
 
     directory: Path
+    userspace: Path | None = None
 
     @property
     def rootfs(self) -> Path:
         """The root disk, raw ext4, sparse."""
+        return (self.userspace or self.directory) / "rootfs.ext4"
+
+    @property
+    def modules(self) -> Path:
+        """A disk with the kernel's modules in /lib/modules, for userspaces of others."""
         return self.directory / "rootfs.ext4"
 
     @property
@@ -54,7 +67,7 @@ class Image:
     @property
     def ssh_key(self) -> Path:
         """The private key that logs in as root."""
-        return self.directory / "ssh_key"
+        return (self.userspace or self.directory) / "ssh_key"
 
     @property
     def release(self) -> str:
@@ -69,17 +82,17 @@ def cache_directory() -> Path:
     return Path(base) / "balloontrace"
 
 
-def recipe_key(kernel: Kernel) -> str:
-    """Return the hash of everything an image is made from: the kernel entry and our own files."""
-    digest = hashlib.sha256(json.dumps(asdict(kernel), sort_keys=True).encode())
-    for path in build.recipe_files(kernel):
+def recipe_key(table: Table, files: Iterable[Path]) -> str:
+    """Return the hash of everything an image is made from: a table's entry and our own files."""
+    digest = hashlib.sha256(json.dumps(asdict(table), sort_keys=True).encode())
+    for path in files:
         digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
 
 def find_image(kernel: Kernel) -> Image | None:
     """Return the kernel's image if it has been built, else None."""
-    directory = _image_directory(kernel)
+    directory = _directory(kernel, build.recipe_files(kernel))
     return Image(directory) if directory.is_dir() else None
 
 
@@ -89,31 +102,45 @@ def ensure_image(kernel: Kernel, progress: Progress) -> Image:
     progress gets one line at a time. Raises UserError when the host lacks a tool, the disk is
     full, the archive is out of reach, or the build fails.
     """
-    return find_image(kernel) or _build_once(kernel, progress)
+    directory = _directory(kernel, build.recipe_files(kernel))
+    return Image(_ensure(directory, kernel, build.build_image, progress))
 
 
-def _image_directory(kernel: Kernel) -> Path:
-    return cache_directory() / f"{kernel.name}-{recipe_key(kernel)}"
+def ensure_userspace(userspace: Userspace, progress: Progress) -> Path:
+    """Return the directory of the userspace's image, as `ensure_image` does a kernel's."""
+    directory = _directory(userspace, build_userspace.recipe_files(userspace))
+    return _ensure(directory, userspace, build_userspace.build_userspace, progress)
 
 
-def _build_once(kernel: Kernel, progress: Progress) -> Image:
+def _directory(table: Table, files: Iterable[Path]) -> Path:
+    return cache_directory() / f"{table.name}-{recipe_key(table, files)}"
+
+
+def _ensure(
+    directory: Path,
+    table: T,
+    make: Callable[[T, Path, Progress], Path],
+    progress: Progress,
+) -> Path:
+    """Return the directory once it is there. What `make` makes becomes it."""
+    if directory.is_dir():
+        return directory
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
-    with _exclusive(cache / f"lock-{kernel.name}", progress):
-        image = Image(_image_directory(kernel))
-        if image.directory.is_dir():
-            return image
-        prefix = f"{_WORK_PREFIX}{kernel.name}-"
+    with _exclusive(cache / f"lock-{table.name}", progress):
+        if directory.is_dir():
+            return directory
+        prefix = f"{_WORK_PREFIX}{table.name}-"
         for leftover in cache.glob(f"{prefix}*"):
             _remove_tree(leftover)
         require_free_space(cache, _BUILD_BYTES, "building an image")
         work = Path(tempfile.mkdtemp(prefix=prefix, dir=cache))
         work.chmod(0o755)  # apt's own user must get in
         try:
-            build.build_image(kernel, work, progress).rename(image.directory)
+            make(table, work, progress).rename(directory)
         finally:
             _remove_tree(work)
-        return image
+        return directory
 
 
 @contextmanager

@@ -3,30 +3,27 @@
 
 from __future__ import annotations
 
-import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 from balloontrace.errors import EXIT_USAGE, UserError
-
-KERNELS_FILE = Path(__file__).with_name("kernels.toml")
+from balloontrace.lab.tables import Table, read_tables
 
 
 @dataclass(frozen=True)
-class Kernel:
+class Kernel(Table):
     """One table of ``kernels.toml``, where each field is explained."""
 
-    name: str
-    suite: str
-    sources: tuple[str, ...]
+    FILE: ClassVar[Path] = Path(__file__).with_name("kernels.toml")
+    PACKAGE_KEYS: ClassVar[tuple[str, ...]] = ("image", "headers", "source")
+
     image: str
     headers: str
     source: str
     builder_suite: str
     builder_sources: tuple[str, ...]
     pins: str
-    without: tuple[str, ...]
     config: str
 
     @property
@@ -56,13 +53,12 @@ class Kernel:
     @property
     def recipe(self) -> Path:
         """The directory of what makes its image out of two Debian trees."""
-        return (KERNELS_FILE.parent / (self.config or "drivers/install")).parent
+        return (self.FILE.parent / (self.config or "drivers/install")).parent
 
 
 def load_kernels() -> dict[str, Kernel]:
     """Return every kernel by name, in the file's order."""
-    tables = tomllib.loads(KERNELS_FILE.read_text(encoding="utf-8"))
-    return {name: _kernel(name, table) for name, table in tables.items()}
+    return {name: _kernel(name, table) for name, table in read_tables(Kernel.FILE).items()}
 
 
 def find_kernel(name: str, driver: str = "stock") -> Kernel:
@@ -94,27 +90,11 @@ def find_machine(name: str) -> Kernel:
     return machines[name]
 
 
-def place(name: str, pattern: str) -> str | None:
-    """Return where a kernel's table first matches a regular expression, as ``file line N``."""
-    lines = KERNELS_FILE.read_text(encoding="utf-8").splitlines()
-    inside = False
-    for number, line in enumerate(lines, 1):
-        if re.match(r"\s*\[.*\]\s*(#.*)?$", line):
-            inside = line.strip(" []\"'") == name
-        if inside and re.search(pattern, line):
-            return f"{KERNELS_FILE} line {number}"
-    return None
-
-
-def _kernel(name: str, table: dict[str, str | list[str]]) -> Kernel:
-    defaults: dict[str, str | list[str]] = {
+def _kernel(name: str, table: dict[str, Any]) -> Kernel:
+    defaults = {
         "builder_suite": table["suite"],
         "builder_sources": table["sources"],
-        "without": [],
+        "without": (),
         **dict.fromkeys(("image", "headers", "pins", "config"), ""),
     }
-    values = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in (defaults | table).items()
-    }
-    return Kernel(name=name, **values)  # type: ignore[arg-type]
+    return Kernel(name=name, **(defaults | table))

@@ -39,7 +39,8 @@ ACCELERATORS = tuple(_ACCEL_OPTIONS)
 
 @dataclass(frozen=True)
 class GuestConfig:
-    """What a guest is made of. driver is ``stock``, ``shrinker`` or ``none``.
+    """What a guest is made of. driver is ``stock``, ``shrinker`` or ``none``; userspace is one of
+    ``userspaces.toml``, or empty for the kernel's own.
 
     disk_bytes is the size of its disk, 0 for the image's; the file system does not grow by itself.
     hinting offers free page hinting, which `Balloon.hinting` sets off, reporting free page
@@ -50,6 +51,7 @@ class GuestConfig:
 
     kernel: str = "6.1"
     driver: str = "stock"
+    userspace: str = ""
     memory_bytes: int = 1 << 30
     cpus: int = 2
     deflate_on_oom: bool = True
@@ -101,9 +103,16 @@ def qemu_argv(
         "-device", "virtio-net-pci,netdev=net",
         *_balloon_device(config),
     ]  # fmt: skip
-    if config.headers:
-        argv += ["-drive", f"file={_escaped(image.headers)},if=virtio,format=raw,readonly=on"]
+    disks = {"headers": image.headers, "modules": image.modules}
+    for name in _disks(config):
+        argv += ["-drive", f"file={_escaped(disks[name])},if=virtio,format=raw,readonly=on"]
     return argv
+
+
+def _disks(config: GuestConfig) -> list[str]:
+    """What the boot script mounts beside the root disk, by its name there, in QEMU's order."""
+    wanted = {"headers": config.headers, "modules": bool(config.userspace)}
+    return [name for name, is_wanted in wanted.items() if is_wanted]
 
 
 def _balloon_device(config: GuestConfig) -> list[str]:
@@ -121,8 +130,8 @@ def kernel_parameters(config: GuestConfig) -> str:
     """Return the guest kernel's command line."""
     parameters = ["root=/dev/vda console=ttyS0 net.ifnames=0 loglevel=4 panic=-1"]
     parameters += [f"balloontrace.driver={config.driver}"]
-    if config.headers:
-        parameters += ["balloontrace.headers=/dev/vdb"]
+    for letter, name in zip("bc", _disks(config), strict=False):  # a is the root disk's
+        parameters += [f"balloontrace.{name}=/dev/vd{letter}"]
     return " ".join([*parameters, *config.kernel_options])
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Self, cast
 
 import balloontrace
+from balloontrace import bundle
 from balloontrace.errors import UserError
 from balloontrace.lab.directory import own_directory
 from balloontrace.lab.host import require_tools, tool
@@ -32,6 +33,7 @@ LOGIN_RETRY_S = 0.5
 
 _SSH_FAILED = 255
 _TREE = "/opt/balloontrace"
+_COMMAND = "/usr/local/bin/balloontrace"
 
 
 class GuestDied(UserError):
@@ -192,12 +194,16 @@ class RemoteGuest(ABC):
             raise _failure(f"cat {remote}", done.returncode, done.stderr.decode(errors="replace"))
         partial.replace(local)
 
-    def push_tree(self) -> None:
+    def install_balloontrace(self) -> None:
         """Install this very package in the guest, for its ``balloontrace`` command.
 
-        What runs there is byte-compiled; what draws reports never does. Raises UserError if that
-        fails.
+        Where the userspace is not the kernel's own, that is the one file of `balloontrace bundle`.
+        Of a tree, what runs there is byte-compiled; what draws reports never does. Raises UserError
+        if that fails.
         """
+        if self.config.userspace:
+            self.push(bundle.made(), f"cat > {_COMMAND} && chmod 755 {_COMMAND}")
+            return
         compiled = f"python3 -m compileall -q -x '/(analysis|lab)/' {_TREE}"
         self.push(_packed_tree(), f"mkdir -p {_TREE} && tar -x -C {_TREE} && {compiled}")
 

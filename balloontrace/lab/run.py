@@ -16,11 +16,9 @@ from pathlib import Path
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
 from balloontrace.lab import hog
-from balloontrace.lab.guest import Guest
+from balloontrace.lab.guest import Guest, image_of
 from balloontrace.lab.host import require_memory
 from balloontrace.lab.hostlog import BalloonWatch, HostLog, log_clocks
-from balloontrace.lab.image import ensure_image
-from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.record import start_recorder
 from balloontrace.lab.remote import RemoteGuest, RemoteProcess
@@ -99,7 +97,7 @@ def run_scenario(
     with HostLog(path["host.jsonl"]) as log, made as guest:
         log.write("run", None, **_metadata(scenario, provider, guest))
         log_clocks(log, guest)
-        guest.push_tree()
+        guest.install_balloontrace()
         say(f"ready after {guest.boot_s:.0f} s, starting the recorder")
         recorder = _start_recorder(guest, path["record.log"], scenario.means)
         steps = _Run(scenario, guest, log, say).play()
@@ -119,7 +117,7 @@ def _make_guest(
     if provider == "vagrant":
         say(f"a Vagrant machine, {what}")
         return VagrantGuest(config, console_log, say)
-    image = ensure_image(find_kernel(config.kernel, config.driver), progress)
+    image = image_of(config, progress)
     say(f"booting a guest, {what}, {choose_accel()}")
     return Guest(image, config, say, console_log)
 

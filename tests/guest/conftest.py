@@ -20,10 +20,11 @@ from balloontrace.analysis.report import build
 from balloontrace.errors import UserError
 from balloontrace.lab import boots
 from balloontrace.lab.guest import Guest
-from balloontrace.lab.image import ensure_image
+from balloontrace.lab.image import ensure_image, ensure_userspace
 from balloontrace.lab.kernels import find_kernel, load_kernels
 from balloontrace.lab.loads import MEMORY_BYTES
 from balloontrace.lab.qemu import GuestConfig
+from balloontrace.lab.userspaces import load_userspaces
 from balloontrace.lab.record import start_recorder
 from balloontrace.recording.reader import Recording, read_recording
 from tests.guest.guests import Guests
@@ -63,6 +64,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         kernels.reverse()
         kernels.sort(key=_is_compiled)
         threading.Thread(target=_build_images, args=(kernels,), daemon=True).start()
+        threading.Thread(target=_build_userspaces, daemon=True).start()
 
 
 def _is_compiled(kernel: str) -> bool:
@@ -73,6 +75,12 @@ def _build_images(kernels: list[str]) -> None:
     for kernel in kernels:
         with contextlib.suppress(UserError):  # who needs it will be told
             ensure_image(find_kernel(kernel), print)
+
+
+def _build_userspaces() -> None:
+    for userspace in load_userspaces().values():
+        with contextlib.suppress(UserError):
+            ensure_userspace(userspace, print)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

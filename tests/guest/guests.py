@@ -8,9 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from balloontrace.lab.guest import Guest
-from balloontrace.lab.image import ensure_image
-from balloontrace.lab.kernels import find_kernel
+from balloontrace.lab.guest import Guest, image_of
 from balloontrace.lab.qemu import GuestConfig
 
 Made = TypeVar("Made")
@@ -92,10 +90,10 @@ class Guests:
     def _boot(self, config: GuestConfig) -> Guest:
         self._booted += 1
         console = self._directory / f"console-{self._booted}.log"
-        image = ensure_image(find_kernel(config.kernel), print)
+        image = image_of(config, print)
         with ExitStack() as stack:
             guest = stack.enter_context(Guest(image, config, print, console))
-            guest.push_tree()
+            guest.install_balloontrace()
             self._ends[guest] = stack.pop_all()
         return guest
 

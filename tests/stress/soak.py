@@ -9,9 +9,7 @@ import signal
 import sys
 import time
 
-from balloontrace.lab.guest import Guest
-from balloontrace.lab.image import ensure_image
-from balloontrace.lab.kernels import find_kernel
+from balloontrace.lab.guest import Guest, image_of
 from balloontrace.lab.loads import MEMORY_BYTES, migrate, move_balloon
 from balloontrace.lab.qemu import GuestConfig, choose_accel
 from tests.stress.torture import Torture, exact
@@ -74,9 +72,9 @@ def main() -> int:
     """Run it; 1 if something grew."""
     minutes = float(sys.argv[1]) if sys.argv[1:] else 60.0
     config = GuestConfig(memory_bytes=MEMORY_BYTES)
-    image = ensure_image(find_kernel(config.kernel), progress)
+    image = image_of(config, progress)
     with Guest(image, config, progress) as guest:
-        guest.push_tree()
+        guest.install_balloontrace()
         print(f"Linux {image.release}, {choose_accel()}, {config.cpus} CPUs, 1 GiB\n")
         return 0 if soak(Torture(guest), minutes) else 1
 

@@ -22,9 +22,7 @@ from tempfile import TemporaryDirectory
 from balloontrace.analysis.report import Report, build
 from balloontrace.errors import UserError
 from balloontrace.lab import hog
-from balloontrace.lab.guest import Guest
-from balloontrace.lab.image import ensure_image
-from balloontrace.lab.kernels import find_kernel
+from balloontrace.lab.guest import Guest, image_of
 from balloontrace.lab.loads import MEMORY_BYTES, MIB_PAGES, move_balloon, suspend
 from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.record import start_recorder
@@ -164,7 +162,7 @@ def power_loss(torture: Torture) -> bool:
         time.sleep(8)  # of recording: not something to wait for
         cut_ns = guest.monotonic_ns()
     guest.power_cycle()
-    guest.push_tree()
+    guest.install_balloontrace()
     with TemporaryDirectory() as directory:
         local = Path(directory) / "torture.btrace"
         guest.fetch(_RECORDING, local)
@@ -259,9 +257,9 @@ def main() -> int:
     minutes = float(sys.argv[1]) if len(sys.argv) > 1 else 5.0
     number = int(sys.argv[2]) if len(sys.argv) > 2 else 100
     config = GuestConfig(memory_bytes=MEMORY_BYTES)
-    image = ensure_image(find_kernel(config.kernel), progress)
+    image = image_of(config, progress)
     with Guest(image, config, progress) as guest:
-        guest.push_tree()
+        guest.install_balloontrace()
         print(f"Linux {image.release}, {choose_accel()}, {config.cpus} CPUs, 1 GiB\n")
         torture = Torture(guest)
         results = [disturbed(torture), endings(torture), storm(torture, minutes)]

@@ -14,20 +14,25 @@ from balloontrace.errors import EXIT_FAILURE, EXIT_USAGE, UserError
 app = typer.Typer(help="Build and run reproducible guests with a balloon.", no_args_is_help=True)
 
 _KERNEL_HELP = "A kernel of `lab list`."
+_USERSPACE_HELP = "A userspace of `lab list`, with the one file in place of the whole package."
 
 
 @app.command("list")
 def list_command() -> None:
-    """List the kernels and the scenarios."""
+    """List the kernels, the userspaces and the scenarios."""
     from balloontrace.lab.image import find_image
     from balloontrace.lab.kernels import load_kernels
     from balloontrace.lab.scenario import list_scenarios
+    from balloontrace.lab.userspaces import load_userspaces
 
     output.result("Kernels")
     for kernel in load_kernels().values():
         image = find_image(kernel)
         state = f"built, {image.release}" if image else "not built"
         output.result(f"  {kernel.name:15} {kernel.origin}, {state}")
+    output.result("Userspaces")
+    for userspace in load_userspaces().values():
+        output.result(f"  {userspace.name:15} Debian {userspace.suite}, no BCC, no Typer")
     output.result("Scenarios")
     for scenario in list_scenarios():
         output.result(f"  {scenario.name:15} {scenario.description}")
@@ -108,20 +113,23 @@ def shell_command(
     kernel: str = typer.Option("6.1", "--kernel", help=_KERNEL_HELP),
     driver: str = typer.Option("stock", "--driver", help="stock, shrinker or none."),
     memory: str = typer.Option("1G", "--memory", help="The guest's RAM."),
+    userspace: str = typer.Option(
+        "", "--userspace", help=_USERSPACE_HELP, show_default="the kernel's own"
+    ),
 ) -> None:
     """Give a root shell in a fresh guest, with the working tree's balloontrace installed."""
-    from balloontrace.lab.guest import Guest
-    from balloontrace.lab.image import ensure_image
-    from balloontrace.lab.kernels import find_kernel
+    from balloontrace.lab.guest import Guest, image_of
     from balloontrace.lab.qemu import GuestConfig
     from balloontrace.lab.sizes import parse_size
 
     (name,) = _drivers(driver, one=True)
-    config = GuestConfig(kernel=kernel, driver=name, memory_bytes=parse_size(memory))
-    image = ensure_image(find_kernel(kernel, name), output.status)
+    config = GuestConfig(
+        kernel=kernel, driver=name, userspace=userspace, memory_bytes=parse_size(memory)
+    )
+    image = image_of(config, output.status)
     output.status(f"booting a guest with kernel {image.release}")
     with Guest(image, config, output.status) as guest:
-        guest.push_tree()
+        guest.install_balloontrace()
         output.status("a shell in the guest; it ends, and all is forgotten, when you leave")
         status = guest.shell()
     if status != 0:

@@ -133,6 +133,15 @@ def test_what_goes_wrong_is_one_line(
     assert done.stdout == ""
 
 
+def test_a_python_without_all_of_its_library_is_told_so(bundled: Path) -> None:
+    """As Debian's python3-minimal is."""
+    code = f"import runpy, sys; sys.modules['ctypes'] = None; runpy.run_path({str(bundled)!r})"
+    done = subprocess.run([*PYTHON, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("balloontrace: this Python has no ctypes: install ")
+    assert done.stderr.count("\n") == 1
+
+
 def test_doctor_finds_the_pyroute2_in_it_and_asks_for_nothing(bundled: Path) -> None:
     done = run(bundled, "doctor", "--json")
     assert done.returncode == EXIT_UNSUPPORTED

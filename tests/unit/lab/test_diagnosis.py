@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from balloontrace.errors import UserError
-from balloontrace.lab import kernels
 from balloontrace.lab.diagnosis import step_error
-from balloontrace.lab.kernels import find_kernel
+from balloontrace.lab.kernels import Kernel, find_kernel
 
 TABLES = """\
 ["6.1"]
@@ -81,7 +80,7 @@ linux-image-cloud-amd64_5.10.262-1_amd64.deb  404  Not Found [IP: 203.0.113.80 8
 def tables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     path = tmp_path / "kernels.toml"
     path.write_text(TABLES)
-    monkeypatch.setattr(kernels, "KERNELS_FILE", path)
+    monkeypatch.setattr(Kernel, "FILE", path)
 
 
 def failed(tmp_path: Path, log: str, kernel: str = "7.9") -> UserError:
@@ -120,7 +119,7 @@ def test_a_lost_file_of_a_named_package_points_at_its_name(tmp_path: Path) -> No
 
 def test_a_package_of_every_guest_can_be_left_out(tmp_path: Path) -> None:
     hint = failed(tmp_path, "E: Unable to locate package pahole\n").hint
-    assert hint.startswith("add 'pahole' to `without` of the kernel at ")
+    assert hint.startswith("add 'pahole' to `without` of the table at ")
 
 
 def test_a_lagging_mirror_is_told_from_a_missing_suite(tmp_path: Path) -> None:

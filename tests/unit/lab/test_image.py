@@ -10,9 +10,8 @@ import pytest
 
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.lab import build, host
-from balloontrace.lab import kernels as kernels_module
 from balloontrace.lab.image import cache_directory, find_image, recipe_key
-from balloontrace.lab.kernels import KERNELS_FILE, find_kernel, load_kernels
+from balloontrace.lab.kernels import Kernel, find_kernel, load_kernels
 
 
 def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -22,13 +21,13 @@ def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 
 def test_the_key_follows_the_kernel_entry() -> None:
-    kernel = find_kernel("6.1")
-    assert recipe_key(kernel) == recipe_key(find_kernel("6.1"))
-    assert recipe_key(kernel) != recipe_key(replace(kernel, pins="Package: *\n"))
+    kernel, files = find_kernel("6.1"), build.recipe_files(find_kernel("6.1"))
+    assert recipe_key(kernel, files) == recipe_key(find_kernel("6.1"), files)
+    assert recipe_key(kernel, files) != recipe_key(replace(kernel, pins="Package: *\n"), files)
 
 
 def test_the_recipe_covers_every_script_and_the_driver_patch() -> None:
-    ours = {"build.py", "assemble", "boot", "customize", "install"}
+    ours = {"build.py", "debian.py", "assemble", "boot", "customize", "install"}
     names = {path.name for path in build.recipe_files(find_kernel("6.1"))}
     assert names >= {*ours, "shrinker.cocci", "build-module"}
     names = {path.name for path in build.recipe_files(find_kernel("micro"))}
@@ -47,8 +46,8 @@ def test_kernels_are_tables_of_the_data_file_in_its_order(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     path = tmp_path / "kernels.toml"
-    path.write_text(KERNELS_FILE.read_text().replace('["6.1"]', '["9.9"]'))
-    monkeypatch.setattr(kernels_module, "KERNELS_FILE", path)
+    path.write_text(Kernel.FILE.read_text().replace('["6.1"]', '["9.9"]'))
+    monkeypatch.setattr(Kernel, "FILE", path)
     assert list(load_kernels()) == ["5.10", "9.9", "6.12", "7.2", "micro"]
 
 

@@ -72,6 +72,19 @@ def test_headers_are_attached_only_on_request() -> None:
     assert "balloontrace.headers=/dev/vdb" in kernel_parameters(config)
 
 
+def test_another_userspace_brings_the_modules_of_the_kernel_on_a_disk() -> None:
+    config = GuestConfig(userspace="bare", headers=True)
+    image = Image(Path("/images/6.1"), Path("/images/bare"))
+    arguments = qemu_argv(config, image, Path("/run/x/root.qcow2"), "tcg", 7)
+    drives = [word for word in arguments if "readonly=on" in word]
+    assert "file=/images/6.1/headers.ext4," in drives[0]
+    assert "file=/images/6.1/rootfs.ext4," in drives[1]
+    assert image.rootfs == Path("/images/bare/rootfs.ext4")
+    words = kernel_parameters(config).split()
+    assert {"balloontrace.headers=/dev/vdb", "balloontrace.modules=/dev/vdc"} <= set(words)
+    assert "balloontrace.modules" not in kernel_parameters(GuestConfig())
+
+
 def test_the_kernel_is_told_its_driver_and_to_end_on_panic() -> None:
     parameters = kernel_parameters(GuestConfig(driver="shrinker")).split()
     assert "balloontrace.driver=shrinker" in parameters

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from balloontrace.errors import UserError
-from balloontrace.lab import build
+from balloontrace.lab import debian
 from balloontrace.lab.kernels import find_kernel
 
 CONTENT = {
@@ -69,20 +69,20 @@ def download(address: str, directory: Path, said: list[str]) -> Path:
     command = f"{shlex.join(['apt-get', *words, 'update'])} && mkdir {tree}"
     log = directory / "work" / "rootfs.log"
     log.parent.mkdir()
-    build.download(find_kernel("6.1"), ["sh", "-c", command], tree, log, said.append)
+    debian.download(find_kernel("6.1"), ["sh", "-c", command], tree, log, said.append)
     return tree
 
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "PAUSES_S", (0.0, 0.0))
+    monkeypatch.setattr(debian, "PAUSES_S", (0.0, 0.0))
 
 
 def test_a_mirror_that_fails_for_a_moment_is_asked_again(tmp_path: Path) -> None:
     said: list[str] = []
     with mirror(lambda: not said, CONTENT) as (address, _):  # until that is said
         assert download(address, tmp_path, said).is_dir()
-    assert said == ["kernel 6.1: the mirror fails, asking it again in 0 s"]
+    assert said == ["6.1: the mirror fails, asking it again in 0 s"]
 
 
 def test_a_mirror_that_goes_on_failing_is_given_up(tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_a_mirror_that_goes_on_failing_is_given_up(tmp_path: Path) -> None:
         pytest.raises(UserError, match=r"building the image of 6\.1 failed in step rootfs: .* 503"),
     ):
         download(address, tmp_path, said)
-    assert len(said) == len(build.PAUSES_S)
+    assert len(said) == len(debian.PAUSES_S)
 
 
 def test_what_is_not_there_is_asked_for_once(tmp_path: Path) -> None:
