@@ -24,8 +24,8 @@ from balloontrace.lab.image import ensure_image, ensure_userspace
 from balloontrace.lab.kernels import find_kernel, load_kernels
 from balloontrace.lab.loads import MEMORY_BYTES
 from balloontrace.lab.qemu import GuestConfig
-from balloontrace.lab.userspaces import load_userspaces
 from balloontrace.lab.record import start_recorder
+from balloontrace.lab.userspaces import load_userspaces
 from balloontrace.recording.reader import Recording, read_recording
 from tests.guest.guests import Guests
 

@@ -80,7 +80,9 @@ class Finding(ABC):
     """One pathology. Subclasses register themselves.
 
     needs: without which it cannot be looked for: names of results, or `result.scalar` for a scalar
-    of one, `result.scalar.key` within that, which must be known.
+    of one, `result.scalar.key` within that, which must be known;
+    needs_of_counters: the same where nothing was traced (`record --counters`); empty: counters
+    cannot show it.
     """
 
     id: ClassVar[str]
@@ -88,6 +90,7 @@ class Finding(ABC):
     title: ClassVar[str]
     remedy: ClassVar[str]
     needs: ClassVar[tuple[str, ...]]
+    needs_of_counters: ClassVar[tuple[str, ...]] = ()
     registered: ClassVar[dict[str, type[Finding]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -96,6 +99,10 @@ class Finding(ABC):
     @abstractmethod
     def check(self, results: Results) -> Evidence | None:
         """The evidence, or None if the recording does not show this pathology."""
+
+    def check_counters(self, results: Results) -> Evidence | None:
+        """The same by counters alone; called only if there are any `needs_of_counters`."""
+        raise NotImplementedError
 
 
 def check_all(results: Results) -> Result:
@@ -108,14 +115,18 @@ def check_all(results: Results) -> Result:
     rows: list[dict[str, Any]] = []
     checked: list[str] = []
     unchecked: dict[str, list[str]] = {}
+    counted = results["recording"].scalars["counter_interval_s"] is not None
     for name in sorted(Finding.registered):
         finding = Finding.registered[name]
-        lacking = [need for need in finding.needs if not known(results, need)]
+        needs = finding.needs_of_counters if counted else finding.needs
+        lacking = [need for need in needs if not known(results, need)]
+        if counted and not needs:
+            lacking = ["events"]
         if lacking:
             unchecked[name] = lacking
             continue
         checked.append(name)
-        evidence = finding().check(results)
+        evidence = (finding().check_counters if counted else finding().check)(results)
         if evidence is not None:
             rows.append(_row(finding, evidence))
     rows.sort(key=lambda row: SEVERITIES.index(row["severity"]))

@@ -27,6 +27,7 @@ class BusyNoOp(Finding):
         "in the hypervisor (QEMU: -device virtio-balloon-pci,deflate-on-oom=off)."
     )
     needs = ("episodes", "causes")
+    needs_of_counters = ("counters.back_and_forth_s",)
 
     RECLAIMED_SHARE = 0.25
     """Of the pages an episode inflated, reclaim took back at least this share: inflation did a
@@ -63,6 +64,33 @@ class BusyNoOp(Finding):
         }
         return Evidence(numbers, _sentence(numbers), "high", _CERTAIN)
 
+    def check_counters(self, results: Results) -> Evidence | None:
+        """Look at each stretch in which pages went in and out from one reading to the next.
+
+        A driver with an OOM notifier gives pages back, too, but on the way to the OOM killer.
+        """
+        behaviour = results["guest"].scalars["driver_behaviour"]
+        rows = results["counters"].tables["back_and_forth"]
+        hit = [row for row in rows if self._goes_back(row)]
+        if not hit or behaviour == "oom-notifier":
+            return None
+        worst = max(hit, key=lambda row: int(row["deflated_pages"]))
+        numbers = {
+            "stretches": len(hit),
+            **worst,
+            "returned_share": worst["deflated_pages"] / worst["inflated_pages"],
+        }
+        if behaviour == "shrinker":
+            because = "the driver has a shrinker; that reclaim called it was not seen"
+            return Evidence(numbers, _sentence_of_counters(numbers), "medium", because)
+        because = "who took the pages back was not seen, and the driver's behaviour is not known"
+        return Evidence(numbers, _sentence_of_counters(numbers), "low", because)
+
+    def _goes_back(self, row: dict[str, Any]) -> bool:
+        """Whether much of what went in came out meanwhile."""
+        share = self.RECLAIMED_SHARE * row["inflated_pages"]
+        return bool(row["deflated_pages"] >= max(self.RECLAIMED_PAGES, share))
+
     def _is_no_op(self, row: dict[str, Any]) -> bool:
         """Whether reclaim took back much of what went in."""
         share = self.RECLAIMED_SHARE * row["inflated_pages"]
@@ -82,6 +110,17 @@ class BusyNoOp(Finding):
 
 
 _CERTAIN = "each leak was seen inside the shrinker's scan"
+
+
+def _sentence_of_counters(numbers: dict[str, Any]) -> str:
+    """The evidence of counters in words."""
+    return (
+        f"From {numbers['start_s']:.1f} s to {numbers['end_s']:.1f} s "
+        f"{numbers['inflated_pages']:,} pages went in and {numbers['deflated_pages']:,} came out "
+        f"({numbers['returned_share'] * 100:.0f} %), in the same tenths of a second: the balloon "
+        f"grew by {numbers['net_pages']:,}. "
+        f"Longest time without progress {said_s(numbers['longest_no_progress_s'])}."
+    )
 
 
 def _sentence_after(numbers: dict[str, Any]) -> str:

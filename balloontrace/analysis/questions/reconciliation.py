@@ -11,6 +11,7 @@ import numpy as np
 from balloontrace.analysis.base import Question, Result, Section, never
 from balloontrace.analysis.fields import Field, Shape, Unit
 from balloontrace.analysis.trace.columns import Calls
+from balloontrace.analysis.trace.counters import moved_of
 from balloontrace.analysis.trace.gaps import (
     DEFLATED,
     INFLATED,
@@ -108,6 +109,7 @@ class Reconciliation(Question):
         """Pages are balloon pages. `agrees` is None if inflate or deflate could not be compared."""
         of_all = "over the whole recording, " if trace.is_part else ""
         trace = trace.entire
+        counted = trace.counter_interval_s is not None
         window = _window(trace)
         rows = {name: _compare(trace, window, name) for name in COUNTERS}
         compared = [row["agrees"] for row in rows.values() if row["agrees"] is not None]
@@ -123,6 +125,8 @@ class Reconciliation(Question):
         reasons = _reasons(trace, window)
         scalars["inexact_because"] = reasons
         scalars["summary"] = of_all + _summary(agrees, exact, rows, reasons)
+        if counted:
+            scalars["summary"] = _summary_of_counters(trace)
         if agrees is not None and (unseen := said_unseen(trace)):
             scalars["summary"] += f", less {unseen} that moved while the driver was not traced"
         return Result(self.name, scalars)
@@ -299,6 +303,15 @@ def _summary(
     lines = [_line(word, row) for word, row in compared.items()]
     verdict = "lie within the bounds of" if agrees else "DISAGREE with"
     return f"traced totals {verdict} /proc/vmstat{because}: {'; '.join(lines)}"
+
+
+def _summary_of_counters(trace: Trace) -> str:
+    """The same where nothing was traced."""
+    moved = moved_of(trace)
+    if not moved:
+        return "nothing was traced, and /proc/vmstat has no counters of this balloon"
+    inflated, deflated = int(moved.inflated[-1]), int(moved.deflated[-1])
+    return f"nothing was traced; by /proc/vmstat itself {inflated:,} in, {deflated:,} out"
 
 
 def _line(word: str, row: dict[str, Any]) -> str:

@@ -31,6 +31,8 @@ _RUNG = (
 
 def _lack(result: Result) -> bool:
     """Whether anything that there was to trace was not traced, or not wholly, or not always so."""
+    if result.missing:
+        return True
     rows = [row for row in result.tables["seams"] if row["negotiated"]]
     return not rows or any(row["rung"] is None or row["loses"] or row["later"] for row in rows)
 
@@ -70,6 +72,8 @@ class Seams(Question):
         """One row a seam. negotiated: False if what it traces needs a feature that was not; later:
         where it was traced otherwise when a driver was attached to again."""
         trace = trace.entire
+        if trace.counter_interval_s is not None:
+            return Result(self.name, missing=["events (record --counters traces nothing)"])
         counters = section(trace.trailer, "counters")
         rows = []
         for name in trace.seams:

@@ -5,7 +5,9 @@ from __future__ import annotations
 
 from balloontrace.analysis.base import Question, Result, Section
 from balloontrace.analysis.fields import Field, Unit
+from balloontrace.analysis.trace.counters import moved_of
 from balloontrace.analysis.trace.gaps import said_unseen
+from balloontrace.analysis.trace.samples import UNREAD
 from balloontrace.analysis.trace.trace import Trace, known_pages
 
 
@@ -45,6 +47,8 @@ class Totals(Question):
 
     def run(self, trace: Trace) -> Result:
         """Sums in balloon pages."""
+        if trace.counter_interval_s is not None:
+            return self._counted(trace)
         inflated, deflated = traced_pages(trace, "fill"), traced_pages(trace, "leak")
         both = inflated is not None and deflated is not None
         scalars = {
@@ -62,3 +66,22 @@ class Totals(Question):
         if unseen := said_unseen(trace):
             notes.append(f"not counted: {unseen} while the driver was not traced")
         return Result(self.name, scalars, notes=notes)
+
+    def _counted(self, trace: Trace) -> Result:
+        """The same where nothing was traced, as /proc/vmstat counts."""
+        moved = moved_of(trace)
+        inflated = int(moved.inflated[-1]) if moved else None
+        deflated = int(moved.deflated[-1]) if moved else None
+        migrated = trace.samples.column("vmstat", "balloon_migrate")
+        known = migrated[migrated != UNREAD]
+        scalars = {
+            "inflated_pages": inflated,
+            "deflated_pages": deflated,
+            "net_pages": int(moved.inflated[-1] - moved.deflated[-1]) if moved else None,
+            "migrated_pages": int(known[-1] - known[0]) * trace.pages_per_page
+            if len(known)
+            else None,
+            "churn_ratio": churn_ratio(inflated, deflated),
+        }
+        said = "as /proc/vmstat counts" if moved else "/proc/vmstat has no counters of this balloon"
+        return Result(self.name, scalars, notes=[said])

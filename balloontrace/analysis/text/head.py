@@ -64,7 +64,8 @@ def verdict(report: Report) -> tuple[str, str]:
         "the recording is not whole": not recording["complete"] and not recording["underway"],
         "events were lost": bool(recording["lost_events"]),
         "its totals disagree with /proc/vmstat": agrees is False,
-        "its totals could not be checked": agrees is None,
+        "its totals could not be checked": agrees is None and not _counted(recording),
+        "nothing was traced": _counted(recording),
         f"{unchecked} of {known} pathologies could not be looked for": unchecked > 0,
     }
     here = "" if recording["since_s"] is None else " in this window"
@@ -79,6 +80,9 @@ def _completeness(facts: dict[str, Any]) -> tuple[str, str]:
     lost = facts["lost_events"]
     size = f"{exact_seconds(facts['duration_s'])}, {count(facts['events'])} events"
     said = "losses unknown" if lost is None else f"{count(lost)} lost"
+    if _counted(facts):
+        size = f"{exact_seconds(facts['duration_s'])} of the guest's counters"
+        said = f"read every {facts['counter_interval_s']:g} s"
     if facts["underway"]:
         return f"STILL RECORDING: what was written so far; {size}, {said}", WARN
     if facts["truncated"]:
@@ -89,6 +93,11 @@ def _completeness(facts: dict[str, Any]) -> tuple[str, str]:
     if lost:
         return f"LOSSY: {count(lost)} events lost; {size}; ended: {facts['ended']}", BAD
     return f"complete; {size}, {said}; ended: {facts['ended']}", GOOD
+
+
+def _counted(facts: dict[str, Any]) -> bool:
+    """Whether nothing was traced, and the guest's counters were read (`record --counters`)."""
+    return facts["counter_interval_s"] is not None
 
 
 def _losses(facts: dict[str, Any], recorder: dict[str, Any]) -> list[str]:

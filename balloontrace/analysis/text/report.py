@@ -45,7 +45,11 @@ def first_screen(
 ) -> str:
     """The sections that are worth a place on the first screen, and the names of the others."""
     of_report = [section for section in sections() if not section.head]
-    shown = [one for one in of_report if one.first_screen(report.results[one.name])]
+    shown = [
+        one
+        for one in of_report
+        if one.first_screen(report.results[one.name]) and not _untraced(report, one)
+    ]
     page = _written(report, shown, False, timeline, Page(colour, width))
     others = ", ".join(section.name for section in of_report if section not in shown)
     page.line("")
@@ -96,8 +100,16 @@ def _worth_showing(report: Report, verbose: bool) -> list[Section]:
     return [
         section
         for section in sections()
-        if not section.head and (verbose or section.shown(report.results[section.name]))
+        if not section.head
+        and (verbose or section.shown(report.results[section.name]))
+        and not _untraced(report, section)
     ]
+
+
+def _untraced(report: Report, section: Section) -> bool:
+    """Whether there is no answer for the reason that the head gives: nothing was traced."""
+    counted = report.recording.scalars["counter_interval_s"] is not None
+    return counted and bool(report.results[section.name].missing)
 
 
 def _chosen(names: Sequence[str]) -> list[Section]:

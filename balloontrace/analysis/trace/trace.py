@@ -157,6 +157,13 @@ class Trace:
         page_size = int(section(self.header, "guest").get("page_size") or BALLOON_PAGE_BYTES)
         return max(1, page_size // BALLOON_PAGE_BYTES)
 
+    @property
+    def counter_interval_s(self) -> float | None:
+        """From one reading of the guest's counters to the next, where there are no events but these
+        (`record --counters`); None: it was traced."""
+        interval_s = section(self.header, "counters").get("interval_s")
+        return None if interval_s is None else float(interval_s)
+
     def seconds(self, time_ns: int) -> float:
         """Seconds since the probes were attached, in a window too."""
         return (int(time_ns) - self.entire.begin_ns) / 1e9

@@ -7,11 +7,14 @@ import re
 import shutil
 import socket
 import time
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from balloontrace.cli.duration import seconds_in
 from balloontrace.cli.verbs import Option, Verb, Words
 from balloontrace.errors import EXIT_USAGE, UserError
+
+if TYPE_CHECKING:
+    from balloontrace.tracers.load import launch
 
 
 def parse_duration(text: str) -> float:
@@ -55,6 +58,7 @@ def run(
     """Become a recorder. others: of launch.Options, as they are. Raises UserError."""
     from balloontrace.tracers.doctor.requirements import require_traceable
     from balloontrace.tracers.load import launch
+    from balloontrace.tracers.load.untraceable import or_counters
 
     if argv and not shutil.which(argv[0]):
         raise UserError(f"cannot run {argv[0]}: there is no such command")
@@ -69,8 +73,31 @@ def run(
         rungs=parse_rungs(rung),
         **others,
     )
-    require_traceable(wait=options.wait)
+    if options.counters:
+        _refuse_with_counters(options)
+    else:
+        try:
+            require_traceable(wait=options.wait)
+        except UserError as error:
+            raise or_counters(error) from None
     launch.record(options)
+
+
+def _refuse_with_counters(options: launch.Options) -> None:
+    """Raises UserError for what is about events."""
+    given = {
+        "--minimal": options.minimal,
+        "--strict": options.strict,
+        "--wait": options.wait,
+        "--means": options.means,
+        "--rung": options.rungs,
+    }
+    if senseless := [name for name, value in given.items() if value]:
+        raise UserError(
+            f"{senseless[0]} is about tracing, and --counters traces nothing",
+            "leave one of them out",
+            EXIT_USAGE,
+        )
 
 
 def _flag(name: str, help: str, *, short: str = "", hidden: bool = False) -> Option:
@@ -81,13 +108,15 @@ def _flag(name: str, help: str, *, short: str = "", hidden: bool = False) -> Opt
 VERB = Verb(
     "record",
     "Trace this guest's balloon until Ctrl-C, -d, or COMMAND's end.\n\n"
-    "Needs root and a virtio balloon; no compiler and no kernel headers.",
+    "Needs root and a virtio balloon; no compiler and no kernel headers. With --counters it needs "
+    "neither, and knows what moved, but not why.",
     run,
     (
         Option("path", ("-o", "--output"), "The recording to write; - is stdout."),
         Option("duration", ("-d", "--duration"), "End after this long: 60s, 5m, 2h."),
         _flag("force", "Overwrite an existing recording.", short="-f"),
         _flag("minimal", "Events only, no samplers."),
+        _flag("counters", "Trace nothing: read the guest's counters. Needs neither root nor BPF."),
         _flag("wait", "Begin before the device or its driver is there, and wait for them."),
         _flag("sync", "Bring it to the disk every second: for a guest that may die."),
         _flag("mark", "Take what `balloontrace mark TEXT` says meanwhile."),

@@ -48,6 +48,10 @@ class Attachment(NamedTuple):
     held: Held
 
 
+NO_RUNG = {"rung": None, "number": 0, "loses": ""}
+"""Of a seam that is not attached, in the header."""
+
+
 class Kernel:
     """What the running kernel has to attach to: its functions, and its structures' layout.
 
@@ -152,7 +156,7 @@ def attach(
             reasons.append(f"{candidate.name}: {'; '.join(refusal.reasons.values())}")
             continue
         used = {"used": candidate.name, "not": reasons}
-        return Attachment({**described, "means": used, **_driver(kernel)}, held)
+        return Attachment({**described, "means": used, **driver(kernel)}, held)
     raise UserError(
         f"kernel {os.uname().release} lets no probe be attached: {', '.join(reasons)}",
         next(iter(remedies), "")
@@ -173,7 +177,8 @@ def nothing() -> Attachment:
     return Attachment(described, Held([], []))
 
 
-def _driver(kernel: Kernel) -> dict[str, Any]:
+def driver(kernel: Kernel) -> dict[str, Any]:
+    """The balloon and its driver. Raises UserError if the kernel does not tell its functions."""
     described = balloon.describe()
     described["driver"]["symbols"] = sorted(kernel.symbols())
     return {"balloon": described, "driver_identity": balloon.identity()}
@@ -241,8 +246,7 @@ class _Trial:
             reasons.append(f"{rung.name}: {reason}")
         if seam.required:
             raise Refused({"": f"cannot trace the balloon's {seam.name}: {'; '.join(reasons)}"})
-        described = {"rung": None, "number": 0, "loses": ""}
-        return None, {**described, "not": reasons, "feature": seam.feature}
+        return None, {**NO_RUNG, "not": reasons, "feature": seam.feature}
 
     def _why_not(self, rung: Rung) -> str:
         """Why `rung` cannot be used on this kernel; '' if it can be tried."""

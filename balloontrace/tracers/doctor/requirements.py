@@ -103,7 +103,7 @@ def obstacles() -> Iterator[tuple[str, UserError]]:
         yield (
             "device",
             UserError(
-                "this machine has no virtio balloon device",
+                _no_device(),
                 "run inside a guest that has one (QEMU: -device virtio-balloon-pci), or "
                 "record --wait until it is plugged in",
                 EXIT_UNSUPPORTED,
@@ -128,6 +128,12 @@ def obstacles() -> Iterator[tuple[str, UserError]]:
                 EXIT_UNSUPPORTED,
             ),
         )
+
+
+def _no_device() -> str:
+    if other := balloon.other():
+        return f"what takes memory here is {other}, which balloontrace does not trace"
+    return "this machine has no virtio balloon device"
 
 
 def required() -> list[Check]:

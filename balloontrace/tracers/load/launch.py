@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn
 
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.tracers.attach.attaching import Forced
-from balloontrace.tracers.load import loader, running_copy
+from balloontrace.tracers.load import description, loader, running_copy
 from balloontrace.tracers.machine import interpreter
 from balloontrace.tracers.record.recorder import ENDINGS
 
@@ -27,9 +27,13 @@ _SESSION = "balloontrace.tracers.record.session"
 
 
 class Options(NamedTuple):
-    """What `record` was asked for. path: '-' is stdout; duration_s: None is until it is ended;
-    rungs, means, compiled: see attaching.Forced; wait: begin without the driver;
-    sync: what is recorded is on the disk a second later; mark: take marks (record/marks.py)."""
+    """What `record` was asked for.
+
+    path: '-' is stdout; duration_s: None is until it is ended; rungs, means, compiled: see
+    attaching.Forced; wait: begin without the driver; counters: trace nothing, read the guest's
+    counters; sync: what is recorded is on the disk a second later; mark: take marks
+    (record/marks.py).
+    """
 
     path: str
     overwrite: bool = False
@@ -45,6 +49,7 @@ class Options(NamedTuple):
     sync: bool = False
     mark: bool = False
     compiled: bool = False
+    counters: bool = False
 
 
 def record(options: Options) -> NoReturn:
@@ -57,18 +62,16 @@ def record(options: Options) -> NoReturn:
         output, created = _open(options.path, options.overwrite)
     if options.sync and options.path != "-":
         _sync_directory(options.path)
-    child, channel = loader.start(
-        options.ring_bytes, Forced(options.rungs, options.means, options.compiled)
-    )
-    for descriptor in {output, channel.fileno()} - {1}:
-        os.set_inheritable(descriptor, True)
-    session = {
-        **options._asdict(),
-        "output": output,
-        "created": created,
-        "loader": child,
-        "channel": channel.fileno(),
-    }
+    session = {**options._asdict(), "output": output, "created": created}
+    if options.counters:
+        session["content"] = description.of_counters(os.getpid())
+    else:
+        forced = Forced(options.rungs, options.means, options.compiled)
+        session["loader"], channel = loader.start(options.ring_bytes, forced)
+        session["channel"] = channel.fileno()
+        os.set_inheritable(channel.fileno(), True)
+    if output != 1:
+        os.set_inheritable(output, True)
     root = running_copy.make() if interpreter.is_bundled() else ""
     program = interpreter.program(_SESSION, "main", root)
     # -S: without site, which would read every .pth file of the installation; not -m, which loads

@@ -15,12 +15,11 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from balloontrace import __version__, events
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.tracers.attach import attaching, handover
 from balloontrace.tracers.attach.attaching import Forced
 from balloontrace.tracers.attach.control import Control
-from balloontrace.tracers.load import bytecode, cache, compiler, shipped
+from balloontrace.tracers.load import bytecode, cache, compiler, description, shipped
 from balloontrace.tracers.load.bytecode import Compiled
 from balloontrace.tracers.machine import bpf_calls, guest
 from balloontrace.tracers.machine.balloon import identity
@@ -43,14 +42,7 @@ def _load(recorder: int, ring_bytes: int, forced: Forced, keep: bool) -> handove
     lift_locked_memory_limit()
     maps = _maps(code, ring_bytes)
     content = {
-        "tool": f"balloontrace {__version__}",
-        **guest.describe(recorder),
-        "record": events.record_layout(),
-        "ring_header_bytes": events.RING_HEADER_BYTES,
-        "kinds": {kind.name: kind.number for kind in events.KINDS},
-        "within": {bit.name: bit.number for bit in events.WITHIN},
-        "queues": {bit.name: bit.number for bit in events.QUEUES},
-        "flags": {bit.name: bit.number for bit in events.FLAGS},
+        **description.of_recording(recorder),
         "ring_bytes": ring_bytes,
         "possible_cpus": guest.possible_cpus(),
         "code": origin,

@@ -15,8 +15,16 @@ DRIVER_MODULE = "virtio_balloon"
 DRIVER = f"/sys/bus/virtio/drivers/{DRIVER_MODULE}"
 """There while the driver is loaded, or built in."""
 
-VIRTIO_ID_BALLOON = 5
+VIRTIO_ID_BALLOON, VIRTIO_ID_MEM = 5, 24
 """include/uapi/linux/virtio_ids.h"""
+
+OTHERS = {
+    "hv_balloon": "/sys/bus/vmbus/drivers/hv_balloon",
+    "vmw_balloon": "/sys/module/vmw_balloon",
+    "xen_balloon": "/sys/devices/system/xen_memory/xen_memory0",
+}
+"""Drivers by which other hypervisors take memory back (drivers/hv/hv_balloon.c,
+drivers/misc/vmw_balloon.c, drivers/xen/xen-balloon.c) -> what is there with them."""
 
 FEATURES = {
     0: "must_tell_host",
@@ -57,13 +65,24 @@ def identity() -> int:
 
 def device() -> str:
     """The sysfs directory of the first virtio balloon, '' if there is none."""
+    return _virtio_device(VIRTIO_ID_BALLOON)
+
+
+def other() -> str:
+    """The driver of a balloon that is not virtio's, or of virtio-mem; '' if there is none."""
+    found = (name for name, path in OTHERS.items() if os.path.exists(path))
+    return next(found, "virtio_mem" if _virtio_device(VIRTIO_ID_MEM) else "")
+
+
+def _virtio_device(kind: int) -> str:
+    """The sysfs directory of the first virtio device of this kind, '' if there is none."""
     try:
         names = sorted(os.listdir(_VIRTIO_DEVICES))
     except FileNotFoundError:
         return ""
     for name in names:
         try:
-            if int(text(f"{_VIRTIO_DEVICES}/{name}/device"), 16) == VIRTIO_ID_BALLOON:
+            if int(text(f"{_VIRTIO_DEVICES}/{name}/device"), 16) == kind:
                 return f"{_VIRTIO_DEVICES}/{name}"
         except ValueError:
             continue
@@ -80,7 +99,7 @@ def describe() -> dict[str, Any]:
     """`balloon` of the header: device, negotiated features by name, and the driver's module."""
     found = device()
     return {
-        "device": os.path.basename(found) or None,
+        "device": os.path.basename(found) or other() or None,
         "features": features(),
         "driver": {
             name: text(f"{_MODULE}/{name}") or None for name in ("version", "srcversion", "taint")

@@ -33,8 +33,9 @@ def lock_memory() -> bool:
     return bool(libc.mlockall(flags) == 0)
 
 
-def lift_locked_memory_limit() -> None:
-    """Let BPF take what it needs, where this process may.
+def lift_locked_memory_limit() -> bool:
+    """Let BPF, and `lock_memory` once privileges are given up, take what they need; returns whether
+    this process may.
 
     What BPF holds counted as locked memory until commit d5299b67dd59 "bpf: Memcg-based memory
     accounting for bpf maps" and those that follow it (in v5.11).
@@ -44,7 +45,8 @@ def lift_locked_memory_limit() -> None:
     try:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY,) * 2)
     except (ValueError, OSError):  # without CAP_SYS_RESOURCE
-        pass
+        return False
+    return True
 
 
 def set_oom_score_adj(score: int) -> None:

@@ -85,19 +85,8 @@ def returns_missed(counters: Mapping[str, Mapping[str, int]]) -> int:
 
 def summary(trailer: Mapping[str, Any], size: int, path: str) -> list[str]:
     """What is said at the end of a recording of `size` bytes."""
-    counters = trailer["counters"]
-    lost, missed = trailer["lost_events"], trailer["returns_missed"]
-    lines = [
-        f"{trailer['reason']}: {trailer['events']:,} events "
-        f"({counters['fill']['written']:,} fills, {counters['leak']['written']:,} leaks), "
-        f"{lost:,} lost, {size / 1024:,.0f} KiB"
-    ]
-    if lost:
-        lines.append(f"warning: {lost:,} events were lost; the report says which, and what to do")
-    if missed:
-        lines.append(f"warning: the returns of {missed:,} calls were not seen; see the report")
-    if trailer["proof"]["end"] is False:
-        lines.append("warning: the probes no longer fire; nothing is known of what came last")
+    lines = _traced(trailer) if "counters" in trailer else _counted(trailer)
+    lines[0] = f"{trailer['reason']}: {lines[0]}, {size / 1024:,.0f} KiB"
     if trailer["command"] and trailer["command"]["status"]:
         lines.append(f"the command ended with status {trailer['command']['status']}")
     if not trailer["vmstat_detach"]["before"]:
@@ -107,3 +96,25 @@ def summary(trailer: Mapping[str, Any], size: int, path: str) -> list[str]:
     if path != "-":
         lines.append(f"wrote {path}; next: balloontrace report {path}")
     return lines
+
+
+def _traced(trailer: Mapping[str, Any]) -> list[str]:
+    """How many events there are, and what is wrong with them."""
+    counters = trailer["counters"]
+    lost, missed = trailer["lost_events"], trailer["returns_missed"]
+    lines = [
+        f"{trailer['events']:,} events ({counters['fill']['written']:,} fills, "
+        f"{counters['leak']['written']:,} leaks), {lost:,} lost"
+    ]
+    if lost:
+        lines.append(f"warning: {lost:,} events were lost; the report says which, and what to do")
+    if missed:
+        lines.append(f"warning: the returns of {missed:,} calls were not seen; see the report")
+    if trailer["proof"]["end"] is False:
+        lines.append("warning: the probes no longer fire; nothing is known of what came last")
+    return lines
+
+
+def _counted(trailer: Mapping[str, Any]) -> list[str]:
+    """The same of a recording without events (record/counters.py)."""
+    return [f"{trailer['samples']:,} readings of the guest's counters, nothing traced"]

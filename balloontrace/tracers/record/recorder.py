@@ -19,7 +19,7 @@ from balloontrace.tracers.machine import system_calls
 from balloontrace.tracers.machine.c_modules import signal
 from balloontrace.tracers.record import accounting, stacks
 from balloontrace.tracers.record.ring import ITEM_BYTES, Ring
-from balloontrace.tracers.samplers import Samplers
+from balloontrace.tracers.samplers import OF_A_TRACE, Samplers
 from balloontrace.tracers.samplers.tasks import SeenTasks
 from balloontrace.tracers.samplers.vmstat import balloon_counters
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from balloontrace.tracers.attach.handover import Handover
     from balloontrace.tracers.record.command import Command
+    from balloontrace.tracers.record.counters import CounterRecorder
     from balloontrace.tracers.record.marks import Marks
     from balloontrace.tracers.record.netlink_client import NetlinkProcess
 
@@ -63,6 +64,8 @@ ENDINGS: dict[int, str] = {
 class Recorder:
     """One recording from attachment to trailer."""
 
+    sample_interval_s = SAMPLE_INTERVAL_S
+
     def __init__(
         self,
         handover: Handover,
@@ -81,12 +84,12 @@ class Recorder:
         self._control = Control(handover.maps["control"])
         self._writer = Writer(output, options["path"])
         self._sync = options["sync"]
-        self._samplers = Samplers(minimal=options["minimal"])
+        self._samplers = Samplers(() if options["minimal"] else OF_A_TRACE)
         self._events = 0
         self._last_read_s = time.monotonic()
         self._longest_gap_s = 0.0
         self._seen = SeenTasks()
-        self._slept_before_ns = _suspended_ns()
+        self._slept_before_ns = suspended_ns()
         self._functions: dict[str, list[str]] = content.get("calls", {})
         self._follower = Follower(handover, options, self._control, self._writer)
         begun = self._follower.begin()
@@ -182,7 +185,7 @@ class Recorder:
         trailer = {
             "reason": reason,
             "ended_ns": time.monotonic_ns(),
-            "suspended_ns": max(0, _suspended_ns() - self._slept_before_ns),
+            "suspended_ns": max(0, suspended_ns() - self._slept_before_ns),
             "vmstat_detach": {"before": before, "after": after},
             "counters": counters,
             "events": self._events,
@@ -191,7 +194,7 @@ class Recorder:
             "open_calls": len(there),
             "proof": {"begin": self._follower.proved, "end": proof},
             "kernel_missed": kernel_missed,
-            "recorder": {**_own_costs(), "longest_read_gap_s": round(gap_s, 3)},
+            "recorder": {**own_costs(), "longest_read_gap_s": round(gap_s, 3)},
             "command": command,
         }
         if self._marks:
@@ -233,13 +236,13 @@ class Recorder:
             time.sleep(SETTLE_INTERVAL_S)
 
 
-def _suspended_ns() -> int:
+def suspended_ns() -> int:
     """How long this machine has been suspended since it booted, give or take the two readings."""
     since_boot, awake = time.CLOCK_BOOTTIME, time.CLOCK_MONOTONIC
     return time.clock_gettime_ns(since_boot) - time.clock_gettime_ns(awake)
 
 
-def _own_costs() -> dict[str, Any]:
+def own_costs() -> dict[str, Any]:
     """What the recorder itself took: peak resident memory and CPU time."""
     with open("/proc/self/status", encoding="ascii") as status:
         fields = dict(line.split(":", 1) for line in status)
@@ -281,10 +284,15 @@ class Wakeups:
         return next((ENDINGS[number] for number in numbers if number in ENDINGS), "")
 
 
-def loop(recorder: Recorder, wakeups: Wakeups, command: Command | None, end_s: float | None) -> str:
+def loop(
+    recorder: Recorder | CounterRecorder,
+    wakeups: Wakeups,
+    command: Command | None,
+    end_s: float | None,
+) -> str:
     """Record until something ends it; returns the reason."""
     interval = STORM_INTERVAL_S
-    next_sample_s = time.monotonic() + SAMPLE_INTERVAL_S
+    next_sample_s = time.monotonic() + recorder.sample_interval_s
     while True:
         now = time.monotonic()
         if end_s is not None and now >= end_s:
@@ -300,5 +308,5 @@ def loop(recorder: Recorder, wakeups: Wakeups, command: Command | None, end_s: f
             recorder.sample()
             now = time.monotonic()
             # Missed ones are left out: after a pause, one sample tells as much as many.
-            missed = (now - next_sample_s) // SAMPLE_INTERVAL_S
-            next_sample_s += SAMPLE_INTERVAL_S * (1 + missed)
+            missed = (now - next_sample_s) // recorder.sample_interval_s
+            next_sample_s += recorder.sample_interval_s * (1 + missed)

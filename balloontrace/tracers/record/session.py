@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from balloontrace.tracers.attach.handover import Handover
+    from balloontrace.tracers.record.counters import CounterRecorder
     from balloontrace.tracers.record.marks import Marks
     from balloontrace.tracers.record.netlink_client import NetlinkProcess
 
@@ -53,24 +54,29 @@ def _await_handover(wakeups: Wakeups, channel: socket.socket, child: int) -> Han
         os.waitpid(child, 0)
 
 
-def _protect() -> int:
-    """Stay in memory and be the OOM killer's last choice; returns the old oom_score_adj."""
+def _protect(traces: bool) -> int:
+    """Stay in memory and be the OOM killer's last choice; returns the old oom_score_adj.
+
+    Who traces has the privileges, and is told which are lacking; who does not may have none.
+    """
     with open("/proc/self/oom_score_adj", encoding="ascii") as adj:
         before = int(adj.read())
     try:
         system_calls.set_oom_score_adj(LAST_VICTIM)
     except OSError as error:
-        _say(f"warning: cannot become the last OOM victim: {error.strerror}")
-    if not system_calls.lock_memory():
+        if traces:
+            _say(f"warning: cannot become the last OOM victim: {error.strerror}")
+    # Locked under a limit, memory cannot grow beyond it, and the recorder would end.
+    if (system_calls.lift_locked_memory_limit() or traces) and not system_calls.lock_memory():
         _say("warning: cannot lock the recorder's memory (ulimit -l?)")
     return before
 
 
-def _drop_privileges(kill: bool) -> None:
+def _drop_privileges(traces: bool, kill: bool) -> None:
     """Keep what recording needs. kill: a command is to be ended, whose user may be another."""
-    system_calls.lift_locked_memory_limit()  # programs are loaded again when the driver comes back
+    needed = capabilities.needed() if traces else ()
     try:
-        capabilities.keep_only(*capabilities.needed(), *(["kill"] if kill else []))
+        capabilities.keep_only(*needed, *(["kill"] if kill else []))
     except OSError as error:
         _say(f"warning: cannot give up privileges: {error.strerror}")
 
@@ -79,7 +85,14 @@ def record(options: dict[str, Any]) -> int:
     """Record as `options` says (launch.Options); returns the exit code. Raises UserError."""
     marks: Marks | None = None
     try:
-        wakeups, handover = _begin(options)
+        wakeups = Wakeups()
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)  # which launch.py has blocked
+        try:
+            handover = None if options["counters"] else _handover(options, wakeups)
+        except UserError as error:
+            from balloontrace.tracers.load.untraceable import or_counters
+
+            raise or_counters(error) from None
         if options["mark"]:
             from balloontrace.tracers.record.marks import Marks
 
@@ -90,33 +103,32 @@ def record(options: dict[str, Any]) -> int:
             marks.close()
 
 
-def _begin(options: dict[str, Any]) -> tuple[Wakeups, Handover]:
-    """Heed signals, and wait for the loader."""
-    wakeups = Wakeups()
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)  # which launch.py has blocked
+def _handover(options: dict[str, Any], wakeups: Wakeups) -> Handover:
+    """Wait for the loader."""
     channel = socket.socket(fileno=options["channel"])
-    return wakeups, _await_handover(wakeups, channel, options["loader"])
+    return _await_handover(wakeups, channel, options["loader"])
 
 
 def _record(
-    options: dict[str, Any], wakeups: Wakeups, handover: Handover, marks: Marks | None
+    options: dict[str, Any], wakeups: Wakeups, handover: Handover | None, marks: Marks | None
 ) -> int:
-    """Record; returns the exit code."""
-    old_score = _protect()
+    """Record; returns the exit code. handover: None, nothing is traced."""
+    old_score = _protect(traces=handover is not None)
     path, output = options["path"], options["output"]
     if stat.S_ISREG(os.fstat(output).st_mode) and path != "-":
         os.ftruncate(output, 0)
-    # taskstats takes the thread ids of our PID namespace, and events have those of the initial one.
-    wanted = not options["minimal"] and namespaces.is_initial()
-    netlink = _start_netlink(old_score) if wanted else None
-    recorder = Recorder(handover, output, options, netlink, marks)
-    if netlink:
-        wakeups.watch(netlink.fileno())
-    wakeups.watch(handover.maps["events"], edges=True)
     end_s = time.monotonic() + options["duration_s"] if options["duration_s"] else None
-    _announce(path, options["ready_file"])
+    recorder: Recorder | CounterRecorder
+    if handover:
+        recorder = _tracing(options, wakeups, handover, marks, old_score)
+    else:
+        from balloontrace.tracers.record.counters import CounterRecorder
+
+        recorder = CounterRecorder(options["content"], output, options, marks)
+    doing = "tracing the balloon" if handover else "reading the guest's counters"
+    _announce(f"{doing} into {path}", options["ready_file"])
     command = Command(options["command"], old_score, output) if options["command"] else None
-    _drop_privileges(kill=command is not None)
+    _drop_privileges(traces=handover is not None, kill=command is not None)
     failure: Exception | None = None
     try:
         reason = loop(recorder, wakeups, command, end_s)
@@ -135,7 +147,26 @@ def _record(
             f"the recorder failed: {type(failure).__name__}: {failure}",
             "what was recorded is kept; please report this line",
         )
-    return EXIT_EVENTS_LOST if options["strict"] and trailer["lost_events"] else 0
+    return EXIT_EVENTS_LOST if options["strict"] and trailer.get("lost_events") else 0
+
+
+def _tracing(
+    options: dict[str, Any],
+    wakeups: Wakeups,
+    handover: Handover,
+    marks: Marks | None,
+    oom_score_adj: int,
+) -> Recorder:
+    """A recorder that traces, and is woken by what it waits for. oom_score_adj: for the netlink
+    process. Raises UserError."""
+    # taskstats takes the thread ids of our PID namespace, and events have those of the initial one.
+    wanted = not options["minimal"] and namespaces.is_initial()
+    netlink = _start_netlink(oom_score_adj) if wanted else None
+    recorder = Recorder(handover, options["output"], options, netlink, marks)
+    if netlink:
+        wakeups.watch(netlink.fileno())
+    wakeups.watch(handover.maps["events"], edges=True)
+    return recorder
 
 
 def _start_netlink(oom_score_adj: int) -> NetlinkProcess:
@@ -144,9 +175,9 @@ def _start_netlink(oom_score_adj: int) -> NetlinkProcess:
     return NetlinkProcess(oom_score_adj)
 
 
-def _announce(path: str, ready_file: str | None) -> None:
-    """Tell people, and tests that wait for it, that the probes are attached."""
-    _say(f"tracing the balloon into {path}; Ctrl-C ends it")
+def _announce(what: str, ready_file: str | None) -> None:
+    """Tell people, and tests that wait for it, that it has begun."""
+    _say(f"{what}; Ctrl-C ends it")
     if ready_file:
         with open(ready_file, "w", encoding="ascii") as ready:
             ready.write(f"{os.getpid()}\n")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The slow sources, read once a second. A new one is one file and one line in `Samplers`."""
+"""The slow sources, read once a second. A new one is one file and one line here."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from balloontrace.tracers.samplers.vmstat import Meminfo, Vmstat
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any, Protocol
 
     class Sampler(Protocol):
@@ -20,15 +21,18 @@ if TYPE_CHECKING:
             ...
 
 
-class Samplers:
-    """All samplers this kernel supports. absent: the names of those it does not."""
+OF_A_TRACE = (Vmstat, Meminfo, Psi)
+"""Beside events, which say of kswapd and the size worker when they were at work."""
 
-    def __init__(self, minimal: bool = False) -> None:
-        """minimal: none of them."""
+
+class Samplers:
+    """The samplers of `wanted` that this kernel supports. absent: the names of the others."""
+
+    def __init__(self, wanted: Iterable[type[Sampler]]) -> None:
         self._usable: list[Sampler] = []
         self.absent: list[str] = []
         self._failed: set[str] = set()
-        for sampler in () if minimal else (Vmstat, Meminfo, Psi):
+        for sampler in wanted:
             try:
                 self._usable.append(sampler())
             except OSError:

@@ -46,11 +46,17 @@ class Vmstat:
 
     def __init__(self) -> None:
         self._file = ProcFile("/proc/vmstat")
+        lines = self._file.lines()
+        self._places = [
+            (place, line.split()[0].decode())
+            for place, line in enumerate(lines)
+            if line.startswith(_PREFIXES)
+        ]
 
     def read(self) -> dict[str, int]:
-        """The chosen counters now."""
-        pairs = (line.split() for line in self._file.lines() if line.startswith(_PREFIXES))
-        return {name.decode(): int(value) for name, value in pairs}
+        """The chosen counters now. They stand in the same lines as long as the kernel runs."""
+        lines = self._file.lines()
+        return {name: int(lines[place][len(name) + 1 :]) for place, name in self._places}
 
     def close(self) -> None:
         """Close the file."""

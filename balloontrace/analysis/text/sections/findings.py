@@ -16,5 +16,8 @@ def show(page: Page, result: Result, verbose: bool) -> None:
         page.line(f"Remedy: {row['remedy']}")
     if not result.tables["findings"] and result.scalars["checked"]:
         page.line(f"none of those looked for: {', '.join(result.scalars['checked'])}")
+    together: dict[str, list[str]] = {}
     for name, lacking in result.scalars["unchecked"].items():
-        page.line(f"could not look for {name}: not recorded: {', '.join(lacking)}", WARN)
+        together.setdefault(", ".join(lacking), []).append(name)
+    for lacking, names in together.items():
+        page.line(f"could not look for {', '.join(names)}: not recorded: {lacking}", WARN)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from balloontrace.tracers.samplers import Samplers, vmstat
+from balloontrace.tracers.samplers import OF_A_TRACE, Samplers, vmstat
 from balloontrace.tracers.samplers.proc import ProcFile
 from balloontrace.tracers.samplers.psi import Psi
 
@@ -40,7 +40,7 @@ def test_a_sampler_that_fails_costs_its_reading_and_is_told_once(
     def refused(self: Psi) -> dict[str, dict[str, int]]:
         raise OSError(95, "Operation not supported")
 
-    samplers = Samplers()
+    samplers = Samplers(OF_A_TRACE)
     monkeypatch.setattr(Psi, "read", refused)
     first, second = samplers.read(), samplers.read()
     if "psi" not in samplers.absent:
@@ -48,7 +48,3 @@ def test_a_sampler_that_fails_costs_its_reading_and_is_told_once(
     assert "failed" not in second
     assert "psi" not in second
     assert second["vmstat"]["nr_free_pages"] > 0
-
-
-def test_minimal_samples_nothing() -> None:
-    assert Samplers(minimal=True).read() == {}
