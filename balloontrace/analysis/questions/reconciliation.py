@@ -15,6 +15,7 @@ from balloontrace.analysis.trace.counters import moved_of
 from balloontrace.analysis.trace.gaps import (
     DEFLATED,
     INFLATED,
+    MIGRATED,
     driver_gaps,
     moved_unseen,
     said_unseen,
@@ -24,7 +25,7 @@ from balloontrace.analysis.trace.trace import Trace, known_pages, section
 COUNTERS = {
     "inflate": ("fill", INFLATED, "in"),
     "deflate": ("leak", DEFLATED, "out"),
-    "migrate": ("migrate", "balloon_migrate", "migrated"),
+    "migrate": ("migrate", MIGRATED, "migrated"),
 }
 """Name -> kind of event, counter in /proc/vmstat (in pages of the kernel), word in sentences."""
 

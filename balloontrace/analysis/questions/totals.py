@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from balloontrace.analysis.base import Question, Result, Section
 from balloontrace.analysis.fields import Field, Unit
-from balloontrace.analysis.trace.counters import moved_of
+from balloontrace.analysis.trace.counters import migrated_of, moved_of
 from balloontrace.analysis.trace.gaps import said_unseen
-from balloontrace.analysis.trace.samples import UNREAD
 from balloontrace.analysis.trace.trace import Trace, known_pages
 
 
@@ -72,15 +71,11 @@ class Totals(Question):
         moved = moved_of(trace)
         inflated = int(moved.inflated[-1]) if moved else None
         deflated = int(moved.deflated[-1]) if moved else None
-        migrated = trace.samples.column("vmstat", "balloon_migrate")
-        known = migrated[migrated != UNREAD]
         scalars = {
             "inflated_pages": inflated,
             "deflated_pages": deflated,
             "net_pages": int(moved.inflated[-1] - moved.deflated[-1]) if moved else None,
-            "migrated_pages": int(known[-1] - known[0]) * trace.pages_per_page
-            if len(known)
-            else None,
+            "migrated_pages": migrated_of(trace),
             "churn_ratio": churn_ratio(inflated, deflated),
         }
         said = "as /proc/vmstat counts" if moved else "/proc/vmstat has no counters of this balloon"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balloontrace.analysis.trace.gaps import DEFLATED, INFLATED
+from balloontrace.analysis.trace.gaps import DEFLATED, INFLATED, MIGRATED
 from balloontrace.analysis.trace.samples import UNREAD
-from balloontrace.analysis.trace.trace import Ints, Trace, per_trace
+from balloontrace.analysis.trace.trace import Ints, Trace, per_trace, section
 
 JOINED_NS = 1_000_000_000
 """Moves in both directions that are no further apart belong together."""
@@ -39,18 +39,34 @@ class BackAndForth:
 
 @per_trace
 def moved_of(trace: Trace) -> Moved | None:
-    """None if the samples do not say: a kernel without these counters, or a driver that does not
-    count there; or one sample alone."""
-    inflated, deflated = (trace.samples.column("vmstat", name) for name in (INFLATED, DEFLATED))
-    read = (inflated != UNREAD) & (deflated != UNREAD)
-    if int(read.sum()) < 2:
-        return None
-    unit = trace.pages_per_page
-    return Moved(
-        trace.samples.time_ns[read],
-        (inflated[read] - inflated[read][0]) * unit,
-        (deflated[read] - deflated[read][0]) * unit,
-    )
+    """Of a window: since the last reading before it. None if the recording does not say: a kernel
+    without these counters, a driver that does not count there, or one reading alone."""
+    time_ns, inflated, deflated = _readings(trace, INFLATED, DEFLATED)
+    return Moved(time_ns, inflated, deflated) if len(time_ns) > 1 else None
+
+
+def migrated_of(trace: Trace) -> int | None:
+    """Balloon pages that the kernel moved; None as for `moved_of`."""
+    time_ns, migrated = _readings(trace, MIGRATED)
+    return int(migrated[-1]) if len(time_ns) > 1 else None
+
+
+def _readings(trace: Trace, *names: str) -> list[Ints]:
+    """Time of each reading that has these counters, and of each counter the balloon pages since the
+    first: in the header, the samples, and the trailer."""
+    entire = trace.entire
+    ends = [
+        (entire.begin_ns, section(section(entire.header, "vmstat_attach"), "after")),
+        (entire.end_ns, section(section(entire.trailer, "vmstat_detach"), "before")),
+    ]
+    begin, end = ([at_ns, *(said.get(name, UNREAD) for name in names)] for at_ns, said in ends)
+    samples = entire.samples
+    rows = [samples.time_ns, *(samples.column("vmstat", name) for name in names)]
+    table = np.column_stack((begin, np.array(rows, np.int64), end))
+    table = table[:, (table[1:] != UNREAD).all(axis=0)]
+    first = max(0, int(np.searchsorted(table[0], trace.after_ns, side="right")) - 1)
+    time_ns, *counters = table[:, first : np.searchsorted(table[0], trace.until_ns, side="right")]
+    return [time_ns, *((one - one[:1]) * trace.pages_per_page for one in counters)]
 
 
 def back_and_forth(moved: Moved) -> list[BackAndForth]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from balloontrace.analysis.trace.trace import Trace, per_trace, section
 
-INFLATED, DEFLATED = "balloon_inflate", "balloon_deflate"
+INFLATED, DEFLATED, MIGRATED = "balloon_inflate", "balloon_deflate", "balloon_migrate"
 """Counters in /proc/vmstat, in pages of the kernel."""
 
 
