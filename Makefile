@@ -55,6 +55,7 @@ test-vagrant:
 	@$(VENV)/pytest tests/vagrant
 
 bench: setup
+	@$(VENV)/python -m bench.counters
 	@$(VENV)/python -m bench.overhead
 
 torture: setup

@@ -38,6 +38,10 @@ class Result:
     missing: list[str] = field(default_factory=list)
 
 
+NO_EVENTS = "events (record --counters traces nothing)"
+"""What is missing where nothing was traced."""
+
+
 def always(_: Result) -> bool:
     """For every result."""
     return True
@@ -102,13 +106,15 @@ class Question(ABC):
     """One question. Subclasses register themselves and their section.
 
     requires: event kinds without which there is no answer;
-    optional: event kinds without which part of the answer is None.
+    optional: event kinds without which part of the answer is None;
+    by_counters: whether it has an answer without any of them where nothing was traced.
     """
 
     section: ClassVar[Section]
     name: ClassVar[str]
     requires: ClassVar[tuple[str, ...]] = ()
     optional: ClassVar[tuple[str, ...]] = ()
+    by_counters: ClassVar[bool] = False
     registered: ClassVar[dict[str, type[Question]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -140,11 +146,13 @@ def _load_all() -> None:
 
 def _run(question: Question, trace: Trace) -> Result:
     """The question's result with notes on what was not recorded."""
-    missing = not_recorded(trace, question.requires)
-    if missing:
+    needed, wanted = question.requires, question.optional
+    if trace.counter_interval_s is not None:
+        needed, wanted = () if question.by_counters else (*needed, *wanted), ()
+    if missing := not_recorded(trace, needed):
         return Result(question.name, missing=missing)
     result = question.run(trace)
-    if not result.missing and (lacking := not_recorded(trace, question.optional)):
+    if not result.missing and (lacking := not_recorded(trace, wanted)):
         result.notes.append(f"not recorded: {', '.join(lacking)}")
     return result
 
@@ -156,6 +164,8 @@ def why_not(seam: dict[str, Any]) -> str:
 
 def not_recorded(trace: Trace, kinds: tuple[str, ...]) -> list[str]:
     """For each of `kinds` that was not recorded: its name and, if known, why."""
+    if trace.counter_interval_s is not None:
+        return [NO_EVENTS] if kinds else []
     out = []
     for kind in kinds:
         if not trace.recorded(kind):

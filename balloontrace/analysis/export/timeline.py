@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from balloontrace.analysis.export.facts import facts, kinds_of
-from balloontrace.analysis.trace.balloon_size import size_curve
+from balloontrace.analysis.trace.balloon_size import known_curve
 from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.trace.gaps import driver_gaps
 from balloontrace.analysis.trace.marks import marks_of as words_of
@@ -178,7 +178,7 @@ def counters_of(trace: Trace) -> list[Counter]:
 
 def _size(trace: Trace) -> list[Counter]:
     """The balloon's size, if it can be known."""
-    curve = size_curve(trace) if trace.recorded("fill") and trace.recorded("leak") else None
+    curve = known_curve(trace)
     if curve is None:
         return []
     doubts = []

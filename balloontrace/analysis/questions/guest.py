@@ -51,6 +51,7 @@ class Guest(Question):
         head=True,
     )
     optional = ("count", "leak", "oom_notify")
+    by_counters = True
 
     def run(self, trace: Trace) -> Result:
         """Sizes in bytes; what the header does not say is None."""

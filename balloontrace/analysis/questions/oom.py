@@ -10,7 +10,7 @@ import pandas as pd
 
 from balloontrace.analysis.base import Question, Result, Section, not_recorded
 from balloontrace.analysis.fields import Field, Table, Unit
-from balloontrace.analysis.trace.balloon_size import size_curve
+from balloontrace.analysis.trace.balloon_size import known_curve
 from balloontrace.analysis.trace.oom_bursts import bouts
 from balloontrace.analysis.trace.samples import UNREAD
 from balloontrace.analysis.trace.trace import Trace, known_pages, section
@@ -135,7 +135,7 @@ def _kills(trace: Trace) -> list[dict[str, Any]]:
     whole = not section(trace.seams, KILL).get("loses")
     in_memcg = trace.marked(kills, "flags", "flags", "memcg").tolist()
     needers = _notified(trace)
-    curve = size_curve(trace) if trace.recorded("fill") and trace.recorded("leak") else None
+    curve = known_curve(trace)
     columns = (kills[column].tolist() for column in ("start_ns", "done", "tid", "pid"))
     rows = []
     for start_ns, victim_pid, tid, pid, code, memcg in zip(

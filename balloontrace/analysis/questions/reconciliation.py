@@ -105,6 +105,7 @@ class Reconciliation(Question):
         shown=never,
     )
     optional = ("fill", "leak", "migrate")
+    by_counters = True
 
     def run(self, trace: Trace) -> Result:
         """Pages are balloon pages. `agrees` is None if inflate or deflate could not be compared."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import Any
 
-from balloontrace.analysis.base import Question, Result, Section, why_not
+from balloontrace.analysis.base import NO_EVENTS, Question, Result, Section, why_not
 from balloontrace.analysis.fields import Field, Shape, Table, Unit
 from balloontrace.analysis.trace.trace import Trace, section
 from balloontrace.driver_behaviour import NOT_OFFERED
@@ -73,7 +73,7 @@ class Seams(Question):
         where it was traced otherwise when a driver was attached to again."""
         trace = trace.entire
         if trace.counter_interval_s is not None:
-            return Result(self.name, missing=["events (record --counters traces nothing)"])
+            return Result(self.name, missing=[NO_EVENTS])
         counters = section(trace.trailer, "counters")
         rows = []
         for name in trace.seams:

@@ -43,6 +43,7 @@ class Totals(Question):
         ),
     )
     optional = ("fill", "leak", "migrate")
+    by_counters = True
 
     def run(self, trace: Trace) -> Result:
         """Sums in balloon pages."""

@@ -18,8 +18,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from balloontrace.analysis.base import Result, not_recorded
-from balloontrace.analysis.trace.balloon_size import size_curve
+from balloontrace.analysis.trace.balloon_size import known_curve
 from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
+from balloontrace.analysis.trace.counters import moved_of
 from balloontrace.analysis.trace.pressure import SHARES
 from balloontrace.analysis.trace.samples import UNREAD
 from balloontrace.analysis.trace.trace import Ints, Trace, known_pages
@@ -97,7 +98,7 @@ def timeline(
     Intervals: `no_progress`, `gaps` (no driver was traced), in order of time.
     """
     cut = Bins(trace, bins, span_s)
-    curve = size_curve(trace) if trace.recorded("fill") and trace.recorded("leak") else None
+    curve = known_curve(trace)
     result = Result("timeline")
     flow, causes = _flow(trace, cut)
     result.scalars = {
@@ -159,6 +160,9 @@ def _flow(trace: Trace, cut: Bins) -> tuple[Rows, list[str]]:
     """Pages in and out per bin, at the end of each call; and the causes that occur."""
     fills, leaks = trace.calls("fill"), trace.calls("leak")
     columns = {"in": cut.sums(fills["end_ns"], known_pages(fills))}
+    if trace.counter_interval_s is not None and (counted := moved_of(trace)):
+        columns["in"] = cut.sums(counted.time_ns[1:], np.diff(counted.inflated))
+        columns["unknown"] = cut.sums(counted.time_ns[1:], np.diff(counted.deflated))
     codes, ends, pages = cause_codes(trace, leaks), leaks["end_ns"], known_pages(leaks)
     for code in np.unique(codes[pages > 0]).tolist():
         mine = codes == code
@@ -286,6 +290,8 @@ def _lacking(trace: Trace, result: Result) -> dict[str, str]:
     """Which parts of the picture have no data because it was not recorded, and why."""
     needs = {"size": ("fill", "leak"), "target": ("target",), "flow": ("fill", "leak")}
     needs |= {kind: (kind,) for kind in MARKS}
+    if trace.counter_interval_s is not None:
+        needs |= {"size": (), "flow": ()}
     lacking = {part: not_recorded(trace, kinds) for part, kinds in needs.items()}
     if result.scalars["size_exact"] is None and not lacking["size"]:
         lacking["size"] = ["the balloon's size at the start"]

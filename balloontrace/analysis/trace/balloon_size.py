@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from balloontrace.analysis.trace.anchors import anchors_of
 from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
+from balloontrace.analysis.trace.counters import moved_of
 from balloontrace.analysis.trace.gaps import DEFLATED, INFLATED, driver_gaps
 from balloontrace.analysis.trace.trace import Ints, Trace, known_pages, per_trace, section
 from balloontrace.events import UNKNOWN_PAGES
@@ -108,6 +109,14 @@ class SizeCurve:
         )
 
 
+def known_curve(trace: Trace) -> SizeCurve | None:
+    """The curve of a trace that recorded what moves pages, or the counters of what was moved; None
+    of any other, or if no size is known at any time."""
+    counted = trace.counter_interval_s is not None
+    moves = trace.recorded("fill") and trace.recorded("leak")
+    return size_curve(trace) if moves or counted else None
+
+
 @per_trace
 def size_curve(trace: Trace) -> SizeCurve | None:
     """The curve of a trace that recorded `fill` and `leak`; None if no size is known at any time.
@@ -182,6 +191,8 @@ def _base(
 
 def _moves(trace: Trace) -> Moves:
     """All fills and leaks."""
+    if trace.counter_interval_s is not None:
+        return _counted_moves(trace)
     fills, leaks = trace.calls("fill"), trace.calls("leak")
     is_fill = trace.all_events.is_first(*(trace.number("kinds", kind) for kind in ("fill", "leak")))
     time_ns, change = np.empty((2, len(is_fill)), dtype=np.int64)
@@ -195,6 +206,17 @@ def _moves(trace: Trace) -> Moves:
         order = np.argsort(time_ns, kind="stable")
         time_ns, change, cause = time_ns[order], change[order], cause[order]
     return time_ns, change, cause
+
+
+def _counted_moves(trace: Trace) -> Moves:
+    """The same between readings of counters: first all that went in, then all that came out."""
+    if (moved := moved_of(trace)) is None:
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int8)
+    time_ns = np.repeat(moved.time_ns[1:], 2)
+    change = np.column_stack((np.diff(moved.inflated), -np.diff(moved.deflated))).ravel()
+    cause = np.tile(np.array([FILL, CAUSE_NAMES.index("unknown")], np.int8), len(time_ns) // 2)
+    steps = change != 0
+    return time_ns[steps], change[steps], cause[steps]
 
 
 def _base_from_vmstat(

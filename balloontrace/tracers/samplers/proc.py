@@ -29,3 +29,34 @@ class ProcFile:
     def close(self) -> None:
         """Close it."""
         os.close(self._fd)
+
+
+class NamedNumbers(ProcFile):
+    """A file of /proc with a name and a number in each line, of which some are wanted."""
+
+    def __init__(self, path: str, prefixes: tuple[bytes, ...], separator: bytes, unit: bytes = b""):
+        """prefixes: of the names that are wanted; separator: between name and number; unit: behind
+        the number. Raises OSError if this kernel does not have the file."""
+        super().__init__(path)
+        self._prefixes, self._separator, self._unit = prefixes, separator, unit
+        self._lines = -1
+        self._places: list[tuple[int, str, slice]] = []
+
+    def numbers(self) -> dict[str, int]:
+        """Name -> number now. Raises OSError, ValueError.
+
+        A line stays where it is as long as the kernel runs: it is searched for once.
+        """
+        lines = self.lines()
+        if len(lines) != self._lines:
+            self._find(lines)
+        return {name: int(lines[place][number]) for place, name, number in self._places}
+
+    def _find(self, lines: list[bytes]) -> None:
+        self._places, self._lines = [], len(lines)
+        end = -len(self._unit) or None
+        for place, line in enumerate(lines):
+            if line.startswith(self._prefixes):
+                name = line.partition(self._separator)[0]
+                number = slice(len(name) + len(self._separator), end)
+                self._places.append((place, name.decode(), number))

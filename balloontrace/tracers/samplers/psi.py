@@ -25,7 +25,7 @@ class Psi:
         for resource, file in self._files.items():
             found[resource] = {}
             for line in file.lines():
-                share, *fields = line.decode().split()
-                total = next(field for field in fields if field.startswith("total="))
-                found[resource][f"{share}_us"] = int(total.removeprefix("total="))
+                # some avg10=0.00 avg60=0.00 avg300=0.00 total=0
+                share, total = line.partition(b" ")[0], line.rpartition(b"total=")[2]
+                found[resource][f"{share.decode()}_us"] = int(total)
         return found

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from balloontrace.tracers.samplers.proc import ProcFile
+from balloontrace.tracers.samplers.proc import NamedNumbers
 
 BALLOON_COUNTERS = ("balloon_inflate", "balloon_deflate", "balloon_migrate")
 """What the traced totals are checked against (mm/vmstat.c)."""
@@ -26,16 +26,16 @@ _PREFIXES = (
     b"drop_",
 )
 _MEMINFO = (
-    b"MemTotal",
-    b"MemFree",
-    b"MemAvailable",
-    b"Cached",
-    b"AnonPages",
-    b"Slab",
-    b"SwapFree",
-    b"SwapTotal",
-    b"Dirty",
-    b"Mlocked",
+    b"MemTotal:",
+    b"MemFree:",
+    b"MemAvailable:",
+    b"Cached:",
+    b"AnonPages:",
+    b"Slab:",
+    b"SwapFree:",
+    b"SwapTotal:",
+    b"Dirty:",
+    b"Mlocked:",
 )
 
 
@@ -45,18 +45,11 @@ class Vmstat:
     name = "vmstat"
 
     def __init__(self) -> None:
-        self._file = ProcFile("/proc/vmstat")
-        lines = self._file.lines()
-        self._places = [
-            (place, line.split()[0].decode())
-            for place, line in enumerate(lines)
-            if line.startswith(_PREFIXES)
-        ]
+        self._file = NamedNumbers("/proc/vmstat", _PREFIXES, b" ")
 
     def read(self) -> dict[str, int]:
-        """The chosen counters now. They stand in the same lines as long as the kernel runs."""
-        lines = self._file.lines()
-        return {name: int(lines[place][len(name) + 1 :]) for place, name in self._places}
+        """The chosen counters now."""
+        return self._file.numbers()
 
     def close(self) -> None:
         """Close the file."""
@@ -69,16 +62,11 @@ class Meminfo:
     name = "meminfo"
 
     def __init__(self) -> None:
-        self._file = ProcFile("/proc/meminfo")
+        self._file = NamedNumbers("/proc/meminfo", _MEMINFO, b":", b" kB")
 
     def read(self) -> dict[str, int]:
         """The chosen fields now, in bytes."""
-        found = {}
-        for line in self._file.lines():
-            name, _, rest = line.partition(b":")
-            if name in _MEMINFO:
-                found[name.decode()] = int(rest.split()[0]) * 1024
-        return found
+        return {name: number * 1024 for name, number in self._file.numbers().items()}
 
 
 def balloon_counters() -> dict[str, int]:

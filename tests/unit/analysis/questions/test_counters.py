@@ -13,6 +13,7 @@ import pytest
 from balloontrace.analysis.json import report_json
 from balloontrace.analysis.report import build, report_of
 from balloontrace.analysis.text.report import first_screen, report_text
+from balloontrace.analysis.timeline.data import timeline
 from balloontrace.analysis.trace.counters import Moved, back_and_forth
 from balloontrace.analysis.trace.trace import read_trace
 from balloontrace.analysis.trace.window import Window
@@ -127,10 +128,9 @@ def test_an_honest_balloon_is_no_finding(readings: Readings, tmp_path: Path) -> 
 
 def test_what_was_not_traced_is_not_known(tmp_path: Path) -> None:
     content, said = reported(counted(NO_OP), tmp_path)
-    unknown = ("episodes", "periods", "causes", "host_acks", "seams", "oom")
+    unknown = ("episodes", "periods", "causes", "phases", "latencies", "host_acks", "seams", "oom")
     assert [name for name in unknown if content[name] is not None] == []
     assert all(content["not_recorded"][name] for name in unknown)
-    assert content["phases"]["fill"] is content["phases"]["leak"] is None
     assert "did not" not in said
 
 
@@ -143,6 +143,17 @@ def test_windows_that_follow_each_other_add_up(tmp_path: Path) -> None:
     assert sum(total["inflated_pages"] for total in totals) == NO_OP[-1][0]
     assert sum(total["deflated_pages"] for total in totals) == NO_OP[-1][1]
     assert totals[1]["net_pages"] == 0
+
+
+def test_the_picture_has_size_and_flow(tmp_path: Path) -> None:
+    trace = read_trace(counted(NO_OP).write(tmp_path / "p.btrace"))
+    picture = timeline(trace, report_of(trace).results)
+    assert picture.tables["size"][0]["pages"] == 1000
+    assert picture.tables["size"][-1]["pages"] == 1000 + 20 * CHUNK
+    assert picture.scalars["causes"] == ["unknown"]
+    assert sum(row["in"] for row in picture.tables["flow"]) == NO_OP[-1][0]
+    assert sum(row["unknown"] for row in picture.tables["flow"]) == NO_OP[-1][1]
+    assert picture.scalars["not_recorded"].keys().isdisjoint({"size", "flow"})
 
 
 def test_a_kernel_without_the_counters_has_no_totals(tmp_path: Path) -> None:
