@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from balloontrace import driver_behaviour
-from balloontrace.errors import UserError
+from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.tracers.attach import handover
 from balloontrace.tracers.attach.attaching import Forced
 from balloontrace.tracers.attach.seams import MODULES
 from balloontrace.tracers.doctor import requirements
 from balloontrace.tracers.load import loader, packages
 from balloontrace.tracers.load.launch import RING_BYTES
+from balloontrace.tracers.load.untraceable import or_counters
 from balloontrace.tracers.machine import balloon, guest, interpreter
 from balloontrace.tracers.machine.balloon import DRIVER_MODULE, identity
 from balloontrace.tracers.machine.symbols import find_functions
@@ -72,14 +73,14 @@ def diagnose() -> Diagnosis:
     """Look at everything and try what can be tried. Takes as long as `record` takes to begin."""
     needed = requirements.required()
     failed = [check for check in needed if not check.ok]
-    reasons = [str(UserError(check.found, check.remedy)) for check in failed]
+    reasons = [UserError(check.found, check.remedy, EXIT_UNSUPPORTED) for check in failed]
     # A driver that is not there does not keep us from compiling and loading: record --wait would.
     trial = Trial() if any(check.name != "driver" for check in failed) else _try()
     if trial.error:
-        reasons.append(str(trial.error))
+        reasons.append(trial.error)
     return Diagnosis(
         works=not reasons,
-        why=reasons[0] if reasons else "",
+        why=str(or_counters(reasons[0])) if reasons else "",
         kernel=_kernel(),
         balloon=_balloon(),
         checks=[*needed, *requirements.helpful()],
