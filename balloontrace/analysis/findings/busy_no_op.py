@@ -67,12 +67,14 @@ class BusyNoOp(Finding):
     def check_counters(self, results: Results) -> Evidence | None:
         """Look at each stretch in which pages went in and out from one reading to the next.
 
-        A driver with an OOM notifier gives pages back, too, but on the way to the OOM killer.
+        A driver with an OOM notifier gives pages back, too, but on the way to the OOM killer; one
+        that was not asked to deflate on OOM gives none back by itself.
         """
         behaviour = results["guest"].scalars["driver_behaviour"]
+        asked = "deflate_on_oom" in results["guest"].scalars["features"]
         rows = results["counters"].tables["back_and_forth"]
         hit = [row for row in rows if self._goes_back(row)]
-        if not hit or behaviour == "oom-notifier":
+        if not hit or not asked or behaviour == "oom-notifier":
             return None
         worst = max(hit, key=lambda row: int(row["deflated_pages"]))
         numbers = {
@@ -83,7 +85,7 @@ class BusyNoOp(Finding):
         if behaviour == "shrinker":
             because = "the driver has a shrinker; that reclaim called it was not seen"
             return Evidence(numbers, _sentence_of_counters(numbers), "medium", because)
-        because = "who took the pages back was not seen, and the driver's behaviour is not known"
+        because = "who took the pages back was not seen, and the driver's functions are not known"
         return Evidence(numbers, _sentence_of_counters(numbers), "low", because)
 
     def _goes_back(self, row: dict[str, Any]) -> bool:

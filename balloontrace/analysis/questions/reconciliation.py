@@ -80,7 +80,11 @@ class Reconciliation(Question):
         20,
         "traced totals against the guest's own counters in /proc/vmstat, over the traced spans",
         (
-            Field("agrees", Unit.FLAG, "null: could not be compared"),
+            Field(
+                "agrees",
+                Unit.FLAG,
+                "null: could not be compared; where nothing was traced, totals are the guest's own",
+            ),
             Field("exact", Unit.FLAG, "to the page; else within bounds"),
             *(Field(f"vmstat_{name}", Unit.PAGES, "as /proc/vmstat counts") for name in COUNTERS),
             *(Field(f"traced_{name}", Unit.PAGES) for name in COUNTERS),
@@ -111,7 +115,6 @@ class Reconciliation(Question):
         """Pages are balloon pages. `agrees` is None if inflate or deflate could not be compared."""
         of_all = "over the whole recording, " if trace.is_part else ""
         trace = trace.entire
-        counted = trace.counter_interval_s is not None
         window = _window(trace)
         rows = {name: _compare(trace, window, name) for name in COUNTERS}
         compared = [row["agrees"] for row in rows.values() if row["agrees"] is not None]
@@ -127,7 +130,9 @@ class Reconciliation(Question):
         reasons = _reasons(trace, window)
         scalars["inexact_because"] = reasons
         scalars["summary"] = of_all + _summary(agrees, exact, rows, reasons)
-        if counted:
+        if trace.counter_interval_s is not None:
+            known = moved_of(trace) is not None
+            scalars |= {"agrees": known or None, "exact": known}
             scalars["summary"] = _summary_of_counters(trace)
         if agrees is not None and (unseen := said_unseen(trace)):
             scalars["summary"] += f", less {unseen} that moved while the driver was not traced"

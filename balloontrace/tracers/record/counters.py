@@ -91,6 +91,7 @@ class CounterRecorder:
             "suspended_ns": max(0, suspended_ns() - self._slept_before_ns),
             "vmstat_detach": {"before": now, "after": now},
             "events": 0,
+            "lost_events": 0,
             "samples": self._samples,
             "cpu": self._last.get("cpu"),
             "recorder": own_costs(),

@@ -46,7 +46,13 @@ def counted(readings: Readings, symbols: tuple[str, ...] = (), **header: Any) ->
         built.sample(place / 10, vmstat(1000 + inflated, deflated))
     last = vmstat(1000 + readings[-1][0], readings[-1][1])
     cpu = {"kswapd_ns": 1_500_000_000, "kworker_ns": 250_000_000}
-    built.trailer = {"reason": "duration", "events": 0, "samples": len(readings), "cpu": cpu}
+    built.trailer = {
+        "reason": "duration",
+        "events": 0,
+        "lost_events": 0,
+        "samples": len(readings),
+        "cpu": cpu,
+    }
     return built.ends((len(readings) - 1) / 10, last)
 
 
@@ -69,6 +75,7 @@ def test_totals_are_those_of_vmstat(tmp_path: Path) -> None:
     assert content["totals"]["net_pages"] == 20 * CHUNK
     assert content["counter_interval_s"] == content["counters"]["interval_s"] == 0.1
     assert content["counters"]["readings"] == 60
+    assert content["reconciliation"]["agrees"] is content["reconciliation"]["exact"] is True
     assert content["counters"]["kswapd_cpu_s"] == 1.5
     assert content["counters"]["kcompactd_cpu_s"] is None
     assert f"by /proc/vmstat itself {inflated:,} in, {deflated:,} out" in said
@@ -117,6 +124,12 @@ def test_a_no_op_is_found_as_surely_as_the_driver_is_known(
     assert found == ({"busy-no-op": certainty} if certainty else {})
 
 
+def test_without_deflate_on_oom_nobody_but_the_host_takes_pages(tmp_path: Path) -> None:
+    built = counted(NO_OP, ("virtio_balloon_shrinker_scan",))
+    built.header["balloon"]["features"] = ["stats_vq"]
+    assert reported(built, tmp_path)[0]["findings"] == []
+
+
 @pytest.mark.parametrize("readings", [INFLATION, FLAPPING])
 def test_an_honest_balloon_is_no_finding(readings: Readings, tmp_path: Path) -> None:
     content, said = reported(counted(readings), tmp_path)
@@ -162,7 +175,7 @@ def test_a_kernel_without_the_counters_has_no_totals(tmp_path: Path) -> None:
         sample["vmstat"] = {"nr_free_pages": 1}
     built.ends(6, {"nr_free_pages": 1})
     content, said = reported(built, tmp_path)
-    assert content["totals"]["inflated_pages"] is None
+    assert content["totals"]["inflated_pages"] is content["reconciliation"]["agrees"] is None
     assert content["counters"]["back_and_forth_s"] is None
     assert content["findings_unchecked"]["busy-no-op"] == ["counters.back_and_forth_s"]
     assert "/proc/vmstat has no counters of this balloon" in said
