@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """python -m balloontrace"""
 
-from balloontrace.cli.app import main
+from balloontrace.cli.entry import main
 
 if __name__ == "__main__":
     main()

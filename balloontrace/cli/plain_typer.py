@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Typer without rich, if nothing has imported either before.
 
-Some versions of Typer (Debian 13's) import rich at once, for help and usage errors in boxes: two
-thirds of the time until `balloontrace record` does something of its own in a guest. There they are
-Click's plain ones.
+Some versions of Typer (Debian 13's) import rich at once, for help and usage errors in boxes. Here
+they are Click's plain ones, whatever is installed.
 """
 
 from __future__ import annotations

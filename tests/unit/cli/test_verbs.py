@@ -16,6 +16,7 @@ import typer.main
 from balloontrace.cli import argparse_verbs, typer_verbs
 from balloontrace.cli.bundled import VERBS
 from balloontrace.cli.commands import mark, record
+from balloontrace.cli.entry import IN_GUESTS
 from balloontrace.cli.verbs import Verb
 from balloontrace.errors import EXIT_USAGE
 
@@ -126,3 +127,26 @@ def test_both_refuse_the_same(run: Run, verb: Verb, arguments: list[str]) -> Non
 def test_the_status_is_what_the_verb_returns(run: Run) -> None:
     assert run(record.VERB._replace(run=lambda **_: 3), []) == 3
     assert not run(record.VERB._replace(run=lambda **_: None), [])
+
+
+def test_what_begins_without_typer_is_what_the_one_file_has() -> None:
+    assert tuple(verb.name for verb in VERBS) == IN_GUESTS
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "has_typer"),
+    [
+        (["record", "-d", "soon"], EXIT_USAGE, False),
+        (["mark"], EXIT_USAGE, False),
+        (["record", "--help"], 0, True),
+        (["report", "--no-such-option"], EXIT_USAGE, True),
+        ([], EXIT_USAGE, True),
+    ],
+)
+def test_what_is_done_in_guests_does_without_typer(
+    arguments: list[str], status: int, has_typer: bool
+) -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "balloontrace", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == status
+    assert any(line.endswith(" typer") for line in done.stderr.splitlines()) is has_typer
