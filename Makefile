@@ -7,7 +7,8 @@
 # make bench-memory    what the recorder's memory is, and what its imports would cost
 # make bench-emulator  which QEMU kills its guests, and how fast it is
 # make torture, make soak, make fuzz   recorders killed at random; a long recording; hostile files
-# make docs, make support, make golden   what is written by commands: events, kernels, reports of tests
+# make docs, make support, make golden   what is written by commands: events, options, kernels,
+#                                        reports of tests
 # make dist            the wheel, and the one file for guests, in dist/
 # make bytecode       compiles the BPF programs for each machine, in a guest
 # make clean           what was installed into this checkout
@@ -110,6 +111,7 @@ docs: setup
 		> docs/report-json.md
 	@$(VENV)/python -c 'from balloontrace.analysis import json_schema as j; print(j.schema_text(), end="")' \
 		> docs/report.schema.json
+	@$(VENV)/python -m tools.share
 
 # Runs a guest of each kernel; rewrites docs/support.md, docs/doctor/ and the fixtures of the tests.
 support: setup

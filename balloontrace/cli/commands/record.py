@@ -112,7 +112,7 @@ VERB = Verb(
     "neither, and knows what moved, but not why.",
     run,
     (
-        Option("path", ("-o", "--output"), "The recording to write; - is stdout."),
+        Option("path", ("-o", "--output"), "The recording to write; - is stdout.", metavar="FILE"),
         Option("duration", ("-d", "--duration"), "End after this long: 60s, 5m, 2h."),
         _flag("force", "Overwrite an existing recording.", short="-f"),
         _flag("minimal", "Events only, no samplers."),

@@ -1,0 +1,20 @@
+# Written by `make docs`.
+complete -c balloontrace-record -f
+complete -c balloontrace-record -n '__fish_use_subcommand' -a record -d 'Trace this guest\'s balloon until Ctrl-C, -d, or COMMAND\'s end'
+complete -c balloontrace-record -n '__fish_use_subcommand' -a mark -d 'Mark this moment in every recording that was begun with record --mark'
+complete -c balloontrace-record -n '__fish_use_subcommand' -a doctor -d 'Say what record would attach here and how, and what is missing'
+complete -c balloontrace-record -n '__fish_use_subcommand' -l version -d 'Print the version and exit'
+complete -c balloontrace-record -l help -d 'Show this message and exit'
+complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -s o -l output -r -F -d 'The recording to write'
+complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -s d -l duration -x -d 'End after this long: 60s, 5m, 2h'
+complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -s f -l force -d 'Overwrite an existing recording'
+complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -l minimal -d 'Events only, no samplers'
+complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -l wait -d 'Begin before the device or its driver is there, and wait for them'
+complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -l sync -d 'Bring it to the disk every second: for a guest that may die'
+complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -l mark -d 'Take what balloontrace mark TEXT says meanwhile'
+complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -l strict -d 'Exit with 4 if events were lost'
+complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -l ring-kib -x -d 'Room for events not yet read: a power of two, 4 or more'
+complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -l means -x -d 'Attach by this means only: kprobe.multi, kprobe or fentry'
+complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -F
+complete -c balloontrace-record -n '__fish_seen_subcommand_from mark' -l pid -x -d 'Only in the recording of this process'
+complete -c balloontrace-record -n '__fish_seen_subcommand_from doctor' -l json -d 'One JSON object instead of text'
