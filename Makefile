@@ -7,10 +7,10 @@
 # make bench-memory    what the recorder's memory is, and what its imports would cost
 # make bench-emulator  which QEMU kills its guests, and how fast it is
 # make torture, make soak, make fuzz   recorders killed at random; a long recording; hostile files
-# make docs, make support, make golden   what is written by commands: events, options, kernels,
-#                                        reports of tests
+# make docs, make support, make golden   what is written by commands: events, options, kernels, reports
 # make dist            the wheel, and the one file for guests, in dist/
-# make bytecode       compiles the BPF programs for each machine, in a guest
+# make deb             the Debian packages, in dist/, looked at by lintian
+# make bytecode        compiles the BPF programs for each machine, in a guest
 # make clean           what was installed into this checkout
 
 VENV = .venv/bin
@@ -21,7 +21,7 @@ DIST = dist
 # Tests that share a guest stay together; a guest of two CPUs fills a small machine.
 PYTEST = $(VENV)/pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: help bytecode dist golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-memory bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
+.PHONY: help bytecode deb dist golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-memory bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
 
 setup:
 	@tools/setup
@@ -39,7 +39,7 @@ lint: setup
 	@$(VENV)/mypy
 
 test:
-	@tools/setup vagrant
+	@tools/setup vagrant packages
 	@$(MAKE) --no-print-directory --jobs 2 lint tests
 
 check: setup
@@ -120,6 +120,10 @@ support: setup
 dist: setup
 	@$(VENV)/pip wheel --quiet --no-deps --wheel-dir $(DIST) .
 	@$(VENV)/balloontrace bundle --force --output $(DIST)/balloontrace-record.pyz
+
+deb:
+	@tools/setup packages
+	@$(VENV)/python -m tools.packages $(DIST)
 
 bytecode: setup
 	@$(VENV)/python -m tools.bytecode

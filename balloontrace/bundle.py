@@ -46,6 +46,9 @@ from balloontrace.cli.bundled import main
 main()
 """
 
+_DEBIANS_LICENCE = Path("/usr/share/common-licenses/Apache-2.0")
+"""Where a package of Debian's has it."""
+
 _SHEBANG = b"#!/usr/bin/env python3\n"
 _NO_DATE = (1980, 1, 1, 0, 0, 0)
 _REGULAR = 0o100644 << 16
@@ -53,10 +56,15 @@ _REGULAR = 0o100644 << 16
 
 def made() -> bytes:
     """The file. Raises UserError without pyroute2."""
+    files = {
+        **contents(),
+        "LICENSE": _licence(Path(__file__).parents[1]),
+        "__main__.py": _MAIN.encode(),
+    }
     held = io.BytesIO()
     held.write(_SHEBANG)
     with zipfile.ZipFile(held, "w") as zipped:
-        for name, content in sorted(_contents().items()):
+        for name, content in sorted(files.items()):
             entry = zipfile.ZipInfo(name, _NO_DATE)
             entry.external_attr = _REGULAR
             entry.create_system = 3  # Unix, wherever it is made
@@ -64,8 +72,17 @@ def made() -> bytes:
     return held.getvalue()
 
 
-def _contents() -> dict[str, bytes]:
-    """Name in the zip -> content."""
+def unpack(directory: Path) -> None:
+    """Write what is imported from the zip below a directory: the Debian package's. Raises UserError
+    without pyroute2."""
+    for name, content in contents().items():
+        path = directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+
+
+def contents() -> dict[str, bytes]:
+    """Name -> content of what the verbs run from. Raises UserError without pyroute2."""
     ours = Path(__file__).parent
     roots = {"balloontrace": ours, "pyroute2": _pyroute2()}
     files = {
@@ -79,14 +96,7 @@ def _contents() -> dict[str, bytes]:
     programs = {
         path.relative_to(ours.parent).as_posix(): path.read_bytes() for path in ours.glob(PROGRAMS)
     }
-    return {
-        **empty,
-        **files,
-        **programs,
-        **_described("pyroute2"),
-        "LICENSE": _licence(ours.parent),
-        "__main__.py": _MAIN.encode(),
-    }
+    return {**empty, **files, **programs, **_described("pyroute2")}
 
 
 def _pyroute2() -> Path:
@@ -156,6 +166,7 @@ def _licence(tree: Path) -> bytes:
     except metadata.PackageNotFoundError:
         installed = []
     found = [Path(str(file.locate())) for file in installed if file.name == "LICENSE"]
+    found += [tree / "LICENSE", _DEBIANS_LICENCE]
     try:
         return next((path for path in found if path.is_file()), tree / "LICENSE").read_bytes()
     except OSError as error:

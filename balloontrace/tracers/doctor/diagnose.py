@@ -21,10 +21,10 @@ from balloontrace.tracers.attach import handover
 from balloontrace.tracers.attach.attaching import Forced
 from balloontrace.tracers.attach.seams import MODULES
 from balloontrace.tracers.doctor import requirements
-from balloontrace.tracers.load import loader, packages
+from balloontrace.tracers.load import compiler, loader, packages
 from balloontrace.tracers.load.launch import RING_BYTES
 from balloontrace.tracers.load.untraceable import or_counters
-from balloontrace.tracers.machine import balloon, guest, interpreter
+from balloontrace.tracers.machine import balloon, guest
 from balloontrace.tracers.machine.balloon import DRIVER_MODULE, identity
 from balloontrace.tracers.machine.symbols import find_functions
 from balloontrace.tracers.samplers.vmstat import Meminfo, Vmstat
@@ -207,9 +207,9 @@ def _tools(trial: Trial) -> dict[str, dict[str, Any]]:
             "remedy": "",
         }
     }
-    bundled = interpreter.is_bundled()
+    for_guests = not compiler.has_source()
     for module in packages.PACKAGES:
-        if bundled and module in _NOT_BUNDLED:
+        if for_guests and module in _NOT_FOR_GUESTS:
             continue
         try:
             version: str | None = packages.find(module)
@@ -222,14 +222,14 @@ def _tools(trial: Trial) -> dict[str, dict[str, Any]]:
             "found": found,
             "remedy": remedy,
         }
-    if bundled:
+    if for_guests:
         tools["bcc"] = {"version": None, "ok": True, "found": "", "remedy": ""}
     tools["bcc"].update(_programs_seen(trial, tools["bcc"]["ok"]))
     return tools
 
 
-_NOT_BUNDLED = ("bcc", "typer")
-"""What the one file for guests does without."""
+_NOT_FOR_GUESTS = ("bcc", "typer")
+"""What the one file for guests, and the package with its content, do without."""
 
 
 _ORIGINS = {

@@ -53,12 +53,17 @@ def source() -> str:
     return f"#include <linux/types.h>\n{declarations}\n{_SOURCE.read_text()}"
 
 
+def has_source() -> bool:
+    """Whether what the programs are made of is here: the one file for guests (bundle.py)
+    and the package with its content have bytecode only."""
+    return _SOURCE.is_file()
+
+
 def digest() -> str | None:
-    """Of all that the programs are made of. None if that is not here: the one file for guests
-    (`balloontrace bundle`) has no source."""
+    """Of all that the programs are made of. None if that is not here."""
     import hashlib  # OpenSSL: the loader can afford it
 
-    if not _SOURCE.is_file():
+    if not has_source():
         return None
     stubs = [path.read_text() for path in sorted(_STUBS.glob("**/*")) if path.is_file()]
     return hashlib.sha256("\0".join((source(), *stubs, *FLAGS)).encode()).hexdigest()
