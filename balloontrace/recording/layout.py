@@ -6,7 +6,7 @@ The file starts with `MAGIC`; then blocks follow, each a 24-byte frame and a pay
     sync "BTBK" | type u8 | flags u8 | item u16 | sequence u32 | stored u32 | raw u32 | crc u32
 
 The checksum (CRC-32) covers the frame up to the checksum and the stored payload. Format 1 has
-neither planes nor differences; all else is the same.
+neither planes nor differences, alone or behind events; all else is the same.
 
 Standard library only: this file is used inside small guests.
 """
@@ -24,8 +24,9 @@ FORMAT_VERSION = 2
 MAGIC = b"\x89BTRACE\n"
 SYNC = b"BTBK"
 
-HEADER, EVENTS, SAMPLE, TRAILER, DIFFERENCES = 1, 2, 3, 4, 5
-"""Types of block. A reader passes over types it does not know."""
+HEADER, EVENTS, SAMPLE, TRAILER, DIFFERENCES, BOTH = 1, 2, 3, 4, 5, 6
+"""Types of block; the last: events, as many bytes as the frame says, and differences. A reader
+passes over types it does not know."""
 
 ZLIB, PLANES, REFERENCE = 1, 2, 4
 """Flags of a block: it is compressed; it holds planes of items of so many bytes as the frame says;

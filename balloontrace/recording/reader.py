@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
+from itertools import compress
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from balloontrace import untrusted_json
 from balloontrace.errors import UserError
 from balloontrace.recording import layout
-from balloontrace.recording.blocks import Block, Damage, Fields, Source, runs_of_blocks
-from balloontrace.recording.differences import Differences, Reference
+from balloontrace.recording.blocks import Block, Damage, Run, Source, runs_of_blocks
+from balloontrace.recording.differences import Differences, Ints, Reference
 
 MAX_PIPED = 1 << 30
 """Bytes of a recording that comes through a pipe, and is kept in memory."""
@@ -63,7 +65,7 @@ class Recording:
         return self.trailer is not None and not self.damage and not self.missing_blocks
 
 
-EventsTaker = Callable[[Recording, Span], None]
+EventsTaker = Callable[[Recording, list[Span]], None]
 
 
 class SampleTaker(Protocol):
@@ -72,9 +74,10 @@ class SampleTaker(Protocol):
     def take(self, payload: bytes) -> bool:
         """Take the JSON of a sample; False: it must be read with care."""
 
-    def take_differences(self, reference: Reference, payloads: list[bytes]) -> bool:
-        """Take samples that stand as differences from `reference`; False, and none is taken, if
-        they must be read with care. Each payload is as in the file, and as long as it must be."""
+    def take_numbers(self, reference: Reference, numbers: Ints) -> bool:
+        """Take samples of the same names as `reference`: a row of numbers for each, in the order of
+        layout.flatten, below 0 where one cannot be. False, and none is taken, if they must be read
+        with care."""
 
     def add(self, sample: dict[str, Any]) -> bool:
         """Take a sample that was; False: somebody else must keep it."""
@@ -89,7 +92,7 @@ def read_recording(
 ) -> Recording:
     """Read the .btrace file at `path`, as far as it can be read; STDIN: what comes there.
 
-    take: is given each event block as it is read, with the recording so far, which then does not
+    take: is given event blocks as they are read, with the recording so far, which then does not
     keep them; samples: is given each sample, and the recording keeps those only that this does not
     take. Raises UserError if the file cannot be opened, is not a recording, or has lost its
     header.
@@ -141,14 +144,14 @@ def _collect(
         if isinstance(run, Damage):
             found.damage.append(run)
             continue
-        sequences = [block[3] for block in run]
-        if sequences != list(range(expected, expected + len(run))):
+        sequences = run.sequences
+        if sequences != list(range(expected, expected + len(sequences))):
             before = [expected, *(sequence + 1 for sequence in sequences[:-1])]
             found.missing_blocks += sum(
                 max(0, s - b) for s, b in zip(sequences, before, strict=True)
             )
         expected = sequences[-1] + 1
-        found.share_read = run[-1][6] / length
+        found.share_read = run.ends[-1] / length
         sorting.take(run)
     sorting.flush()
     found.share_read = 1.0
@@ -164,6 +167,50 @@ _SHAPES = {
 }
 
 
+_JSON = re.compile(b"[%s]" % bytes(_SHAPES))
+"""Types of blocks that are read one by one."""
+
+_ARE_EVENTS, _ARE_DIFFERENCES = (
+    bytes(kind in (alone, layout.BOTH) for kind in range(256))
+    for alone in (layout.EVENTS, layout.DIFFERENCES)
+)
+_IN_PLANES = bytes(flags & layout.PLANES for flags in range(256))
+"""For each type, or for all flags, of a block: whether it is so."""
+
+
+def _spans(run: Run) -> list[Span]:
+    """The events of a run of events, differences, and both."""
+    are_events = run.kinds.translate(_ARE_EVENTS)
+    if any(run.flags.translate(_IN_PLANES)):
+        return list(map(_span, compress(run.blocks(), are_events)))
+    payloads = run.payloads
+    if layout.BOTH in run.kinds:
+        payloads = [
+            payload[:length] if kind == layout.BOTH else payload
+            for kind, length, payload in zip(run.kinds, run.item_bytes, payloads, strict=True)
+        ]
+    return list(compress(payloads, are_events))
+
+
+def _span(block: Block) -> Span:
+    """The events of a block."""
+    if block.kind == layout.BOTH:
+        return block.payload[: block.item_bytes]
+    in_planes = block.flags & layout.PLANES
+    return Planes(block.payload, block.item_bytes) if in_planes else block.payload
+
+
+def _differences(run: Run) -> list[bytes]:
+    """The differences of such a run."""
+    payloads, are_samples = run.payloads, run.kinds.translate(_ARE_DIFFERENCES)
+    if layout.BOTH in run.kinds:
+        payloads = [
+            payload[length:] if kind == layout.BOTH else payload
+            for kind, length, payload in zip(run.kinds, run.item_bytes, payloads, strict=True)
+        ]
+    return list(compress(payloads, are_samples))
+
+
 class _Sorting:
     """Puts each block where it belongs, without what is not as it must be: that is damage."""
 
@@ -173,30 +220,39 @@ class _Sorting:
         self._found, self._take, self._taker = found, take, samples
         self._differences = Differences()
 
-    def take(self, run: list[Fields]) -> None:
-        """Take blocks in order."""
-        events, differences, gathered = layout.EVENTS, layout.DIFFERENCES, self._differences
-        take, found = self._take, self._found
-        for block in run:
-            kind, payload = block[0], block[4]
-            if kind == differences:
-                if not gathered.add(block):
-                    found.damage.append(Damage(block[5], len(payload)))
-            elif kind == events:
-                span = Planes(payload, block[2]) if block[1] & layout.PLANES else payload
-                if take:
-                    take(found, span)
-                else:
-                    found.events.append(rows_of(span))
-            elif kind in _SHAPES:
-                self._json(Block(*block))
-        if gathered.full:
+    def take(self, run: Run) -> None:
+        """Take blocks in order. Which events stand before which samples is of no matter."""
+        if spans := _spans(run):
+            if self._take:
+                self._take(self._found, spans)
+            else:
+                self._found.events += map(rows_of, spans)
+        are_samples = run.kinds.translate(_ARE_DIFFERENCES)
+        payloads = _differences(run)
+        offsets = list(compress(run.offsets, are_samples))
+        begin = 0
+        for match in _JSON.finditer(run.kinds):
+            number = match.start()
+            end = are_samples.count(1, 0, number)
+            self._add(payloads[begin:end], offsets[begin:end])
+            self._json(run.block(number))
+            begin = end
+        self._add(payloads[begin:], offsets[begin:])
+        if self._differences.full:
             self.flush()
+
+    def _add(self, payloads: list[bytes], offsets: list[int]) -> None:
+        """Take differences."""
+        for place in self._differences.add(payloads, offsets) if payloads else ():
+            self._found.damage.append(Damage(offsets[place], len(payloads[place])))
 
     def _json(self, block: Block) -> None:
         if block.kind == layout.SAMPLE:
+            refers = block.flags & layout.REFERENCE
+            if refers and self._differences.go_on_from(block.sequence, block.rows, block.offset):
+                return
             self.flush()
-            if block.flags & layout.REFERENCE:
+            if refers:
                 self._differences.refer_to(block.sequence, block.rows)
             if self._taker is not None and self._taker.take(block.rows):
                 return
@@ -218,15 +274,14 @@ class _Sorting:
     def flush(self) -> None:
         """Read the differences that were gathered."""
         gathered, taker = self._differences, self._taker
-        if not gathered.blocks:
+        if not len(gathered):
             return
-        payloads = [block[4] for block in gathered.blocks]
-        if taker is None or not taker.take_differences(gathered.reference, payloads):
-            for block, sample in zip(gathered.blocks, gathered.samples(), strict=True):
-                content = self._fit(sample, layout.SAMPLE, block[5], len(block[4]))
+        if taker is None or not taker.take_numbers(gathered.reference, gathered.numbers()):
+            for sample, offset, length in gathered.samples():
+                content = self._fit(sample, layout.SAMPLE, offset, length)
                 if content is not None:
                     self._keep(content)
-        gathered.blocks = []
+        gathered.forget()
 
     def _fit(self, content: Any, kind: int, offset: int, length: int) -> dict[str, Any] | None:
         """What fits of the content of a block. length: of damage, if none of it does."""

@@ -30,7 +30,8 @@ _LIMIT = 1 << 63
 
 
 class Writer:
-    """Appends blocks to a file descriptor with one write(2) each; nothing is held back.
+    """Appends blocks to a file descriptor with one write(2) each. Nothing is held back but a few
+    events that a sample follows at once.
 
     Every method raises UserError if the file (called `name` for people) takes no more.
     """
@@ -43,6 +44,7 @@ class Writer:
         self._referring = 0
         self._names: list[Any] = []
         self._numbers: list[int] = []
+        self._held = b""
         self.bytes_written = 0
         self._write(layout.MAGIC)
 
@@ -50,10 +52,18 @@ class Writer:
         """Write the first block; `content` is the recording's metadata."""
         self._json(layout.HEADER, {**content, "format": layout.FORMAT_VERSION})
 
-    def events(self, span: bytes | memoryview) -> None:
-        """Write a span of the ring as it was read: records with their ring headers."""
+    def events(self, span: bytes | memoryview, sample_follows: bool = False) -> None:
+        """Write a span of the ring as it was read: records with their ring headers.
+
+        sample_follows: a few events are written with that, in one block: of a guest at rest that
+        is half as many to write and to read. If none does, `write_held`.
+        """
         if len(span) < LEAST_PLANES * ITEM_BYTES:
-            self._block(layout.EVENTS, span)
+            self.write_held()
+            if sample_follows:
+                self._held = bytes(span)
+            else:
+                self._block(layout.EVENTS, span)
             return
         packer = zlib.compressobj(_FASTEST)
         parts = [packer.compress(plane) for plane in layout.planes(bytes(span), ITEM_BYTES)]
@@ -76,9 +86,16 @@ class Writer:
             self._referring -= 1
             self._differences(numbers)
         else:
+            self.write_held()  # it counts as a block before this one
             self._reference, self._referring = self._sequence, REFERENCE_INTERVAL - 1
             self._names, self._numbers = names, numbers
             self._json(layout.SAMPLE, content, layout.REFERENCE)
+
+    def write_held(self) -> None:
+        """Write events that no sample followed."""
+        if span := self._held:
+            self._held = b""
+            self._block(layout.EVENTS, span)
 
     def trailer(self, content: dict[str, Any]) -> None:
         """Write the last block: why the recording ended, counts, losses."""
@@ -96,10 +113,10 @@ class Writer:
         changes = [now - before for now, before in zip(numbers, self._numbers)]
         packed = struct.pack(f"<{len(numbers)}q", *changes)
         said_from = layout.SAID_FROM.pack(self._reference)
-        self._block(
-            layout.DIFFERENCES,
-            b"".join((said_from, *layout.planes(packed, layout.NUMBER_BYTES))),
-        )
+        events, self._held = self._held, b""
+        raw = b"".join((events, said_from, *layout.planes(packed, layout.NUMBER_BYTES)))
+        kind = layout.BOTH if events else layout.DIFFERENCES
+        self._append(kind, layout.ZLIB, len(events), len(raw), zlib.compress(raw, _FASTEST))
 
     def _json(self, kind: int, content: dict[str, Any], flags: int = 0) -> None:
         self._block(kind, json_text.dumps(content).encode(), flags)
@@ -110,6 +127,7 @@ class Writer:
 
     def _append(self, kind: int, flags: int, item: int, raw: int, stored: bytes) -> None:
         """Write one block: its payload as it is to stand in the file, and how long it was."""
+        self.write_held()
         fields = (layout.SYNC, kind, flags, item, self._sequence, len(stored), raw, 0)
         summed = layout.FRAME.pack(*fields)[: layout.SUMMED]
         crc = zlib.crc32(stored, zlib.crc32(summed))

@@ -48,12 +48,12 @@ class Quiet:
         self._written = dict.fromkeys(self._kinds, 0)
 
     def second(self, at_s: int, *calls: tuple[float, str, str, int]) -> None:
-        """A sample, and calls in order of time: after how many seconds, kind, within, pages."""
+        """Calls in order of time (after how many seconds, kind, within, pages), and a sample, as
+        the recorder writes what it finds when it wakes up."""
         counters = dict(self._sample["vmstat"])
         for name in counters:
             counters[name] += at_s * 37 % 1000 + at_s
         sample = {**self._sample, "t_ns": self._begin_ns + at_s * SECOND_NS, "vmstat": counters}
-        self._writer.sample(sample)
         if calls:
             items = np.zeros(len(calls), self._layout)
             for item, (after_s, kind, within, pages) in zip(items, calls, strict=True):
@@ -66,7 +66,8 @@ class Quiet:
                 self._written[kind] += 1
                 if kind in self._moved:
                     self._moved[kind] += pages
-            self._writer.events(items.tobytes())
+            self._writer.events(items.tobytes(), sample_follows=True)
+        self._writer.sample(sample)
 
     def end(self, at_s: int) -> None:
         """The trailer, as a recorder that lost nothing writes it."""

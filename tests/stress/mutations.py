@@ -18,11 +18,12 @@ from typing import Any, Protocol, TypeVar
 from balloontrace import events
 from balloontrace.recording import layout
 from balloontrace.recording.blocks import Block, read_blocks
-from balloontrace.recording.layout import DIFFERENCES, EVENTS, HEADER
+from balloontrace.recording.layout import BOTH, DIFFERENCES, EVENTS, HEADER
 from balloontrace.recording.writer import Writer
 
 Blocks = list[tuple[int, bytes]]
-"""Type and payload of each block."""
+"""Type and payload of each block; in front of what is BOTH, two bytes that say where its events
+end."""
 
 _ITEM_BYTES = events.RING_HEADER_BYTES + events.record_bytes()
 
@@ -62,22 +63,36 @@ def pick(dice: Dice, choices: Sequence[_Choice]) -> _Choice:
 
 def blocks_of(data: bytes) -> Blocks:
     """What a file consists of."""
-    return [(b.kind, b.rows) for b in read_blocks(data) if isinstance(b, Block)]
+    found = [block for block in read_blocks(data) if isinstance(block, Block)]
+    return [
+        (b.kind, b.item_bytes.to_bytes(2, "little") + b.payload if b.kind == BOTH else b.rows)
+        for b in found
+    ]
 
 
 def framed(blocks: Blocks) -> bytes:
     """A file of these blocks, with checksums that are right."""
-    said_from = [p[: layout.SAID_FROM.size] for kind, p in blocks if kind == DIFFERENCES]
+    said_from = {_differences(*block)[: layout.SAID_FROM.size] for block in blocks}
     with TemporaryFile() as file:
         writer = Writer(file.fileno())
         for number, (kind, payload) in enumerate(blocks):
             referred = layout.SAID_FROM.pack(number) in said_from
             if kind == EVENTS:
                 writer.events(payload)
+            elif kind == BOTH:
+                raw, events_end = payload[2:], int.from_bytes(payload[:2], "little")
+                writer._append(kind, layout.ZLIB, events_end, len(raw), zlib.compress(raw, 1))
             else:
                 writer._block(kind, payload, layout.REFERENCE if referred else 0)
         file.seek(0)
         return file.read()
+
+
+def _differences(kind: int, payload: bytes) -> bytes:
+    """The differences in a block; none: b''."""
+    if kind == BOTH:
+        return payload[2 + int.from_bytes(payload[:2], "little") :]
+    return payload if kind == DIFFERENCES else b""
 
 
 def spliced(whole: bytes, dice: Dice) -> bytes:
@@ -127,7 +142,7 @@ def _change_document(document: Any, dice: Dice) -> Any:
 
 def change_json(blocks: Blocks, dice: Dice) -> None:
     """Change a header, a sample or a trailer."""
-    telling = [n for n, (kind, _) in enumerate(blocks) if kind not in (EVENTS, DIFFERENCES)]
+    telling = [n for n, (kind, _) in enumerate(blocks) if kind not in (EVENTS, DIFFERENCES, BOTH)]
     if not telling:
         return
     first, last = telling[0], telling[-1]

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from balloontrace import events
 from balloontrace.events import UNKNOWN_PAGES
 from balloontrace.recording.layout import EVENTS, TRAILER
+from balloontrace.recording.writer import Writer
 from tests.stress.mutations import Blocks, blocks_of
 from tests.unit.builders import (
     KSWAPD_TID,
@@ -82,6 +84,21 @@ def _built() -> Iterator[Built]:
     )
 
 
+def _at_rest(path: Path) -> Blocks:
+    """A guest at rest: each second a sample, most seconds an event in one block with it."""
+    built = Built().ends(9.0)
+    with path.open("wb") as file:
+        writer = Writer(file.fileno())
+        writer.header(built.header)
+        for second in range(1, 9):
+            if second % 3:
+                span = events.pack(start_ns=ns(second), kind=built.header["kinds"]["count"])
+                writer.events(span, sample_follows=True)
+            writer.sample({"t_ns": ns(second + 0.5), "vmstat": vmstat(256 * second)})
+        writer.trailer(built.trailer or {})
+    return blocks_of(path.read_bytes())
+
+
 def seeds() -> list[Blocks]:
     """Each as blocks: real ones first."""
     real = sorted((path.read_bytes() for path in _DATA.glob("*.btrace")), key=len)
@@ -91,6 +108,7 @@ def seeds() -> list[Blocks]:
         for built in _built():
             built.write(path)
             found.append(blocks_of(path.read_bytes()))
+        found.append(_at_rest(path))
     return [*found, *_unwhole(found)]
 
 

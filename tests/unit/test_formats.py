@@ -7,6 +7,7 @@ import json
 import os
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from balloontrace.analysis.json import report_json
 from balloontrace.analysis.report import build
 from balloontrace.analysis.trace.trace import read_trace, trace_of
 from balloontrace.recording import layout
-from balloontrace.recording.blocks import Block, Damage, read_blocks
+from balloontrace.recording.blocks import Block, Damage, Source, read_blocks, runs_of_blocks
 from balloontrace.recording.reader import Recording, read_recording
 from balloontrace.recording.writer import ITEM_BYTES, LEAST_PLANES, REFERENCE_INTERVAL, Writer
 
@@ -274,3 +275,132 @@ def test_each_block_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     span = events.pack(kind=1) * 100
     blocks = recorded(tmp_path / "a.btrace", [sample(n) for n in range(5)], span)
     assert writes == [len(layout.MAGIC), *(block.end - block.offset for block in blocks)]
+
+
+def waking_up(path: Path, seconds: int) -> list[Block]:
+    """Write what a recorder finds each time it wakes up in a quiet guest; returns the blocks."""
+    with path.open("wb") as file:
+        writer = Writer(file.fileno())
+        writer.header({"record": events.record_layout(), "ring_header_bytes": 8, "kinds": {}})
+        for second in range(seconds):
+            writer.events(events.pack(start_ns=second, kind=1) * (second % 3), sample_follows=True)
+            writer.sample(sample(second))
+        writer.trailer({})
+    return blocks_of(path.read_bytes())
+
+
+def test_a_wake_up_of_a_quiet_guest_is_one_block(tmp_path: Path) -> None:
+    path = tmp_path / "a.btrace"
+    blocks = waking_up(path, 2 * REFERENCE_INTERVAL)
+    kinds = [block.kind for block in blocks[1:-1]]
+    full = kinds.count(layout.SAMPLE)
+    assert full == 2
+    assert set(kinds) == {layout.SAMPLE, layout.EVENTS, layout.DIFFERENCES, layout.BOTH}
+    # Only what is written in full stands beside its events, of which the second has some.
+    assert kinds.count(layout.EVENTS) == sum(n % 3 > 0 for n in (0, REFERENCE_INTERVAL))
+    seconds = range(2 * REFERENCE_INTERVAL)
+    recording, trace = read_recording(str(path)), read_trace(str(path))
+    assert recording.complete
+    assert recording.samples == [sample(second) for second in seconds]
+    spans = [events.pack(start_ns=second, kind=1) * (second % 3) for second in seconds]
+    assert recording.events == [span for span in spans if span]
+    assert trace.samples.time_ns.tolist() == [10**9 * second for second in seconds]
+    assert trace.records.tobytes() == b"".join(spans)
+
+
+def test_blocks_of_a_quiet_guest_are_read_many_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.btrace"
+    blocks = waking_up(path, 20 * REFERENCE_INTERVAL)
+    with path.open("rb") as file:
+        runs = list(runs_of_blocks(Source(file)))
+    assert len(runs) < len(blocks) / 200
+
+
+def test_events_that_wait_for_a_sample_are_before_whatever_comes(tmp_path: Path) -> None:
+    path = tmp_path / "a.btrace"
+    few, many = events.pack(start_ns=1, kind=1), events.pack(start_ns=2, kind=1) * 100
+    with path.open("wb") as file:
+        writer = Writer(file.fileno())
+        writer.header({})
+        writes: tuple[Callable[[], None], ...] = (
+            lambda: writer.sample({"t_ns": 1, "driver": {"state": "gone"}}),
+            lambda: writer.sample(sample(1)),
+            lambda: writer.events(few),
+            lambda: writer.events(many, sample_follows=True),
+            writer.write_held,
+            lambda: writer.trailer({}),
+        )
+        for write in writes:
+            writer.events(few, sample_follows=True)
+            write()
+            if write == writer.write_held:
+                writer.sample(sample(2))
+    blocks = blocks_of(path.read_bytes())
+    kinds = [block.kind for block in blocks]
+    assert kinds == [1, 2, 3, 2, 3, 2, 2, 2, 2, 2, layout.DIFFERENCES, 2, 4]
+    assert [block.sequence for block in blocks] == list(range(len(blocks)))
+    recording = read_recording(str(path))
+    assert recording.complete
+    assert recording.events == [few, few, few, few, few, many, few, few]
+    assert recording.samples[1:] == [sample(1), sample(2)]
+
+
+def test_events_are_read_without_the_sample_that_stands_with_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.btrace"
+    span = events.pack(start_ns=1, kind=1)
+    with path.open("wb") as file:
+        writer = Writer(file.fileno())
+        writer.header({"record": events.record_layout(), "ring_header_bytes": 8, "kinds": {}})
+        for length in (len(span), 2 * len(span), 0, 0xFFFF):
+            raw = span + differences(7, 1, 1)
+            writer._append(layout.BOTH, layout.ZLIB, length, len(raw), zlib.compress(raw))
+        writer.trailer({})
+    recording = read_recording(str(path))
+    assert (recording.events[0], len(recording.damage)) == (span, 4)
+    assert recording.samples == []
+    assert len(read_trace(str(path)).all_events) == 1 + 1 + 0 + 1
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        b'{"t_ns":17,"vmstat":{"a1":9223372036854775807}}',
+        b'{"t_ns":17,"vmstat":{"a1":9223372036854775808}}',
+        b'{"t_ns":17,"vmstat":{"a1":012}}',
+        b'{"t_ns":17,"vmstat":{"a1":-12}}',
+        b'{"t_ns":17,"vmstat":{"a1":1.5}}',
+        b'{"t_ns":17,"vmstat":{"a1":1e3}}',
+        b'{"t_ns":17,"vmstat":{"a12":3}}',
+        b'{"t_ns":17,"vmstat":{"a":13}}',
+        b'{"t_ns":17,"vmstat":{"a1": 3}}',
+        b'{"t_ns":17,"vmstat":{"a1":}}',
+        b'{"t_ns":17,"vmstat":{"a1":3}',
+        b'{"t_ns":17,"vmstat":{"a1":3,"a1":4}}',
+        b'{"t_ns":17,"driver":{"a1":3}}',
+        b'{"t_ns":17,"vmstat":{"a1":%d}}',
+        b'{"t_ns":17,"vmstat":{"a1":!}}',
+        b'{"t_ns":17,"vmstat":{"a1":' + b"7" * 5000 + b"}}",
+        b"",
+    ],
+)
+def test_a_reference_is_read_as_json_is(second: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.btrace"
+    with path.open("wb") as file:
+        writer = Writer(file.fileno())
+        writer.header({"record": events.record_layout(), "ring_header_bytes": 8, "kinds": {}})
+        for payload in (b'{"t_ns":5,"vmstat":{"a1":1}}', second):
+            writer._block(layout.SAMPLE, payload, layout.REFERENCE)
+            writer._block(layout.DIFFERENCES, differences(writer._sequence - 1, 1, 1))
+        writer.trailer({})
+    with_differences = read_recording(str(path))
+    alone = tmp_path / "b.btrace"
+    with alone.open("wb") as file:
+        writer = Writer(file.fileno())
+        writer.header({})
+        writer._block(layout.SAMPLE, second)
+        writer.trailer({})
+    expected = read_recording(str(alone))
+    begun = [{"t_ns": 5, "vmstat": {"a1": 1}}, {"t_ns": 6, "vmstat": {"a1": 2}}]
+    assert with_differences.samples[:2] == begun
+    assert with_differences.samples[2:][: len(expected.samples)] == expected.samples
+    assert len(with_differences.samples) + len(with_differences.damage) >= 4

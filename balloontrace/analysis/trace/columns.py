@@ -7,6 +7,7 @@ bytes per event, and what no analysis asks for is not computed.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,9 @@ COLUMNS = (
 )
 """What can be asked of calls, in the order of a data frame's columns."""
 
+_NOT_KEPT = ("record", "tid", "pid")
+"""What few ask for, and large."""
+
 _OPEN = np.uint64(OPEN_DURATION).astype(np.int64)
 
 _FEW, _LEAST_SHARE, _SPARE = 4096, 0.002, 1.25
@@ -46,6 +50,10 @@ _NONE: Ints = np.empty(0, np.int64)
 _GATHERED_BYTES = 1 << 19
 """Blocks of a quiet guest hold a few events each: so much is gathered before it is sorted into
 columns. It stays in the processor's cache."""
+
+
+_PIECE = 1 << 18
+"""Calls of a piece."""
 
 
 class _Column:
@@ -142,10 +150,10 @@ class Events:
     def __len__(self) -> int:
         return len(self._kinds.values)
 
-    def add(self, block: Span, share_read: float) -> None:
-        """Take an event block; a torn event at its end is passed over. share_read: see Recording,
-        after this block."""
-        self._gathered.add(block)
+    def add(self, spans: list[Span], share_read: float) -> None:
+        """Take spans of events; a torn event at the end of one is passed over. share_read: see
+        Recording, after these."""
+        self._gathered.add(spans)
         if self._gathered.bytes >= _GATHERED_BYTES:
             self.finish(share_read)
 
@@ -275,9 +283,15 @@ class Calls:
         return self._fields.length
 
     def __getitem__(self, name: str) -> Array:
+        if name in _NOT_KEPT:
+            return self._array(name)
         if name not in self._arrays:
             self._arrays[name] = self._array(name)
         return self._arrays[name]
+
+    def once(self, name: str) -> Array:
+        """`calls[name]`, which is not kept if it was not before."""
+        return self._arrays[name] if name in self._arrays else self._array(name)
 
     def _array(self, name: str) -> Array:
         match name:
@@ -306,15 +320,26 @@ class Calls:
         until_end = np.maximum(self._end_ns - self["start_ns"], 0)
         return np.where(self["open"], until_end, durations)
 
+    def forget(self) -> None:
+        """Let go of the arrays that were computed: together they are as large as what is stored."""
+        self._arrays.clear()
+
     def frame(self, *names: str) -> pd.DataFrame:
         """These columns, by default all, as a data frame, which shares the arrays."""
         return pd.DataFrame({name: self[name] for name in names or COLUMNS}, copy=False)
 
     def picked(self, which: Bools, *names: str) -> pd.DataFrame:
         """These columns of some of the calls, as a data frame of its own; nothing else is kept."""
-        kept = self._arrays
-        columns = {name: kept[name] if name in kept else self._array(name) for name in names}
+        columns = {name: self.once(name) for name in names}
         return pd.DataFrame({name: columns[name][which] for name in names}, copy=False)
+
+    def pieces(self, which: Bools, *names: str) -> Iterator[pd.DataFrame]:
+        """`picked`, some calls at a time: all of them take much memory."""
+        rows = np.flatnonzero(which)
+        columns = {name: self.once(name) for name in names}
+        for first in range(0, len(rows), _PIECE):
+            some = rows[first : first + _PIECE]
+            yield pd.DataFrame({name: values[some] for name, values in columns.items()}, copy=False)
 
     def names(self) -> tuple[Ints, list[str]]:
         """For each event an index in the list of task names (see Trace.names)."""

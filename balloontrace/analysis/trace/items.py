@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from balloontrace.recording.reader import Planes, Span, rows_of
+from balloontrace.recording.reader import Planes, Span
 
 Array = npt.NDArray[Any]
 
@@ -26,44 +25,50 @@ class Items:
     def __init__(self, layout: np.dtype[np.void]) -> None:
         """layout: of one event."""
         self._layout, self._size = layout, layout.itemsize
-        self._spans: list[Span] = []
+        self._rows: list[bytes] = []
         self._parts: list[Array | Planes] = []
         self._arrays: dict[str, Array] = {}
         self.bytes = 0
 
-    def add(self, span: Span) -> None:
-        """Take a span."""
+    def add(self, spans: list[Span]) -> None:
+        """Take spans."""
+        lengths = list(map(len, spans))
+        if set(map(type, spans)) == {bytes} and not any(n % self._size for n in set(lengths)):
+            self._rows += spans  # type: ignore[arg-type]  # all are bytes
+            self.bytes += sum(lengths)
+            return
+        for span in spans:
+            self._add(span)
+
+    def _add(self, span: Span) -> None:
         size = self._size
-        if not isinstance(span, bytes):
+        if isinstance(span, Planes):
             if span.item_bytes == size and len(span.payload) >= size * _LEAST_PLANES:
-                self._spans.append(span)
+                self._join_rows()
+                self._parts.append(span)
                 self.bytes += len(span.payload) // size * size
                 return
             span = span.rows
         if torn := len(span) % size:
             span = span[:-torn]
-        self._spans.append(span)
+        self._rows.append(span)
         self.bytes += len(span)
+
+    def _join_rows(self) -> None:
+        """Put spans in rows that follow each other together."""
+        if self._rows:
+            self._parts.append(np.frombuffer(b"".join(self._rows), self._layout))
+            self._rows = []
 
     def __len__(self) -> int:
         return self.bytes // self._size
 
     def __getitem__(self, name: str) -> Array:
         if name not in self._arrays:
-            arrays = [self._field(part, name) for part in self._joined()]
+            self._join_rows()
+            arrays = [self._field(part, name) for part in self._parts]
             self._arrays[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
         return self._arrays[name]
-
-    def _joined(self) -> list[Array | Planes]:
-        """The spans, with those in rows that follow each other put together."""
-        if not self._parts:
-            for in_rows, spans in groupby(self._spans, key=lambda span: isinstance(span, bytes)):
-                if in_rows:
-                    self._parts.append(np.frombuffer(b"".join(map(rows_of, spans)), self._layout))
-                else:
-                    self._parts += [span for span in spans if isinstance(span, Planes)]
-            self._spans = []
-        return self._parts
 
     def _field(self, part: Array | Planes, name: str) -> Array:
         if not isinstance(part, Planes):

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from balloontrace.analysis.trace.task_delays import TaskDelays
 from balloontrace.recording.differences import Reference
-from balloontrace.recording.layout import NUMBER_BYTES, SAID_FROM
 
 Ints = npt.NDArray[np.int64]
 
@@ -95,14 +94,12 @@ class Samples:
         self._values.extend(_VALUES(sample))
         return True
 
-    def take_differences(self, reference: Reference, payloads: list[bytes]) -> bool:
-        """Take samples that stand as differences from `reference`, as they stand in the file. False
-        if they are not regular ones, or have a number that cannot be: then none is taken."""
+    def take_numbers(self, reference: Reference, numbers: Ints) -> bool:
+        """Take samples of the names of `reference`, a row of numbers for each. False if they are
+        not regular ones, or have a number that cannot be: then none is taken."""
         if reference.names != self._names:
             self._names, self._places = reference.names, _places(reference.content)
-        numbers = _numbers(reference, payloads)
-        # A sum of more than 63 bits is below 0 here: it wraps around.
-        if self._places is None or (numbers < 0).any():
+        if self._places is None or numbers.min() < 0:
             return False
         rows = np.full((len(numbers), len(_PATHS)), UNREAD, np.int64)
         columns, places = self._places
@@ -182,12 +179,3 @@ def _places(content: dict[str, Any]) -> tuple[list[int], list[int]] | None:
         return None
     there = [column for column, path in enumerate(_PATHS) if path in paths]
     return there, [paths.index(_PATHS[column]) for column in there]
-
-
-def _numbers(reference: Reference, payloads: list[bytes]) -> Ints:
-    """One row of numbers for each sample, which stands in planes (docs/format.md)."""
-    data = np.frombuffer(b"".join(payloads), np.uint8).reshape(len(payloads), -1)
-    planes = data[:, SAID_FROM.size :].reshape(len(payloads), NUMBER_BYTES, -1)
-    differences = np.ascontiguousarray(planes.transpose(0, 2, 1)).view("<i8")[:, :, 0]
-    numbers: Ints = differences + np.array(reference.numbers, np.int64)
-    return numbers

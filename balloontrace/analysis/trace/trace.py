@@ -133,12 +133,11 @@ class Trace:
         """
         joined, layout = bytearray(), _layout(self.recording)
 
-        def add(_: Recording, span: Span) -> None:
-            block = rows_of(span)
-            joined.extend(block[: len(block) - len(block) % layout.itemsize])
+        def add(_: Recording, spans: list[Span]) -> None:
+            for block in map(rows_of, spans):
+                joined.extend(block[: len(block) - len(block) % layout.itemsize])
 
-        for block in self.recording.events:
-            add(self.recording, block)
+        add(self.recording, list(self.recording.events))
         if not self.recording.events:
             read_recording(self.recording.path, add)
         return np.frombuffer(joined, dtype=layout)
@@ -267,6 +266,11 @@ class Trace:
         """
         return self.calls(kind).frame(*columns)
 
+    def forget_arrays(self) -> None:
+        """Let go of what `calls` has computed; who still holds an array keeps it."""
+        for calls in self._calls.values():
+            calls.forget()
+
     def names(self, kind: str) -> tuple[Ints, list[str]]:
         """Task names of the events of one kind: for each event an index in the list of names.
 
@@ -328,7 +332,7 @@ def trace_of(recording: Recording) -> Trace:
     """The trace of a recording; UserError if its header does not describe its events."""
     blocks, samples = _Blocks(), Samples()
     for block in recording.events:
-        blocks.take(recording, block)
+        blocks.take(recording, [block])
     for sample in recording.samples:
         samples.add(sample)
     trace = _trace(recording, blocks.finish(recording), samples)
@@ -343,14 +347,14 @@ class _Blocks:
         self._early: list[Span] = []
         self._events: Events | None = None
 
-    def take(self, recording: Recording, block: Span) -> None:
-        """The next event block of this recording, of which the header may not be read yet."""
+    def take(self, recording: Recording, spans: list[Span]) -> None:
+        """The next events of this recording, of which the header may not be read yet."""
         if self._events is not None:
-            self._events.add(block, recording.share_read)
+            self._events.add(spans, recording.share_read)
         elif recording.header:
-            self._ready(recording).add(block, recording.share_read)
+            self._ready(recording).add(spans, recording.share_read)
         else:
-            self._early.append(block)
+            self._early += spans
 
     def finish(self, recording: Recording) -> Events:
         """All events of the recording, which has been read."""
@@ -361,8 +365,7 @@ class _Blocks:
     def _ready(self, recording: Recording) -> Events:
         if self._events is None:
             self._events = Events(_layout(recording))
-            for block in self._early:
-                self._events.add(block, recording.share_read)
+            self._events.add(self._early, recording.share_read)
         return self._events
 
 

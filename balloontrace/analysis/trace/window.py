@@ -180,7 +180,7 @@ class _DelaySamples:
         """Whether a sample, as it stands in the file, is of no interest."""
         return b'"delays"' not in payload
 
-    def take_differences(self, reference: Reference, payloads: list[bytes]) -> bool:
+    def take_numbers(self, reference: Reference, numbers: Ints) -> bool:
         """Whether samples of numbers are of no interest: delays have names of tasks in them."""
         return True
 

@@ -59,7 +59,7 @@ class CounterRecorder:
         """Size of the recording so far."""
         return self._writer.bytes_written
 
-    def drain(self) -> float:
+    def drain(self, sample_follows: bool = False) -> float:
         """There is no ring."""
         return FOLLOW_INTERVAL_S
 

@@ -111,10 +111,11 @@ class Recorder:
         """Size of the recording so far."""
         return self._writer.bytes_written
 
-    def drain(self) -> float:
-        """Move everything in the ring to the recording; returns the seconds until the next time."""
+    def drain(self, sample_follows: bool = False) -> float:
+        """Move everything in the ring to the recording; returns the seconds until the next time.
+        sample_follows: see Writer.events."""
         moved = 0
-        while events := self._move():
+        while events := self._move(sample_follows):
             moved += events
         self._events += moved
         self._control["read"] = self._events
@@ -123,11 +124,11 @@ class Recorder:
         self._last_read_s = now
         return STORM_INTERVAL_S if moved > self._storm_events else READ_INTERVAL_S
 
-    def _move(self) -> int:
+    def _move(self, sample_follows: bool) -> int:
         """Move one span, which is gone from memory before the next; returns its events."""
         span = self._ring.read(BLOCK_BYTES)
         if span:
-            self._writer.events(span)
+            self._writer.events(span, sample_follows)
             if self._netlink:
                 self._seen.note(span)
         return len(span) // ITEM_BYTES
@@ -137,6 +138,7 @@ class Recorder:
         if values := self._samplers.read():
             self._writer.sample({"t_ns": time.monotonic_ns(), **values})
             self._follower.note(values.get("vmstat", {}))
+        self._writer.write_held()
         if self._sync:
             self._writer.sync()
 
@@ -302,9 +304,10 @@ def loop(
         until = min(now + interval, next_sample_s, end_s if end_s is not None else now + interval)
         if reason := wakeups.wait(until - now):
             return reason
-        interval = recorder.drain()
+        sampling = time.monotonic() >= next_sample_s
+        interval = recorder.drain(sampling)
         recorder.follow()
-        if time.monotonic() >= next_sample_s:
+        if sampling:
             recorder.sample()
             now = time.monotonic()
             # Missed ones are left out: after a pause, one sample tells as much as many.
