@@ -152,6 +152,8 @@ def _run(question: Question, trace: Trace) -> Result:
     if missing := not_recorded(trace, needed):
         return Result(question.name, missing=missing)
     result = question.run(trace)
+    for one in (trace, trace.entire):
+        one.forget_arrays()  # few are what the next question needs
     if not result.missing and (lacking := not_recorded(trace, wanted)):
         result.notes.append(f"not recorded: {', '.join(lacking)}")
     return result

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -133,24 +134,36 @@ def _unknown(row: dict[str, Any]) -> bool:
 def _tasks(trace: Trace) -> list[dict[str, Any]]:
     """One row for each task that was in the driver's code and is not the size worker."""
     frames = [_stalls(trace, number) for number in range(len(STALLS))]
-    calls = pd.concat([frame for frame in frames if len(frame)] or frames[:1])
-    names, actors = trace.names_of(calls), _actors(trace, calls)
+    frames = [frame for frame in frames if len(frame)] or frames[:1]
+    calls = pd.concat(frames) if len(frames) > 1 else frames[0]
+    del frames
+    trace.forget_arrays()
+    ack_ns = time_inside(calls, _acks_of_others(trace))
+    actors, (codes, names) = _actors(trace, calls), trace.names_of(calls)
+    codes[actors != _TASK] = -1
+    # Sums by hand: a data frame's groups take several times the memory of what they are of.
+    shape = len(ACTORS) + 1, len(names) + 1, len(STALLS)
+    groups = np.ravel_multi_index((actors, codes + 1, calls["kind"].to_numpy(np.int64)), shape)
+    groups, found = pd.factorize(groups, sort=True)
+    actor, name, kind = np.unravel_index(found, shape)
+    table = pd.DataFrame({"actor": actor, "name": name - 1, "kind": kind})
+    columns = {"ns": calls["duration_ns"], "ack_ns": ack_ns, "pages": calls["pages"], "calls": 1}
+    for column, values in columns.items():
+        sums = np.zeros(len(found), np.int64)
+        np.add.at(sums, groups, np.asarray(values))
+        table[column] = sums
+    longest = np.full(len(found), np.iinfo(np.int64).min)
+    np.maximum.at(longest, groups, calls["duration_ns"].to_numpy())
+    table["longest"] = longest
+    rows = [_row(trace, names, kinds) for _, kinds in table.groupby(["actor", "name"])]
+    return sorted(rows, key=lambda row: (-float(row["stalled_s"]), -int(row["calls"])))
+
+
+def _acks_of_others(trace: Trace) -> Iterator[pd.DataFrame]:
+    """The waits for the host that were not the size worker's."""
     acks = trace.calls("ack")
     own = waits(trace)["ack"] & ~trace.marked(acks, "within", "within", "worker")
-    table = pd.DataFrame(
-        {
-            "actor": actors,
-            "name": np.where(actors == _TASK, names[0], -1),
-            "kind": calls["kind"].to_numpy(),
-            "ns": calls["duration_ns"].to_numpy(),
-            "ack_ns": time_inside(calls, [acks.picked(own, *COLUMNS)]),
-            "pages": calls["pages"].to_numpy(),
-        }
-    )
-    groups = table.groupby(["actor", "name", "kind"])
-    sums = groups.sum().assign(calls=groups.size(), longest=groups["ns"].max()).reset_index()
-    rows = [_row(trace, names[1], kinds) for _, kinds in sums.groupby(["actor", "name"])]
-    return sorted(rows, key=lambda row: (-float(row["stalled_s"]), -int(row["calls"])))
+    return acks.pieces(own, *COLUMNS)
 
 
 def _row(trace: Trace, names: list[str], kinds: pd.DataFrame) -> dict[str, Any]:

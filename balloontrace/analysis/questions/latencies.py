@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,12 @@ PERCENTILES = (50, 90, 99)
 
 WHOLE_CALLS = ("scan", "oom_notify", "migrate")
 """Kinds besides fill and leak; what they wait for is in the leaks and acks within them."""
+
+
+_OF_SAMPLE = ("duration_ns", "open", "flags")
+
+_AT_ONCE = 1 << 18
+"""Durations that are sorted into a histogram at once."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +88,8 @@ class Latencies(Question):
 
     def run(self, trace: Trace) -> Result:
         """One row per call and phase (None: the whole call), in seconds; None if not recorded."""
-        rows = [_row("fill", None, _whole(trace, "fill"))]
-        rows += [_row("fill", phase, sample) for phase, sample in _fill_phases(trace).items()]
-        rows.append(_row("leak", None, _whole(trace, "leak")))
-        rows += [_row("leak", phase, sample) for phase, sample in _leak_phases(trace).items()]
+        rows = [_row("fill", None, _whole(trace, "fill")), *_fill_phases(trace)]
+        rows += [_row("leak", None, _whole(trace, "leak")), *_phases(trace, "leak", {})]
         rows += [_row(kind, None, _whole(trace, kind)) for kind in WHOLE_CALLS]
         return Result(self.name, tables={self.name: rows}, notes=_notes(trace))
 
@@ -107,32 +112,29 @@ def _sample(trace: Trace, calls: Columns, durations_ns: Ints | None = None) -> S
     return Sample(of[~is_open & ~partial], of[is_open], int((partial & ~is_open).sum()))
 
 
-def _fill_phases(trace: Trace) -> dict[str, Sample | None]:
-    """The phases of fills, each with its calls."""
-    frames = {"host_ack": host_acks(trace, "fill")}
-    frames |= {kind: outside_reclaim(trace, kind) for kind in FILL_PARTS}
-    return _phases(trace, "fill", frames)
+def _fill_phases(trace: Trace) -> list[dict[str, Any]]:
+    """A row for each phase of fills."""
+    return _phases(trace, "fill", {part: outside_reclaim(trace, part) for part in FILL_PARTS})
 
 
-def _leak_phases(trace: Trace) -> dict[str, Sample | None]:
-    return _phases(trace, "leak", {"host_ack": host_acks(trace, "leak")})
-
-
-def _phases(
-    trace: Trace, kind: str, frames: dict[str, pd.DataFrame | None]
-) -> dict[str, Sample | None]:
-    """The calls of each phase, and what of each call of `kind` is in none of them (`rest`)."""
-    samples = {
-        phase: None if frame is None else _sample(trace, frame) for phase, frame in frames.items()
-    }
-    samples["rest"] = None
-    if trace.recorded(kind) and frames["host_ack"] is not None:
-        every = np.ones(len(trace.calls(kind)), dtype=bool)
-        calls = trace.calls(kind).picked(every, *COLUMNS)
-        inside = time_inside(calls, [frame for frame in frames.values() if frame is not None])
-        rest_ns = np.maximum(calls["duration_ns"].to_numpy() - inside, 0)
-        samples["rest"] = _sample(trace, calls, rest_ns)
-    return samples
+def _phases(trace: Trace, kind: str, parts: dict[str, pd.DataFrame | None]) -> list[dict[str, Any]]:
+    """A row for the waits for the host of all calls of `kind`, for the calls of each of its other
+    parts, and for what of each is in none of them (`rest`)."""
+    calls, acks, waits = trace.calls(kind), trace.calls("ack"), host_acks(trace, kind)
+    waited = None if waits is None else _sample(trace, acks.picked(waits, *_OF_SAMPLE))
+    rows = [_row(kind, "host_ack", waited)]
+    del waited
+    rows += [
+        _row(kind, part, None if frame is None else _sample(trace, frame))
+        for part, frame in parts.items()
+    ]
+    if not trace.recorded(kind) or waits is None:
+        return [*rows, _row(kind, "rest", None)]
+    frames = [frame for frame in parts.values() if frame is not None]
+    rest_ns = time_inside(calls, chain(acks.pieces(waits, *COLUMNS), frames))
+    np.subtract(calls["duration_ns"], rest_ns, out=rest_ns)
+    np.maximum(rest_ns, 0, out=rest_ns)
+    return [*rows, _row(kind, "rest", _sample(trace, calls, rest_ns))]
 
 
 def _row(call: str, phase: str | None, sample: Sample | None) -> dict[str, Any]:
@@ -156,15 +158,16 @@ def _row(call: str, phase: str | None, sample: Sample | None) -> dict[str, Any]:
 
 
 def _ranks(durations_ns: Ints) -> dict[str, float]:
-    """Shortest, percentiles and longest in seconds; empty if there were no calls."""
+    """Shortest, percentiles and longest in seconds; empty if there were no calls. Changes the order
+    of the durations."""
     calls = len(durations_ns)
     if not calls:
         return {}
     # Whole numbers: 0.9 * 10 would round to a rank too high where a float is a bit too large.
     ranks = {f"p{p}_s": -(-p * calls // 100) - 1 for p in PERCENTILES}
     ranks = {"min_s": 0, **ranks, "max_s": calls - 1}
-    ordered = np.partition(durations_ns, sorted(set(ranks.values())))
-    return {name: int(ordered[rank]) / 1e9 for name, rank in ranks.items()}
+    durations_ns.partition(sorted(set(ranks.values())))
+    return {name: int(durations_ns[rank]) / 1e9 for name, rank in ranks.items()}
 
 
 def _histogram(durations_ns: Ints) -> list[dict[str, int]]:
@@ -172,9 +175,12 @@ def _histogram(durations_ns: Ints) -> list[dict[str, int]]:
 
     from_us inclusive, below_us exclusive: powers of two, the first bucket is below 1 us.
     """
-    # The exponent of a float is how many binary digits the whole number has.
-    digits = np.frexp((durations_ns // 1000).astype(np.float64))[1]
-    calls = np.bincount(digits)
+    calls = np.zeros(65, np.int64)
+    for first in range(0, len(durations_ns), _AT_ONCE):
+        some = durations_ns[first : first + _AT_ONCE]
+        # The exponent of a float is how many binary digits the whole number has.
+        calls += np.bincount(np.frexp((some // 1000).astype(np.float64))[1], minlength=len(calls))
+    calls = np.trim_zeros(calls, "b")
     first = int(np.flatnonzero(calls)[0]) if len(calls) else 0
     return [
         {"from_us": 2**n // 2, "below_us": 2**n, "calls": int(calls[n])}

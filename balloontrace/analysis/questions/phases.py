@@ -98,20 +98,20 @@ def _seconds(calls: Columns) -> float:
 
 def _host(trace: Trace, kind: str) -> dict[str, Any]:
     """The wait for the host in all calls of a kind."""
-    acks = host_acks(trace, kind)
-    if acks is None:
+    mine = host_acks(trace, kind)
+    if mine is None:
         return {"host_ack_s": None, "host_ack_share": None}
-    waited, total = _seconds(acks), _seconds(trace.calls(kind))
+    waited = _seconds(trace.calls("ack").picked(mine, "duration_ns"))
+    total = _seconds(trace.calls(kind))
     return {"host_ack_s": waited, "host_ack_share": waited / total if total else None}
 
 
-def host_acks(trace: Trace, kind: str) -> pd.DataFrame | None:
-    """The waits for the host of all fills or of all leaks; None if not recorded."""
+def host_acks(trace: Trace, kind: str) -> Bools | None:
+    """Which acks are the waits for the host of all fills or of all leaks; None if not recorded."""
     if not trace.recorded("ack"):
         return None
     acks, (within, queue) = trace.calls("ack"), _ACKS[kind]
-    mine = _acks(trace, acks, trace.calls(kind), within, queue)
-    return acks.picked(mine, *COLUMNS)
+    return _acks(trace, acks, trace.calls(kind), within, queue)
 
 
 def _acks(trace: Trace, acks: Calls, calls: Calls, within: str, queue: str) -> Bools:

@@ -195,8 +195,8 @@ def _moves(trace: Trace) -> Moves:
         return _counted_moves(trace)
     fills, leaks = trace.calls("fill"), trace.calls("leak")
     is_fill = trace.all_events.is_first(*(trace.number("kinds", kind) for kind in ("fill", "leak")))
-    time_ns, change = np.empty((2, len(is_fill)), dtype=np.int64)
-    time_ns[is_fill], time_ns[~is_fill] = fills["end_ns"], leaks["end_ns"]
+    time_ns, change = (np.empty(len(is_fill), dtype=np.int64) for _ in range(2))
+    time_ns[is_fill], time_ns[~is_fill] = fills.once("end_ns"), leaks.once("end_ns")
     change[is_fill], change[~is_fill] = known_pages(fills), -known_pages(leaks)
     cause = np.full(len(is_fill), FILL, dtype=np.int8)
     cause[~is_fill] = cause_codes(trace, leaks)
@@ -204,7 +204,9 @@ def _moves(trace: Trace) -> Moves:
     # same nanosecond.
     if (time_ns[1:] < time_ns[:-1]).any():
         order = np.argsort(time_ns, kind="stable")
-        time_ns, change, cause = time_ns[order], change[order], cause[order]
+        time_ns = time_ns[order]
+        change = change[order]
+        cause = cause[order]
     return time_ns, change, cause
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from balloontrace.analysis.trace.trace import Bools, Ints, Trace
+from balloontrace.analysis.trace.trace import Bools, Columns, Ints, Trace
 
 KINDS = ("fill", "leak", "scan", "oom_notify", "migrate", "count")
 """What moves pages of the balloon, or was asked to. Free page reporting and hinting are not among
@@ -27,6 +27,9 @@ _BITS_OF = {"scan": "scan", "oom": "oom_notify", "migrate": "migrate"}
 _RECORD_BITS = 40
 _LAST = (1 << _RECORD_BITS) - 1
 _MOST_NS = 1 << 62
+
+_AT_ONCE = 1 << 18
+"""Parts that are assigned to calls at once: of all of them the arrays would take gigabytes."""
 
 
 def outermost(trace: Trace, kind: str) -> Bools:
@@ -99,7 +102,7 @@ class _Running:
     def __init__(self, trace: Trace, chosen: dict[str, Bools]) -> None:
         """chosen: kind -> which of its calls."""
         self._begin_ns = trace.begin_ns
-        self._edges = [_edge(trace, chosen, column) for column in ("start_ns", "end_ns")]
+        self._edges = [_Edge(trace, chosen, column) for column in ("start_ns", "end_ns")]
 
     def until(self, time_ns: int) -> int:
         """Nanoseconds spent in the calls up to this moment.
@@ -107,25 +110,39 @@ class _Running:
         That is the time since each begin, less the time since each end. The sums over millions of
         calls do not fit 64 bits, but their difference does, and sums wrap around without harm.
         """
-        at = time_ns - self._begin_ns
-        total = 0
-        for sign, (moments, sums) in zip((1, -1), self._edges, strict=True):
-            passed = int(np.searchsorted(moments, at, side="right"))
-            total += sign * (passed * at - (int(sums[passed - 1]) if passed else 0))
-        return total % 2**64
+        begins, ends = (edge.since(time_ns - self._begin_ns) for edge in self._edges)
+        return (begins - ends) % 2**64
 
 
-def _edge(trace: Trace, chosen: dict[str, Bools], column: str) -> tuple[Ints, Ints]:
-    """The moments of one end of all calls, in order, and their running sums (modulo 2^64)."""
-    ends = [trace.calls(kind)[column][which] for kind, which in chosen.items()]
-    moments: Ints = np.concatenate([np.zeros(0, np.int64), *ends])
-    # Nearly in order already, which a stable sort makes use of.
-    moments.sort(kind="stable")
-    moments -= trace.begin_ns
-    return moments, np.cumsum(moments)
+class _Edge:
+    """The moments of one end of all calls, in order, and the sum up to every thousandth one (modulo
+    2^64): sums up to each would take as much memory again."""
+
+    _STEP = 1024
+
+    def __init__(self, trace: Trace, chosen: dict[str, Bools], column: str) -> None:
+        counts = [int(which.sum()) for which in chosen.values()]
+        self._moments: Ints = np.empty(sum(counts), np.int64)
+        end = 0
+        for (kind, which), count in zip(chosen.items(), counts, strict=True):
+            end += count
+            np.compress(which, trace.calls(kind).once(column), out=self._moments[end - count : end])
+        # Nearly in order already, which a stable sort makes use of.
+        self._moments.sort(kind="stable")
+        self._moments -= trace.begin_ns
+        steps = np.arange(0, len(self._moments), self._STEP)
+        sums = np.add.reduceat(self._moments, steps) if len(steps) else np.zeros(0, np.int64)
+        self._sums: Ints = np.concatenate(([0], np.cumsum(sums)))
+
+    def since(self, at: int) -> int:
+        """The time since each moment before this one, summed up; modulo 2^64."""
+        passed = int(np.searchsorted(self._moments, at, side="right"))
+        step = passed // self._STEP
+        rest = self._moments[step * self._STEP : passed].sum()
+        return passed * at - int(self._sums[step]) - int(rest)
 
 
-def time_inside(calls: pd.DataFrame, parts: Iterable[pd.DataFrame]) -> Ints:
+def time_inside(calls: Columns, parts: Iterable[pd.DataFrame]) -> Ints:
     """Nanoseconds of each of `calls` that are in `parts`, which may not overlap each other.
 
     A part belongs to the call of its thread that returned next, if it began within that: of one
@@ -133,26 +150,31 @@ def time_inside(calls: pd.DataFrame, parts: Iterable[pd.DataFrame]) -> Ints:
     """
     keys = _keys(calls, _LAST)
     order = np.argsort(keys, kind="stable")
-    keys, starts = keys[order], calls["start_ns"].to_numpy()[order]
-    inside = np.zeros(len(calls), dtype=np.int64)
+    keys = keys[order]
+    starts = np.asarray(calls["start_ns"])
+    # A float holds nanoseconds exactly up to a hundred days.
+    sums = np.zeros(len(calls))
     for part in parts:
-        part_keys = _keys(part, _LAST - 1)
-        place = np.searchsorted(keys, part_keys)
-        found = np.flatnonzero(place < len(keys))
-        place = place[found]
-        same = (keys[place] ^ part_keys[found]) >> _RECORD_BITS == 0
-        same &= part["start_ns"].to_numpy()[found] >= starts[place]
-        time_ns = part["duration_ns"].to_numpy()[found][same]
-        # A float holds nanoseconds exactly up to a hundred days.
-        sums = np.bincount(place[same], weights=time_ns, minlength=len(calls))
-        # Of damaged events they may be more than 63 bits hold.
-        inside[order] += np.clip(sums, -_MOST_NS, _MOST_NS).astype(np.int64)
-    return inside
+        for first in range(0, len(part), _AT_ONCE):
+            some = part.iloc[first : first + _AT_ONCE]
+            part_keys = _keys(some, _LAST - 1)
+            place = np.searchsorted(keys, part_keys)
+            found = np.flatnonzero(place < len(keys))
+            place = place[found]
+            same = (keys[place] ^ part_keys[found]) >> _RECORD_BITS == 0
+            place = order[place]
+            same &= some["start_ns"].to_numpy()[found] >= starts[place]
+            time_ns = some["duration_ns"].to_numpy()[found][same]
+            np.add.at(sums, place[same], time_ns.astype(np.float64))
+    # Of damaged events they may be more than 63 bits hold.
+    np.clip(sums, -_MOST_NS, _MOST_NS, out=sums)
+    return sums.astype(np.int64)
 
 
-def _keys(frame: pd.DataFrame, of_open: int) -> Ints:
+def _keys(calls: Columns, of_open: int) -> Ints:
     """Thread and place in the file in one number. Calls that are open stand last of their thread,
     whatever the order in which the recorder wrote them."""
-    place = np.where(frame["open"].to_numpy(), of_open, frame["record"].to_numpy())
-    keys: Ints = (frame["tid"].to_numpy().astype(np.int64) << _RECORD_BITS) | place
+    keys: Ints = np.asarray(calls["tid"]).astype(np.int64)
+    keys <<= _RECORD_BITS
+    keys |= np.where(np.asarray(calls["open"]), of_open, np.asarray(calls["record"]))
     return keys

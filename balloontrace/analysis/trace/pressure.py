@@ -20,10 +20,14 @@ class MemoryPressure:
     def __init__(self, trace: Trace) -> None:
         totals = {share: trace.samples.column("memory", f"{share}_us") for share in SHARES}
         read = np.logical_and.reduce([total != UNREAD for total in totals.values()])
-        time_ns = trace.samples.time_ns[read]
-        order = np.argsort(time_ns, kind="stable")
-        self._time_ns = time_ns[order]
-        self._total_us = {share: total[read][order] for share, total in totals.items()}
+        time_ns = trace.samples.time_ns[read]  # a copy, in which can be searched
+        self._time_ns, self._total_us = time_ns, totals
+        if not read.all():
+            self._total_us = {share: total[read] for share, total in totals.items()}
+        if (time_ns[1:] < time_ns[:-1]).any():
+            order = np.argsort(time_ns, kind="stable")
+            self._time_ns = time_ns[order]
+            self._total_us = {share: total[order] for share, total in self._total_us.items()}
 
     def between(self, start_ns: int, end_ns: int) -> dict[str, Any]:
         """Seconds stalled between the first and the last sample within a span, and the seconds
