@@ -9,6 +9,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
+from balloontrace.cli import output
 from balloontrace.cli.duration import seconds_in
 from balloontrace.cli.verbs import Option, Verb, Words
 from balloontrace.errors import EXIT_USAGE, UserError
@@ -58,7 +59,7 @@ def run(
     """Become a recorder. others: of launch.Options, as they are. Raises UserError."""
     from balloontrace.tracers.doctor.requirements import require_traceable
     from balloontrace.tracers.load import launch
-    from balloontrace.tracers.load.untraceable import or_counters
+    from balloontrace.tracers.load.untraceable import has_balloon, or_counters
 
     if argv and not shutil.which(argv[0]):
         raise UserError(f"cannot run {argv[0]}: there is no such command")
@@ -75,6 +76,8 @@ def run(
     )
     if options.counters:
         _refuse_with_counters(options)
+        if not has_balloon():
+            output.status("warning: no balloon is to be seen here")
     else:
         try:
             require_traceable(wait=options.wait)

@@ -9,8 +9,10 @@ import pytest
 
 from balloontrace.errors import EXIT_FAILURE, EXIT_UNSUPPORTED, UserError
 from balloontrace.tracers.doctor.requirements import obstacles
+from balloontrace.tracers.load import launch
 from balloontrace.tracers.load.untraceable import or_counters
 from balloontrace.tracers.machine import balloon
+from tests.unit.command_line import balloontrace
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +47,19 @@ def test_virtio_mem_is_no_balloon(devices: Path) -> None:
     plug(devices, "virtio3", 5)
     assert balloon.device().endswith("/virtio3")
     assert balloon.describe()["device"] == "virtio3"
+
+
+def test_counters_without_a_balloon_are_worth_a_warning(
+    devices: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recorded: list[launch.Options] = []
+    monkeypatch.setattr(launch, "record", recorded.append)
+    balloontrace("record", "--counters")
+    assert capsys.readouterr().err == "warning: no balloon is to be seen here\n"
+    (devices / "hv_balloon").mkdir()
+    balloontrace("record", "--counters")
+    assert capsys.readouterr().err == ""
+    assert [options.counters for options in recorded] == [True, True]
 
 
 def test_counters_are_offered_where_there_is_a_balloon(devices: Path) -> None:
