@@ -15,6 +15,7 @@ from balloontrace.lab.guest import Guest
 from balloontrace.lab.loads import MEMORY_BYTES, MIB_PAGES, move_balloon
 from balloontrace.lab.qemu import GuestConfig
 from balloontrace.recording.reader import Recording
+from balloontrace.tracers.load.untraceable import INSTEAD
 from tests.guest.conftest import Recorder
 from tests.guest.guests import Guests
 
@@ -129,7 +130,7 @@ def test_a_driver_that_is_not_loaded(stock: Guest) -> None:
 def test_without_root_it_says_what_it_saw(stock: Guest) -> None:
     said = _doctor(stock, status=3, prefix=tuple(NOBODY))
     assert said["why"] == (
-        "tracing the kernel needs root, or CAP_BPF and CAP_PERFMON; run it with sudo"
+        f"tracing the kernel needs root, or CAP_BPF and CAP_PERFMON; run it with sudo; or {INSTEAD}"
     )
     assert said["balloon"]["driver"]["bound"] is True
     assert "deflate_on_oom" in said["balloon"]["features"]

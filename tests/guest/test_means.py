@@ -18,6 +18,7 @@ from balloontrace.recording.reader import Recording
 from balloontrace.tracers.attach.means import MEANS
 from balloontrace.tracers.attach.state import ENDS
 from balloontrace.tracers.attach.switches import FTRACE, KPROBES
+from balloontrace.tracers.load.untraceable import INSTEAD
 from tests.guest.conftest import REMOTE, Recorder, balloon_counters, report_of
 from tests.guest.guests import Guests
 
@@ -126,11 +127,12 @@ def test_probes_that_are_switched_off_are_not_attached(own: Guest, kernel: str) 
             recorded = own.run(f"{RECORD} --means kprobe", check=False)
             diagnosed = own.run("balloontrace doctor --json", check=False)
         assert recorded.returncode == 3
-        assert recorded.stderr.endswith(f"kprobe: switched off; {remedy}\n")
+        assert recorded.stderr.endswith(f"kprobe: switched off; {remedy}; or {INSTEAD}\n")
         # The other means are ftrace's, and do not mind what kprobes are switched to.
         unharmed = switch == KPROBES and HAVE[kernel] != {"kprobe"}
         assert diagnosed.returncode == (0 if unharmed else 3)
-        assert json.loads(diagnosed.stdout)["why"].endswith("" if unharmed else remedy)
+        why = json.loads(diagnosed.stdout)["why"]
+        assert why == "" if unharmed else why.endswith(f"{remedy}; or {INSTEAD}")
 
 
 @pytest.mark.one_kernel

@@ -6,10 +6,13 @@ from __future__ import annotations
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.tracers.machine import balloon
 
+INSTEAD = "record --counters, which needs neither root nor BPF"
+
 
 def has_balloon() -> bool:
-    """Whether anything is to be seen that takes memory from this machine."""
-    return bool(balloon.device() or balloon.other())
+    """Whether anything is to be seen that takes memory from this machine: a virtio balloon with its
+    driver, or another."""
+    return bool((balloon.device() and balloon.identity()) or balloon.other())
 
 
 def or_counters(error: UserError) -> UserError:
@@ -18,5 +21,4 @@ def or_counters(error: UserError) -> UserError:
     if error.exit_code != EXIT_UNSUPPORTED or not has_balloon():
         return error
     either = f"{error.hint}; or " if error.hint else ""
-    hint = f"{either}record --counters, which needs neither root nor BPF"
-    return UserError(error.message, hint, error.exit_code)
+    return UserError(error.message, f"{either}{INSTEAD}", error.exit_code)
