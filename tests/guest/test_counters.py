@@ -30,6 +30,7 @@ READS_FOR_EVER = "while :; do cat /root/cache > /dev/null; done"
 
 @pytest.mark.one_kernel
 def test_the_shrinkers_no_op_is_found_without_tracing(shrinker: Guest, fetch: Fetch) -> None:
+    move_balloon(shrinker, 0)
     shrinker.run("truncate -s 700M /root/cache")
     counted = Recorder(shrinker, "--counters", path=COUNTED)
     traced = Recorder(shrinker)
@@ -59,6 +60,7 @@ def test_the_shrinkers_no_op_is_found_without_tracing(shrinker: Guest, fetch: Fe
 
 @pytest.mark.micro
 def test_it_takes_no_privilege(stock: Guest, fetch: Fetch) -> None:
+    move_balloon(stock, 0)
     refused = stock.run([*AS_NOBODY, "balloontrace", "record", "-o", "/dev/null"], check=False)
     assert refused.returncode == 3
     assert "record --counters" in refused.stderr
