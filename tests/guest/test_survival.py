@@ -83,10 +83,14 @@ def test_a_full_disk_ends_a_recording_and_keeps_what_was_written(
     stock: Guest, fetch: Fetch
 ) -> None:
     move_balloon(stock, 0)
-    stock.run("mkdir -p /mnt/full; mount -t tmpfs -o size=16k none /mnt/full")
+    stock.run("mkdir -p /mnt/full; mount -t tmpfs -o size=32k none /mnt/full")
     recorder = Recorder(stock, path="/mnt/full/r.btrace")
+    size = stock.run(f"stat -c %s {recorder.path}").stdout.strip()
     move_balloon(stock, 4 * MIB_PAGES)
-    status, _, said = recorder.process.communicate()  # its samples fill what is left
+    stock.run(f"until [ $(stat -c %s {recorder.path}) -gt {size} ]; do sleep 0.1; done")
+    stock.run("dd if=/dev/zero of=/mnt/full/rest bs=4k", check=False)
+    move_balloon(stock, 500 * MIB_PAGES)  # more events than what is left of a page holds
+    status, _, said = recorder.process.communicate()
     recording = fetch(stock, recorder.path)
     stock.run("umount /mnt/full")
     assert status == 1
@@ -94,7 +98,7 @@ def test_a_full_disk_ends_a_recording_and_keeps_what_was_written(
     assert last.startswith("balloontrace: cannot go on writing /mnt/full/r.btrace: No space left")
     assert last.endswith(CANNOT_GO_ON)
     assert not recording.complete
-    assert report_of(recording)["totals"]["inflated_pages"] == 4 * MIB_PAGES
+    assert report_of(recording)["episodes"][0]["inflated_pages"] == 4 * MIB_PAGES
     assert stock.run("cat /sys/kernel/debug/kprobes/list").stdout == ""
 
 
