@@ -59,7 +59,8 @@ def test_reading_the_balloons_counters_leaves_no_file_open() -> None:
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(10):
         vmstat.balloon_counters()
-    assert len(os.listdir("/proc/self/fd")) == before
+    # Others' may be closed meanwhile, by the collector of garbage.
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_sampler_that_fails_costs_its_reading_and_is_told_once(
