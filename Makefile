@@ -56,8 +56,8 @@ test-vagrant:
 	@$(VENV)/pytest tests/vagrant
 
 bench: setup
-	@$(VENV)/python -m bench.counters
 	@$(VENV)/python -m bench.overhead
+	@$(VENV)/python -m bench.counters
 
 torture: setup
 	@$(VENV)/python -m tests.stress.torture
