@@ -73,7 +73,7 @@ class BusyNoOp(Finding):
         behaviour = results["guest"].scalars["driver_behaviour"]
         asked = "deflate_on_oom" in results["guest"].scalars["features"]
         rows = results["counters"].tables["back_and_forth"]
-        hit = [row for row in rows if self._goes_back(row)]
+        hit = [row for row in rows if self._is_no_op(row, "deflated_pages")]
         if not hit or not asked or behaviour == "oom-notifier":
             return None
         worst = max(hit, key=lambda row: int(row["deflated_pages"]))
@@ -88,15 +88,10 @@ class BusyNoOp(Finding):
         because = "who took the pages back was not seen, and the driver's functions are not known"
         return Evidence(numbers, _sentence_of_counters(numbers), "low", because)
 
-    def _goes_back(self, row: dict[str, Any]) -> bool:
-        """Whether much of what went in came out meanwhile."""
+    def _is_no_op(self, row: dict[str, Any], taken_back: str = "reclaimed_pages") -> bool:
+        """Whether much of what went in was taken back. taken_back: the key of how much was."""
         share = self.RECLAIMED_SHARE * row["inflated_pages"]
-        return bool(row["deflated_pages"] >= max(self.RECLAIMED_PAGES, share))
-
-    def _is_no_op(self, row: dict[str, Any]) -> bool:
-        """Whether reclaim took back much of what went in."""
-        share = self.RECLAIMED_SHARE * row["inflated_pages"]
-        return bool(row["reclaimed_pages"] >= max(self.RECLAIMED_PAGES, share) and share > 0)
+        return bool(row[taken_back] >= max(self.RECLAIMED_PAGES, share) and share > 0)
 
     def _after(self, after: list[dict[str, Any]], results: Results) -> Evidence:
         """The evidence of what moved after a target was reached."""

@@ -31,12 +31,17 @@ STALLS = ("scan", "oom_notify", "leak", "migrate")
 _TASK = len(ACTORS)
 
 
-SPAN_COST = (
-    Field("driver_busy_s", Unit.SECONDS, "wall clock in the driver without sleeps and host acks"),
-    Field("driver_busy_share", Unit.SHARE, "of one CPU"),
+PRESSURE = (
     Field("psi_some_s", Unit.SECONDS, "some task stalled for memory"),
     Field("psi_full_s", Unit.SECONDS, "all of them stalled for memory"),
     Field("psi_span_s", Unit.SECONDS, "of so long between the first and the last sample"),
+)
+"""Of MemoryPressure, in a span of time."""
+
+SPAN_COST = (
+    Field("driver_busy_s", Unit.SECONDS, "wall clock in the driver without sleeps and host acks"),
+    Field("driver_busy_share", Unit.SHARE, "of one CPU"),
+    *PRESSURE,
 )
 """What ballooning cost in a span of time, see SpanCost."""
 

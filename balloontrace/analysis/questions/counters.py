@@ -7,6 +7,7 @@ from typing import Any
 
 from balloontrace.analysis.base import Question, Result, Section, answered
 from balloontrace.analysis.fields import Field, Table, Unit
+from balloontrace.analysis.questions.cost import PRESSURE
 from balloontrace.analysis.trace.counters import back_and_forth, moved_of
 from balloontrace.analysis.trace.pressure import MemoryPressure
 from balloontrace.analysis.trace.trace import Trace, section
@@ -35,9 +36,7 @@ class Counters(Question):
             Field("kswapd_cpu_s", Unit.SECONDS),
             Field("kcompactd_cpu_s", Unit.SECONDS),
             Field("kworker_cpu_s", Unit.SECONDS, "of the size worker, at most: it shares threads"),
-            Field("psi_some_s", Unit.SECONDS, "some task stalled for memory"),
-            Field("psi_full_s", Unit.SECONDS, "all of them stalled for memory"),
-            Field("psi_span_s", Unit.SECONDS, "of so long between the first and the last sample"),
+            *PRESSURE,
         ),
         (
             Table(

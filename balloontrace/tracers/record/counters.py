@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 
 from balloontrace.recording.writer import Writer
-from balloontrace.tracers.record.recorder import own_costs, suspended_ns
+from balloontrace.tracers.record.recorder import own_costs, suspended_ns, write_end
 from balloontrace.tracers.samplers import OF_A_TRACE, Samplers
 from balloontrace.tracers.samplers.kernel_threads import KernelThreads
 from balloontrace.tracers.samplers.vmstat import BALLOON_COUNTERS, balloon_counters
@@ -97,11 +97,7 @@ class CounterRecorder:
             "recorder": own_costs(),
             "command": command,
         }
-        if self._marks:
-            trailer["marks"] = {"written": self._marks.written, "ignored": self._marks.ignored}
-        self._writer.trailer(trailer)
-        if self._sync:
-            self._writer.sync()
+        write_end(self._writer, trailer, self._marks, self._sync)
         return trailer
 
     def detach(self) -> None:

@@ -199,11 +199,7 @@ class Recorder:
             "recorder": {**own_costs(), "longest_read_gap_s": round(gap_s, 3)},
             "command": command,
         }
-        if self._marks:
-            trailer["marks"] = {"written": self._marks.written, "ignored": self._marks.ignored}
-        self._writer.trailer(trailer)
-        if self._sync:
-            self._writer.sync()
+        write_end(self._writer, trailer, self._marks, self._sync)
         return trailer
 
     def detach(self) -> None:
@@ -236,6 +232,15 @@ class Recorder:
             if balanced or time.monotonic() >= deadline_s:
                 return opened, counters
             time.sleep(SETTLE_INTERVAL_S)
+
+
+def write_end(writer: Writer, trailer: dict[str, Any], marks: Marks | None, sync: bool) -> None:
+    """Write the trailer, with what became of marks; sync: it is on the disk then."""
+    if marks:
+        trailer["marks"] = {"written": marks.written, "ignored": marks.ignored}
+    writer.trailer(trailer)
+    if sync:
+        writer.sync()
 
 
 def suspended_ns() -> int:
