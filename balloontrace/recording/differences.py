@@ -104,12 +104,26 @@ class Differences:
             return []
         odd = []
         for place, (payload, offset) in enumerate(zip(payloads, offsets, strict=True)):
-            if fit[place] and self._length == len(payload) > 0:
-                self._payloads.append(payload)
-                self._offsets.append(offset)
-            else:
+            several = self._apart(payload) if fit[place] else []
+            self._payloads += several
+            self._offsets += [offset] * len(several)
+            if not several:
                 odd.append(place)
         return odd
+
+    def _apart(self, payload: bytes) -> list[bytes]:
+        """The samples of one block, as if each had been written alone; [] if it does not hold whole
+        ones."""
+        if len(payload) == self._length > 0:
+            return [payload]
+        row = self._length - layout.SAID_FROM.size
+        samples, left = divmod(len(payload) - layout.SAID_FROM.size, row) if row > 0 else (0, 0)
+        if left or not 0 < samples <= layout.MOST_SAMPLES:
+            return []
+        planes = np.frombuffer(payload, np.uint8, offset=layout.SAID_FROM.size)
+        planes = planes.reshape(layout.NUMBER_BYTES, -1, row // layout.NUMBER_BYTES)
+        rows = planes.swapaxes(0, 1).tobytes()
+        return [self._said_from + rows[at : at + row] for at in range(0, len(rows), row)]
 
     @property
     def full(self) -> bool:

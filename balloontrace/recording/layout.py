@@ -46,6 +46,9 @@ MARK_CHARACTERS = 200
 SAID_FROM = struct.Struct("<I")
 """In front of differences: the sequence number of the sample from which they are."""
 
+MOST_SAMPLES = 16
+"""In one block of differences; one with more is damage."""
+
 NUMBER_BYTES = 8
 """Of one difference: a signed integer."""
 

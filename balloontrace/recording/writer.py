@@ -28,10 +28,22 @@ REFERENCE_INTERVAL = 64
 _FASTEST = 1
 _LIMIT = 1 << 63
 
+_SMALL, _SMALL_WINDOW, _SMALL_MEMORY = 1 << 10, 10, 4
+"""Bytes of what zlib compresses in a window of 2^10 bytes with little memory, for most of the time
+that a small block takes is to clear what zlib needs for a large one."""
+
+
+def _compressed(raw: bytes | memoryview) -> bytes:
+    """As a zlib stream, fast."""
+    if len(raw) > _SMALL:
+        return zlib.compress(raw, _FASTEST)
+    packer = zlib.compressobj(_FASTEST, zlib.DEFLATED, _SMALL_WINDOW, _SMALL_MEMORY)
+    return packer.compress(raw) + packer.flush()
+
 
 class Writer:
     """Appends blocks to a file descriptor with one write(2) each. Nothing is held back but a few
-    events that a sample follows at once.
+    events that a sample follows at once, and samples that more are to follow soon.
 
     Every method raises UserError if the file (called `name` for people) takes no more.
     """
@@ -45,6 +57,7 @@ class Writer:
         self._names: list[Any] = []
         self._numbers: list[int] = []
         self._held = b""
+        self._held_changes: list[int] = []
         self.bytes_written = 0
         self._write(layout.MAGIC)
 
@@ -71,11 +84,12 @@ class Writer:
         flags = layout.ZLIB | layout.PLANES
         self._append(layout.EVENTS, flags, ITEM_BYTES, len(span), stored)
 
-    def sample(self, content: dict[str, Any]) -> None:
+    def sample(self, content: dict[str, Any], more_follow: bool = False) -> None:
         """Write what the slow sources said at one moment (`t_ns`, CLOCK_MONOTONIC).
 
         Nothing but numbers is written as differences from an earlier sample of the same names:
-        that takes half the time of JSON, and an eighth of the space.
+        that takes half the time of JSON, and an eighth of the space. more_follow: such samples are
+        written with those that follow, in one block.
         """
         names: list[Any] = []
         numbers: list[int] = []
@@ -84,7 +98,9 @@ class Writer:
             self._json(layout.SAMPLE, content)
         elif self._referring and names == self._names:
             self._referring -= 1
-            self._differences(numbers)
+            self._held_changes += [now - before for now, before in zip(numbers, self._numbers)]
+            if not more_follow:
+                self.write_held()
         else:
             self.write_held()  # it counts as a block before this one
             self._reference, self._referring = self._sequence, REFERENCE_INTERVAL - 1
@@ -92,10 +108,13 @@ class Writer:
             self._json(layout.SAMPLE, content, layout.REFERENCE)
 
     def write_held(self) -> None:
-        """Write events that no sample followed."""
-        if span := self._held:
-            self._held = b""
-            self._block(layout.EVENTS, span)
+        """Write what was held back: samples that no more followed, events that no sample did."""
+        changes, self._held_changes = self._held_changes, []
+        events, self._held = self._held, b""
+        if changes:
+            self._differences(events, changes)
+        elif events:
+            self._block(layout.EVENTS, events)
 
     def trailer(self, content: dict[str, Any]) -> None:
         """Write the last block: why the recording ended, counts, losses."""
@@ -109,21 +128,18 @@ class Writer:
             if error.errno != errno.EINVAL:
                 raise self._cannot(error) from None
 
-    def _differences(self, numbers: list[int]) -> None:
-        changes = [now - before for now, before in zip(numbers, self._numbers)]
-        packed = struct.pack(f"<{len(numbers)}q", *changes)
+    def _differences(self, events: bytes, changes: list[int]) -> None:
+        packed = struct.pack(f"<{len(changes)}q", *changes)
         said_from = layout.SAID_FROM.pack(self._reference)
-        events, self._held = self._held, b""
         raw = b"".join((events, said_from, *layout.planes(packed, layout.NUMBER_BYTES)))
         kind = layout.BOTH if events else layout.DIFFERENCES
-        self._append(kind, layout.ZLIB, len(events), len(raw), zlib.compress(raw, _FASTEST))
+        self._append(kind, layout.ZLIB, len(events), len(raw), _compressed(raw))
 
     def _json(self, kind: int, content: dict[str, Any], flags: int = 0) -> None:
         self._block(kind, json_text.dumps(content).encode(), flags)
 
     def _block(self, kind: int, raw: bytes | memoryview, flags: int = 0) -> None:
-        stored = zlib.compress(raw, _FASTEST)
-        self._append(kind, flags | layout.ZLIB, 0, len(raw), stored)
+        self._append(kind, flags | layout.ZLIB, 0, len(raw), _compressed(raw))
 
     def _append(self, kind: int, flags: int, item: int, raw: int, stored: bytes) -> None:
         """Write one block: its payload as it is to stand in the file, and how long it was."""

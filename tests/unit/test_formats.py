@@ -187,6 +187,43 @@ def test_any_other_sample_that_is_lost_costs_itself(tmp_path: Path) -> None:
     assert (recording.missing_blocks, recording.damage) == (1, [])
 
 
+def in_blocks_of(several: int, path: Path, samples: list[dict[str, Any]]) -> list[Block]:
+    """Write samples, so many in each block; returns the blocks."""
+    with path.open("wb") as file:
+        writer = Writer(file.fileno())
+        writer.header({"record": events.record_layout(), "ring_header_bytes": 8, "kinds": {}})
+        for number, one in enumerate(samples, 1):
+            writer.sample(one, more_follow=number % several > 0)
+        writer.trailer({})
+    return blocks_of(path.read_bytes())
+
+
+@pytest.mark.parametrize("several", [2, 10, layout.MOST_SAMPLES])
+def test_samples_that_follow_each_other_soon_are_one_block(several: int, tmp_path: Path) -> None:
+    samples = [sample(n) for n in range(2 * REFERENCE_INTERVAL + 5)]
+    samples.insert(7, {"t_ns": 6, "driver": {"state": "gone"}})
+    path = tmp_path / "a.btrace"
+    blocks = in_blocks_of(several, path, samples)
+    assert len(blocks) < len(samples) / several + 2 * 3 + 4
+    recording, trace = read_recording(str(path)), read_trace(str(path))
+    assert recording.complete
+    assert recording.samples == samples
+    regular = [one["t_ns"] for one in samples if "vmstat" in one]
+    assert trace.samples.time_ns.tolist() == regular
+
+
+def test_a_block_of_several_samples_is_lost_alone(tmp_path: Path) -> None:
+    samples = [sample(n) for n in range(1 + 3 * 4)]
+    path = tmp_path / "a.btrace"
+    blocks = in_blocks_of(4, path, samples[1:])
+    gone = blocks[3]
+    data = path.read_bytes()
+    path.write_bytes(data[: gone.offset] + data[gone.end :])
+    recording = read_recording(str(path))
+    assert recording.samples == samples[1:5] + samples[9:]
+    assert (recording.missing_blocks, recording.damage) == (1, [])
+
+
 def differences(reference: int, *numbers: int) -> bytes:
     """The payload of a sample of these differences."""
     packed = struct.pack(f"<{len(numbers)}q", *numbers)
@@ -227,6 +264,7 @@ def test_hostile_references_and_differences_cost_themselves(
             differences(said_from),
             differences(said_from, 1),
             differences(said_from, 1, 1, 1),
+            differences(said_from, *[1, 1] * (layout.MOST_SAMPLES + 1)),
             differences(said_from - 1, 1, 1),
             differences(said_from, 1, 1)[:-1],
             differences(said_from, -6, 0),
@@ -244,10 +282,10 @@ def test_hostile_references_and_differences_cost_themselves(
             {"vmstat": {}},
         ]
         assert times == [5, 6]
-        assert len(recording.damage) == 7 + 3
+        assert len(recording.damage) == 8 + 3
     else:
         assert max(len(recording.samples), len(times)) <= 1
-        assert len(recording.damage) >= 10
+        assert len(recording.damage) >= 11
 
 
 def test_planes_of_items_of_no_width_are_damage(tmp_path: Path) -> None:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 SAMPLE_INTERVAL_S = 0.1
 FOLLOW_INTERVAL_S = 1.0
+WRITE_EVERY = 10
+"""Samples that are understood and written together, for half the cost. Who kills the recorder
+(SIGKILL) takes less than a second with it."""
 
 
 class CounterRecorder:
@@ -42,6 +45,7 @@ class CounterRecorder:
         self._samplers = Samplers((*OF_A_TRACE, KernelThreads))
         self._slept_before_ns, self._begun_ns = suspended_ns(), time.monotonic_ns()
         self._samples = 0
+        self._unwritten: list[tuple[int, list[Any]]] = []
         self._last: dict[str, Any] = {}
         now = balloon_counters()
         self._writer.header({
@@ -64,10 +68,17 @@ class CounterRecorder:
         return FOLLOW_INTERVAL_S
 
     def sample(self) -> None:
-        """Write what the counters say now; what was written is on the disk then, if asked."""
-        self._last = self._samplers.read()
-        self._writer.sample({"t_ns": time.monotonic_ns(), **self._last})
+        """See what the counters say now; with `sync`, it is on the disk then."""
+        self._unwritten.append((time.monotonic_ns(), self._samplers.texts()))
         self._samples += 1
+        if self._sync or self._samples % WRITE_EVERY == 0:
+            self._write()
+
+    def _write(self) -> None:
+        unwritten, self._unwritten = self._unwritten, []
+        for number, (t_ns, texts) in enumerate(unwritten, 1):
+            self._last = self._samplers.values(texts)
+            self._writer.sample({"t_ns": t_ns, **self._last}, more_follow=number < len(unwritten))
         if self._sync:
             self._writer.sync()
 
@@ -75,6 +86,7 @@ class CounterRecorder:
         """Write what was marked."""
         if self._marks:
             for mark in self._marks.read(self._begun_ns):
+                self._write()  # in the order of time
                 self._writer.sample(mark)
 
     def finish(self, reason: str, command: dict[str, Any] | None) -> dict[str, Any]:
@@ -83,6 +95,7 @@ class CounterRecorder:
             self._marks.refuse()
         self.follow()
         self.sample()
+        self._write()
         vmstat = self._last.get("vmstat", {})
         now = {name: vmstat[name] for name in BALLOON_COUNTERS if name in vmstat}
         trailer = {

@@ -9,17 +9,9 @@ from balloontrace.tracers.samplers.vmstat import Meminfo, Vmstat
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from typing import Any, Protocol
+    from typing import Any
 
-    class Sampler(Protocol):
-        """A slow source: `name` is its key in a sample."""
-
-        name: str
-
-        def read(self) -> dict[str, Any]:
-            """What the source says now."""
-            ...
-
+    from balloontrace.tracers.samplers.proc import Source
 
 OF_A_TRACE = (Vmstat, Meminfo, Psi)
 """Beside events, which say of kswapd and the size worker when they were at work."""
@@ -28,8 +20,8 @@ OF_A_TRACE = (Vmstat, Meminfo, Psi)
 class Samplers:
     """The samplers of `wanted` that this kernel supports. absent: the names of the others."""
 
-    def __init__(self, wanted: Iterable[type[Sampler]]) -> None:
-        self._usable: list[Sampler] = []
+    def __init__(self, wanted: Iterable[type[Source]]) -> None:
+        self._usable: list[Source] = []
         self.absent: list[str] = []
         self._failed: set[str] = set()
         for sampler in wanted:
@@ -38,18 +30,34 @@ class Samplers:
             except OSError:
                 self.absent.append(sampler.name)
 
-    def read(self) -> dict[str, Any]:
-        """Name -> what it says now.
+    def texts(self) -> list[Any]:
+        """What each says now, as it came; an OSError of one that fails."""
+        found: list[Any] = []
+        for sampler in self._usable:
+            try:
+                found.append(sampler.text())
+            except OSError as error:
+                found.append(error)
+        return found
+
+    def values(self, texts: list[Any]) -> dict[str, Any]:
+        """Name -> what it said; texts of later moments come later.
 
         One that fails costs this reading of it, and is told once, under `failed`: a pressure file
         that is turned off, a line that is not as it was.
         """
         values: dict[str, Any] = {}
-        for sampler in self._usable:
+        for sampler, text in zip(self._usable, texts):
             try:
-                values[sampler.name] = sampler.read()
+                if isinstance(text, OSError):
+                    raise text
+                values[sampler.name] = sampler.numbers(text)
             except (OSError, ValueError, LookupError) as error:
                 if sampler.name not in self._failed:
                     values.setdefault("failed", {})[sampler.name] = str(error)
                 self._failed.add(sampler.name)
         return values
+
+    def read(self) -> dict[str, Any]:
+        """Name -> what it says now."""
+        return self.values(self.texts())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from balloontrace.tracers.machine.files import text
-from balloontrace.tracers.samplers.proc import ProcFile
+from balloontrace.tracers.samplers.proc import ProcFile, Source
 
 _CHILDREN_OF_KTHREADD = "/proc/2/task/2/children"
 _WORKQUEUE = "events_freezable"
@@ -21,7 +21,7 @@ LOOK_EVERY, SEARCH_EVERY = 50, 200
 list them (CONFIG_PROC_CHILDREN), and they must be searched for among all processes."""
 
 
-class KernelThreads:
+class KernelThreads(Source):
     """Sampler `cpu`: nanoseconds since the first reading.
 
     kworker_ns: of the kworkers whose last work came from the size worker's queue, in which others'
@@ -43,17 +43,23 @@ class KernelThreads:
             raise FileNotFoundError("no kernel threads are to be seen")
         self.read()
 
-    def read(self) -> dict[str, int]:
-        """Nanoseconds by kind of thread."""
+    def text(self) -> list[tuple[int, str, bytes]]:
+        """Thread, under what it is counted, and its file now."""
         self._readings += 1
         if self._readings % self._every == 0:
             self._look()
+        found = []
         for tid, key in list(self._key.items()):
             try:
-                now_ns = int(self._files[tid].lines()[0].split()[0])
+                found.append((tid, key, self._files[tid].text()))
             except OSError:  # a kworker that has ended
                 self._forget(tid)
-                continue
+        return found
+
+    def numbers(self, text: list[tuple[int, str, bytes]]) -> dict[str, int]:
+        """Nanoseconds by kind of thread."""
+        for tid, key, said in text:
+            now_ns = int(said.split()[0])
             self._total_ns[key] += now_ns - self._last_ns.get(tid, now_ns)
             self._last_ns[tid] = now_ns
         return dict(self._total_ns)
@@ -68,12 +74,12 @@ class KernelThreads:
                 except OSError:
                     continue
                 self._key[tid] = key
+                self._last_ns.pop(tid, None)  # of when it was last counted
             elif not key and tid in self._key:  # it works for another queue now
                 self._forget(tid)
 
     def _forget(self, tid: int) -> None:
         self._files.pop(tid).close()
-        self._last_ns.pop(tid, None)
         del self._key[tid]
 
 

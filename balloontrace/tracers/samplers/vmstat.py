@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from balloontrace.tracers.samplers.proc import NamedNumbers
+from balloontrace.tracers.samplers.proc import NamedNumbers, Source
 
 BALLOON_COUNTERS = ("balloon_inflate", "balloon_deflate", "balloon_migrate")
 """What the traced totals are checked against (mm/vmstat.c)."""
@@ -39,7 +39,7 @@ _MEMINFO = (
 )
 
 
-class Vmstat:
+class Vmstat(Source):
     """Sampler `vmstat`: counters as the kernel gives them (pages or events since boot)."""
 
     name = "vmstat"
@@ -47,16 +47,20 @@ class Vmstat:
     def __init__(self) -> None:
         self._file = NamedNumbers("/proc/vmstat", _PREFIXES, b" ")
 
-    def read(self) -> dict[str, int]:
-        """The chosen counters now."""
-        return self._file.numbers()
+    def text(self) -> bytes:
+        """The file now."""
+        return self._file.text()
+
+    def numbers(self, text: bytes) -> dict[str, int]:
+        """The chosen counters."""
+        return self._file.numbers(text)
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-class Meminfo:
+class Meminfo(Source):
     """Sampler `meminfo`: bytes."""
 
     name = "meminfo"
@@ -64,9 +68,13 @@ class Meminfo:
     def __init__(self) -> None:
         self._file = NamedNumbers("/proc/meminfo", _MEMINFO, b":", b" kB")
 
-    def read(self) -> dict[str, int]:
-        """The chosen fields now, in bytes."""
-        return {name: number * 1024 for name, number in self._file.numbers().items()}
+    def text(self) -> bytes:
+        """The file now."""
+        return self._file.text()
+
+    def numbers(self, text: bytes) -> dict[str, int]:
+        """The chosen fields, in bytes."""
+        return {name: number * 1024 for name, number in self._file.numbers(text).items()}
 
 
 def balloon_counters() -> dict[str, int]:

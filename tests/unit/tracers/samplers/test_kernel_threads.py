@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,28 @@ def test_a_thread_that_has_ended_is_no_failure() -> None:
     assert gone not in threads._key
     second = threads.read()
     assert all(second[key] >= first[key] for key in first)
+
+
+def test_a_thread_that_is_counted_again_is_counted_from_then_on() -> None:
+    threads = KernelThreads()
+    tid, key = next(iter(threads._key.items()))
+    before = threads.read()[key]
+    threads._forget(tid)
+    threads._last_ns[tid] = 0
+    threads._look()
+    assert threads._key[tid] == key
+    after, ran_ns = threads.read()[key], int(Path(f"/proc/{tid}/schedstat").read_text().split()[0])
+    assert after - before < max(ran_ns, 1)
+
+
+def test_readings_that_are_understood_later_are_the_same() -> None:
+    threads = KernelThreads()
+    texts = [threads.text() for _ in range(3)]
+    sums = [threads.numbers(text) for text in texts]
+    for place, (one, other) in enumerate(itertools.pairwise(texts)):
+        grown = [
+            int(now.split()[0]) - int(then.split()[0])
+            for (_, _, then), (_, _, now) in zip(one, other, strict=True)
+        ]
+        told = sum(sums[place + 1].values()) - sum(sums[place].values())
+        assert told == sum(grown)

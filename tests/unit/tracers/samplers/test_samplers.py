@@ -22,7 +22,7 @@ def test_a_file_of_proc_is_read_to_its_end(tmp_path: Path, monkeypatch: pytest.M
     path.write_text(weeks)
     pread = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, size, at: pread(fd, min(size, PAGE), at))
-    lines = ProcFile(str(path)).lines()
+    lines = ProcFile(str(path)).text().splitlines()
     assert lines[-1] == b"balloon_inflate 7"
     assert len(lines) == 401
 
@@ -31,9 +31,9 @@ def test_numbers_are_found_by_name_and_again_when_a_line_comes(tmp_path: Path) -
     path = tmp_path / "meminfo"
     path.write_text("MemTotal:  100 kB\nCached:    7 kB\nMemFree:    20 kB\n")
     file = NamedNumbers(str(path), (b"MemFree:", b"MemTotal:"), b":", b" kB")
-    assert file.numbers() == {"MemTotal": 100, "MemFree": 20}
+    assert file.numbers(file.text()) == {"MemTotal": 100, "MemFree": 20}
     path.write_text("MemTotal:  100 kB\nBalloon:   5 kB\nCached:    7 kB\nMemFree:    21 kB\n")
-    assert file.numbers() == {"MemTotal": 100, "MemFree": 21}
+    assert file.numbers(file.text()) == {"MemTotal": 100, "MemFree": 21}
 
 
 def test_pressure_is_what_the_kernel_says() -> None:
@@ -66,11 +66,11 @@ def test_reading_the_balloons_counters_leaves_no_file_open() -> None:
 def test_a_sampler_that_fails_costs_its_reading_and_is_told_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refused(self: Psi) -> dict[str, dict[str, int]]:
+    def refused(self: Psi) -> list[bytes]:
         raise OSError(95, "Operation not supported")
 
     samplers = Samplers(OF_A_TRACE)
-    monkeypatch.setattr(Psi, "read", refused)
+    monkeypatch.setattr(Psi, "text", refused)
     first, second = samplers.read(), samplers.read()
     if "psi" not in samplers.absent:
         assert first["failed"] == {"psi": "[Errno 95] Operation not supported"}
