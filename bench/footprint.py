@@ -11,6 +11,7 @@ import statistics
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from balloontrace import bundle
 from balloontrace.lab.guest import Guest, image_of
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
@@ -18,7 +19,7 @@ from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.run import run_scenario
 from balloontrace.lab.scenario import find_scenario
 from balloontrace.recording.reader import read_recording
-from bench.in_guest import BPFTRACE, COMPILED, OURS, PLAIN_BCC
+from bench.in_guest import BPFTRACE, COMPILED, ONE_FILE, OURS, PLAIN_BCC, PYZ
 from tools.command import budget, progress, run
 
 RSS_BUDGET = 16 << 20
@@ -29,6 +30,7 @@ _SCRIPT = "/root/in_guest.py"
 def attach_times(guest: Guest) -> dict[str, list[dict[str, float]]]:
     """Tool -> its measurements, alternating in one warm guest."""
     guest.install_balloontrace()
+    guest.push(bundle.made(), f"cat > {PYZ}")
     guest.run(f"cat > {_SCRIPT}", input=Path(__file__).with_name("in_guest.py").read_text())
     done = guest.run(f"PYTHONPATH=/opt/balloontrace python3 {_SCRIPT} {ROUNDS}", timeout_s=3600)
     found: dict[str, list[dict[str, float]]] = {}
@@ -44,17 +46,22 @@ def compare_attaching() -> bool:
     image = image_of(config, progress)
     progress("exec to attached: booting a guest")
     with Guest(image, config, progress) as guest:
-        print(f"kernel {image.release}, {choose_accel()}, {ROUNDS} alternating rounds, medians\n")
+        print(
+            f"kernel {image.release}, {choose_accel()}, {ROUNDS} alternating rounds, medians; plain BCC once\n"
+        )
         times = attach_times(guest)
     median = {tool: statistics.median(r["seconds"] for r in runs) for tool, runs in times.items()}
     memory = {tool: max(r["rss_bytes"] for r in runs) for tool, runs in times.items()}
     print(f"  {'':36}{'exec to attached':>18}{'RSS attached':>15}")
-    for tool in (OURS, COMPILED, PLAIN_BCC, BPFTRACE):
+    for tool in (ONE_FILE, OURS, COMPILED, PLAIN_BCC, BPFTRACE):
         print(f"  {tool:36}{median[tool]:>16.2f} s{memory[tool] / 2**20:>11.1f} MiB")
     print()
     holds = budget("attached no later than plain BCC", median[OURS] <= median[PLAIN_BCC])
+    holds &= budget("attached before bpftrace", median[OURS] < median[BPFTRACE])
     return holds & budget(
-        "attached before bpftrace, the first time as any other", median[OURS] < median[BPFTRACE]
+        # Nothing is kept from one start of it to the next: each is the first.
+        "the one file attached before bpftrace, the first time as any other",
+        median[ONE_FILE] < median[BPFTRACE],
     )
 
 
