@@ -46,9 +46,8 @@ def compare_attaching() -> bool:
     image = image_of(config, progress)
     progress("exec to attached: booting a guest")
     with Guest(image, config, progress) as guest:
-        print(
-            f"kernel {image.release}, {choose_accel()}, {ROUNDS} alternating rounds, medians; plain BCC once\n"
-        )
+        rounds = f"{ROUNDS} alternating rounds, medians; plain BCC once"
+        print(f"kernel {image.release}, {choose_accel()}, {rounds}\n")
         times = attach_times(guest)
     median = {tool: statistics.median(r["seconds"] for r in runs) for tool, runs in times.items()}
     memory = {tool: max(r["rss_bytes"] for r in runs) for tool, runs in times.items()}
