@@ -56,7 +56,7 @@ class Kind:
     @property
     def moves_pages(self) -> bool:
         """Whether `done` is a number of pages that this call has moved."""
-        return self.name not in ("target", "oom_kill", "bind")
+        return self.name not in ("target", "oom_kill", "bind", "stats", "stats_ask", "refuse")
 
 
 class Bit:
@@ -217,6 +217,37 @@ KINDS: tuple[Kind, ...] = (
     Kind("remove", 18, "`virtballoon_remove`: the driver left the device", "not used", "not used"),
     Kind("freeze", 19, "`virtballoon_freeze`: the guest is suspended", "not used", "not used"),
     Kind("restore", 20, "`virtballoon_restore`: the guest resumes", "not used", "not used"),
+    Kind(
+        "reporting",
+        21,
+        "the kernel looked for free blocks that it has not reported yet, and reported them "
+        "(`page_reporting_process`: of all memory, every two seconds while there are any)",
+        "not used",
+        "pages it reported",
+    ),
+    Kind(
+        "stats_ask",
+        22,
+        "the host asked for the guest's statistics: the statistics queue's interrupt; no duration, "
+        "no task",
+        "not used",
+        "not used",
+    ),
+    Kind(
+        "stats",
+        23,
+        "the driver read the guest's statistics and sent them (the values stand in samples)",
+        "not used",
+        "values sent, if that is visible",
+    ),
+    Kind(
+        "refuse",
+        24,
+        "the kernel refused a task address space: its limit of committed memory is reached "
+        "(`__vm_enough_memory`: ENOMEM, whatever memory is free); no duration",
+        "not used",
+        "not used",
+    ),
 )
 
 WITHIN: tuple[Bit, ...] = (

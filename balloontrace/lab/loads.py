@@ -26,8 +26,8 @@ _REST_S = 3.0  # an emulated guest on a busy host may gain nothing for a second,
 
 TOUR_SEAMS = (
     *("fill", "leak", "ack", "target", "notice", "migrate", "count", "scan", "oom_notify"),
-    *("report", "hint", "sleep", "reclaim", "kswapd_wake", "oom_kill"),
-    *("bind", "remove"),
+    *("report", "reporting", "hint", "sleep", "reclaim", "kswapd_wake", "oom_kill"),
+    *("stats_ask", "stats", "refuse", "bind", "remove"),
 )
 """The seams that fire on a `tour`: all but SUSPEND_SEAMS, and `compact`, which single pages
 never cause."""
@@ -54,6 +54,8 @@ def tour(guest: Guest) -> Tour:
     migrate(guest)
     report(guest)
     hint(guest)
+    ask_for_statistics(guest)
+    refuse(guest)
     oom_notify(guest)
     happened = Tour(kill_in_cgroup(guest), kill_globally(guest))
     out_of_puff(guest)
@@ -80,6 +82,28 @@ def migrate(guest: Guest) -> None:
         move_balloon(guest, 48 * MIB_PAGES * (part + 1))
     guest.run("rm /root/cache; echo 3 > /proc/sys/vm/drop_caches")
     guest.run("echo 1 > /proc/sys/vm/compact_memory")
+
+
+def ask_for_statistics(guest: Guest) -> dict[str, int]:
+    """The host asks for the guest's statistics once a second; returns what it was told."""
+    begun = guest.balloon.statistics_at()
+    guest.balloon.poll_statistics(1)
+    _until(
+        # The first that QEMU has was sent when the driver took the device.
+        lambda: guest.balloon.statistics_at() > begun + 1,
+        "the guest does not send statistics",
+    )
+    guest.balloon.poll_statistics(0)
+    return guest.balloon.statistics()
+
+
+def refuse(guest: Guest) -> None:
+    """A task asks for more address space than the guest can ever back."""
+    code = (
+        f"import mmap\ntry: mmap.mmap(-1, {1 << 45})\nexcept OSError as error: print(error.errno)"
+    )
+    if guest.run(["python3", "-c", code]).stdout.strip() != "12":
+        raise UserError("the guest's kernel does not refuse 32 TiB")
 
 
 def oom_notify(guest: Guest) -> None:

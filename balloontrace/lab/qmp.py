@@ -83,6 +83,13 @@ class Monitor:
         self._loop.close()
 
 
+_DEVICE = f"/machine/peripheral/{BALLOON_ID}"
+"""QEMU's name for the balloon."""
+
+_NEVER_TOLD = (1 << 64) - 1
+"""What QEMU says of a value that the guest has not sent."""
+
+
 class Balloon:
     """The host's hand on the balloon. Sizes are balloon pages (4 KiB) inside the balloon."""
 
@@ -99,6 +106,27 @@ class Balloon:
         actual: int = self._monitor.execute("query-balloon")["actual"]
         return self.memory_pages - actual // BALLOON_PAGE_BYTES
 
+    def poll_statistics(self, interval_s: int) -> None:
+        """Ask the guest for its statistics every so many seconds; 0: no more."""
+        self._set("guest-stats-polling-interval", interval_s)
+
+    def statistics(self) -> dict[str, int]:
+        """What the guest said last: QEMU's name of a value -> bytes or a number; without those that
+        it has not told."""
+        told: dict[str, int] = self._get("guest-stats")["stats"]
+        return {name: value for name, value in told.items() if 0 <= value < _NEVER_TOLD}
+
+    def statistics_at(self) -> int:
+        """When it said that, in whole seconds since 1970; 0: never."""
+        at: int = self._get("guest-stats")["last-update"]
+        return at
+
+    def _get(self, name: str) -> Any:
+        return self._monitor.execute("qom-get", path=_DEVICE, property=name)
+
+    def _set(self, name: str, value: object) -> None:
+        self._monitor.execute("qom-set", path=_DEVICE, property=name, value=value)
+
     @contextlib.contextmanager
     def hinting(self) -> Iterator[None]:
         """Let the guest hint its free pages to the host as long as the context lasts.
@@ -108,8 +136,7 @@ class Balloon:
         hinted until the end, unless its shrinker takes them back. Raises UserError if QEMU
         refuses, or if the guest was not made with hinting.
         """
-        device = f"/machine/peripheral/{BALLOON_ID}"
-        if not self._monitor.execute("qom-get", path=device, property="free-page-hint"):
+        if not self._get("free-page-hint"):
             raise UserError("this guest has no free page hinting", "set GuestConfig.hinting")
         speed = {"max-bandwidth": _SLOWEST_MIGRATION}
         self._monitor.execute("migrate-set-parameters", **speed)

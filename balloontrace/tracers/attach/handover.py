@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-MAPS = ("events", "counters", "calls", "control", "layout", "fresh", "last_target", "hinting")
-"""The maps of bpf/balloon.c. The recorder needs the first four, who attaches again needs all."""
+MAPS = (
+    *("events", "counters", "calls", "control", "sent_stats"),
+    *("layout", "fresh", "last_target", "hinting"),
+)
+"""The maps of bpf/balloon.c. The recorder needs the first five, who attaches again needs all."""
 
 _MESSAGE_BYTES = 1 << 18
 _MAX_DESCRIPTORS = 250

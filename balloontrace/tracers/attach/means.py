@@ -77,7 +77,7 @@ class Means(NamedTuple):
 
 def _attach_all(code: Mapping[str, bytes], placed: Sequence[Placed], held: Held) -> None:
     """Two links. Whose fault a refusal is, the kernel does not say: each place is tried alone."""
-    entries = _cookies(placed)
+    entries = _cookies([place for place in placed if place.probe.enters])
     returns = _cookies([place for place in placed if place.probe.returns])
     try:
         at_return = held.load(code["kprobe_return"], "returns", bpf_calls.KPROBE_MULTI)
@@ -114,7 +114,7 @@ def _attach_pairs(code: Mapping[str, bytes], placed: Sequence[Placed], held: Hel
     for is_return, name in ((True, "kprobe_return"), (False, "kprobe_entry")):
         programs: dict[str, int] = {}
         for probe, symbol in placed:
-            if is_return and not probe.returns:
+            if not (probe.returns if is_return else probe.enters):
                 continue
             try:
                 if probe.call not in programs:
@@ -139,7 +139,7 @@ def _attach_trampolines(code: Mapping[str, bytes], placed: Sequence[Placed], hel
     for is_return, name in ((True, "fexit"), (False, "fentry")):
         kind = bpf_calls.FEXIT if is_return else bpf_calls.FENTRY
         for probe, symbol in placed:
-            if is_return and not probe.returns:
+            if not (probe.returns if is_return else probe.enters):
                 continue
             try:
                 number, module = found[symbol.name, symbol.module]

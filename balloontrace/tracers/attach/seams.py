@@ -13,12 +13,10 @@ from typing import NamedTuple
 
 from balloontrace.tracers.attach.state import FILL_FROM
 from balloontrace.tracers.machine.balloon import DRIVER_MODULE
+from balloontrace.tracers.machine.btf import SIZE, UP_TO_NEXT
 
 MODULES = (DRIVER_MODULE, "virtio_pci", "virtio_mmio", "virtio_ring", "virtio_ccw")
 """The modules that hold the functions below, where they are not built in."""
-
-SIZE = ""
-"""In OFFSETS, in place of a member: the size of the structure."""
 
 OFFSETS = {
     "num_pfns": ("virtio_balloon", "num_pfns"),
@@ -31,22 +29,27 @@ OFFSETS = {
     "task_tgid": ("task_struct", "tgid"),
     "task_flags": ("task_struct", "flags"),
     "oom_memcg": ("oom_control", "memcg"),
+    "stats_work": ("virtio_balloon", "update_balloon_stats_work"),
+    "stats": ("virtio_balloon", "stats"),
+    "stats_bytes": ("virtio_balloon", f"{UP_TO_NEXT}stats"),
 }
-"""Entries of state.LAYOUT that BTF knows -> structure and member."""
+"""Entries of state.LAYOUT that BTF knows -> structure and member, or what btf.py takes for one."""
 
 
 class Probe(NamedTuple):
     """A function of the kernel and what it is to bpf/balloon.c.
 
-    call: a call or a moment of state.py; returns: its return is traced as well; arguments: they
-    must be those of its source, which a compiler may change; transport: of balloon.TRANSPORTS, of
-    other devices it says nothing; beside: of several functions of that name it is the one in the
-    source file of the first of these two, not that of the second. A linker keeps files together.
+    call: a call or a moment of state.py; returns, enters: its return, its entry is traced;
+    arguments: they must be those of its source, which a compiler may change; transport: of
+    balloon.TRANSPORTS, of other devices it says nothing; beside: of several functions of that name
+    it is the one in the source file of the first of these two, not that of the second. A linker
+    keeps files together.
     """
 
     function: str
     call: str
     returns: bool = True
+    enters: bool = True
     arguments: bool = True
     transport: str = ""
     beside: tuple[str, ...] = ()
@@ -104,6 +107,7 @@ def _plain(function: str, call: str) -> Rung:
 _TELL_HOST = Probe("tell_host", "ack")
 _WORKER = Probe("update_balloon_size_func", "worker")
 _HINT = Probe("report_free_page_func", "hint")
+_STATS = Probe("update_balloon_stats_func", "stats")
 _OUT_OF_MEMORY = Probe("out_of_memory", "out_of_memory")
 _OOM_KILL = Probe("__oom_kill_process", "oom_kill", arguments=False)
 _MARK_VICTIM = Probe("mark_oom_victim", "victim", returns=False)
@@ -222,6 +226,7 @@ SEAMS: tuple[Seam, ...] = (
         "notice",
         [Rung("virtballoon_changed", [Probe("virtballoon_changed", "notice", returns=False)])],
     ),
+    Seam("reporting", [_plain("page_reporting_process", "reporting")], feature="reporting"),
     Seam(
         "report",
         [
@@ -256,6 +261,32 @@ SEAMS: tuple[Seam, ...] = (
             Rung("report_free_page_func", [_HINT], loses="the pages lent"),
         ],
         feature="free_page_hint",
+    ),
+    Seam(
+        "stats_ask",
+        [Rung("stats_request", [Probe("stats_request", "stats_ask", returns=False)])],
+        feature="stats_vq",
+    ),
+    Seam(
+        "stats",
+        [
+            Rung(
+                "update_balloon_stats_func, values from vb->stats",
+                [_STATS],
+                offsets=["stats", "stats_bytes", "stats_work"],
+            ),
+            Rung("update_balloon_stats_func", [_STATS], loses="the values sent"),
+        ],
+        feature="stats_vq",
+    ),
+    Seam(
+        "refuse",
+        [
+            Rung(
+                "return of __vm_enough_memory",
+                [Probe("__vm_enough_memory", "refuse", enters=False, arguments=False)],
+            )
+        ],
     ),
     Seam("sleep", [Rung("msleep within the size worker", [Probe("msleep", "sleep")])]),
     Seam(

@@ -14,6 +14,7 @@ from balloontrace import events
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
 
 _ALLOCATE = ("worker", "fill", "bind", "restore", "freeze", "remove")
 """Calls within which memory is allocated, and hence anything of reclaim, compaction and OOM."""
@@ -90,7 +91,7 @@ CALLS: tuple[Call, ...] = (
     # fill_balloon(vb, num)
     Call("fill", "fill", ("worker",), asked="second", done="result"),
     # virtballoon_free_page_report(prdev, sg, nents)
-    Call("report", "report", asked="in_blocks", done="asked_if_success"),
+    Call("report", "report", ("reporting",), asked="in_blocks", done="asked_if_success"),
     # report_free_page_func(work)
     Call("hint", "hint", done="special"),
     Call("sleep", "sleep", ("worker", "fill"), in_worker=True),
@@ -103,12 +104,20 @@ CALLS: tuple[Call, ...] = (
     Call("oom_kill", "", (*_ALLOCATE, "out_of_memory")),
     Call("bind", "bind", done="success"),
     Call("restore", "restore"),
+    Call("reporting", "reporting", done="special"),
+    # update_balloon_stats_func(work)
+    Call("stats", "stats", done="special", kept="first"),
 )
 """Calls a task can be in. The first are the bits of an event's `within`, in the same order."""
 
-MOMENTS: tuple[str, ...] = ("outbuf", "inbuf", "enqueue", "notice", "victim", "proof")
-"""Functions of which the entry alone matters, but for `proof`, which the tracer calls itself. They
-are numbered after the calls."""
+MOMENTS: tuple[str, ...] = (
+    *("outbuf", "inbuf", "enqueue", "notice", "victim", "proof", "stats_ask", "refuse"),
+)
+"""Functions of which the entry alone matters, but for `proof`, which the tracer calls itself, and
+for `refuse`, of which the return does. They are numbered after the calls."""
+
+MOST_STATS = 16
+"""Values that the driver sends at most: VIRTIO_BALLOON_S_NR of them, 10 in 5.10, 16 since 6.14."""
 
 LAYOUT: tuple[tuple[str, str], ...] = (
     ("num_pfns", "offset in struct virtio_balloon"),
@@ -124,6 +133,9 @@ LAYOUT: tuple[tuple[str, str], ...] = (
     ("task_tgid", "offset in struct task_struct"),
     ("task_flags", "offset in struct task_struct, where kswapd is known by its flag only"),
     ("oom_memcg", "offset in struct oom_control"),
+    ("stats_work", "offset in struct virtio_balloon"),
+    ("stats", "offset in struct virtio_balloon"),
+    ("stats_bytes", "bytes of that member"),
     ("fill_from", "where the pages of a fill are counted, enum fill_from"),
     ("ack_pages", "the pages of an ack are visible"),
     ("leak_arguments", "leak_balloon has the arguments its source has"),
@@ -156,6 +168,14 @@ CONTROL: tuple[tuple[str, str], ...] = (
 )
 """Words that reader and programs share, in memory that both have mapped."""
 
+STATS: tuple[tuple[str, str], ...] = (
+    ("answers", "of the driver, ever"),
+    ("answered_ns", "CLOCK_MONOTONIC when it sent the last ones"),
+    ("bytes", "of `sent` that it sent"),
+)
+"""Words of what was last sent on the statistics queue, before `sent`: pairs of a u16 tag and a u64
+value, packed (struct virtio_balloon_stat in include/uapi/linux/virtio_balloon.h)."""
+
 _ASK_FOR_COOKIE = struct.pack("<BBhi", 0x85, 0, 0, 174)
 """The instruction that calls bpf_get_attach_cookie."""
 
@@ -180,6 +200,13 @@ _KINDS = max(kind.number for kind in events.KINDS) + 1
 _COUNTERS = struct.Struct(f"@{len(COUNTERS)}Q")
 _TASK = struct.Struct("@IIIIII16s")
 _SLOT = struct.Struct("@QQIIII")
+
+_STAT = struct.Struct("<HQ")
+_SENT_BYTES = MOST_STATS * _STAT.size
+_STATS = struct.Struct(f"@{len(STATS)}Q")
+
+STATS_BYTES = _STATS.size + _SENT_BYTES
+"""Size of the only element of the map `sent_stats`."""
 
 _SLOTS = 32
 """A power of two with room for CALLS: what indexes it is masked, which the verifier understands."""
@@ -235,6 +262,10 @@ struct control {{
 }};
 struct counters {{
 {_members("u64", COUNTERS)}
+}};
+struct sent_stats {{
+{_members("u64", STATS)}
+	char sent[{_SENT_BYTES}];
 }};
 struct cpu_counters {{
 	struct counters kind[KINDS];
@@ -324,6 +355,21 @@ def sum_counters(table: bytes | memoryview) -> dict[str, dict[str, int]]:
             for (name, _), value in zip(COUNTERS, _COUNTERS.unpack_from(table, at)):
                 sums[name] += value
     return total
+
+
+def sent_stats(value: bytes) -> dict[str, Any]:
+    """The map `sent_stats`: `answers`, `answered_ns`, and `sent`, pairs of tag and value.
+
+    Of what the driver did not fill in, tag and value are 0; the first that it fills in is tag 0,
+    where it does that at all (update_balloon_stats in drivers/virtio/virtio_balloon.c).
+    """
+    answers, answered_ns, size = _STATS.unpack_from(value)
+    pairs = [
+        _STAT.unpack_from(value, _STATS.size + at)
+        for at in range(0, min(size, _SENT_BYTES) - _STAT.size + 1, _STAT.size)
+    ]
+    sent = [list(pair) for number, pair in enumerate(pairs) if pair[0] or not number]
+    return {"answers": answers, "answered_ns": answered_ns, "sent": sent}
 
 
 class OpenCall:

@@ -73,6 +73,7 @@ BPF_ARRAY(layout, struct layout, 1);
 BPF_ARRAY(fresh, struct task_calls, 1); /* zeros: too large for the stack */
 BPF_ARRAY(last_target, u64, 1);
 BPF_ARRAY(hinting, struct hinting, 1);
+BPF_F_TABLE("array", u32, struct sent_stats, sent_stats, 1, BPF_F_MMAPABLE);
 
 /* Hides from the compiler what it knows of a number, or it makes of it what the verifier does not
  * understand. */
@@ -647,6 +648,31 @@ static __always_inline void scanned(const struct layout *k, struct slot *s, u64 
 	*flags |= stopped ? FLAG_STOP : 0;
 }
 
+#define STAT_BYTES 10 /* struct virtio_balloon_stat { __virtio16 tag; __virtio64 val; }, packed */
+
+/* The driver has sent what it had written to vb->stats: it is kept for the reader, who comes once a
+ * second; hosts ask as often at most. */
+static __always_inline void stats_sent(const struct layout *k, struct slot *s)
+{
+	u32 zero = 0, bytes = k->stats_bytes;
+	struct sent_stats *last = sent_stats.lookup(&zero);
+
+	s->done = UNKNOWN_PAGES;
+	if (!last || !bytes)
+		return;
+	if (bytes > sizeof(last->sent))
+		bytes = sizeof(last->sent);
+	HIDE(bytes);
+	bytes &= 255; /* for the verifier */
+	if (bytes > sizeof(last->sent) ||
+	    bpf_probe_read_kernel(last->sent, bytes, (void *)(s->object - k->stats_work + k->stats)))
+		return;
+	last->bytes = bytes;
+	last->answered_ns = bpf_ktime_get_ns();
+	last->answers += 1; /* at last: whoever reads sees by it that there are new ones */
+	s->done = bytes / STAT_BYTES;
+}
+
 static __always_inline u32 done_pages(u64 result, const struct slot *s, u32 call)
 {
 	switch (done_of_call(call)) {
@@ -695,6 +721,11 @@ static __always_inline bool note_return(const struct layout *k, struct task_call
 		return is_traced(t, CALL_CONFIG) && target_changed(k, t, s);
 	} else if (call == CALL_HINT) {
 		hinted(k, s, flags);
+	} else if (call == CALL_REPORT) {
+		if (is_open(t, CALL_REPORTING) && s->done != UNKNOWN_PAGES)
+			t->slot[CALL_REPORTING].done += s->done;
+	} else if (call == CALL_STATS) {
+		stats_sent(k, s);
 	}
 	return true;
 }
@@ -772,6 +803,25 @@ static __always_inline void enqueued(const struct layout *k, struct task_calls *
 		t->slot[CALL_WORKER].done += k->page_pages;
 	else if (!k->ack_pages && phase() == PHASE_TRACING)
 		emit_moment(k, KIND_FILL, k->page_pages, 0, FLAG_PARTIAL, 0);
+}
+
+/* stats_request(vq): an interrupt, as that of the configuration. */
+static __always_inline void stats_asked(const struct layout *k)
+{
+	if (phase() == PHASE_TRACING)
+		emit_moment(k, KIND_STATS_ASK, 0, 0, 0, NO_TASK);
+}
+
+/* __vm_enough_memory(mm, pages, cap_sys_admin) returns: 0, or -ENOMEM. The one function here that tasks
+ * of the guest call all the time: nothing is kept of it from entry to return. */
+static __always_inline void answered(const struct layout *k, u64 result)
+{
+	const struct task_calls *t;
+
+	if ((int)result >= 0 || phase() != PHASE_TRACING)
+		return;
+	t = current_calls();
+	emit_moment(k, KIND_REFUSE, 0, t ? within(t) : 0, 0, 0);
 }
 
 /* virtballoon_changed(vdev): the configuration change interrupt. The task it came upon may be in the
@@ -852,6 +902,8 @@ static __always_inline void moment(const struct arguments *a, u32 call)
 		marked(a->first, k, t);
 	else if (call == CALL_PROOF)
 		proved(k, false);
+	else if (call == CALL_STATS_ASK)
+		stats_asked(k);
 }
 
 /* ---- the programs, for each means of attachment ---- */
@@ -878,6 +930,8 @@ static __always_inline int at_return(u64 result, u32 call)
 		returned(result, call);
 	else if (k && call == CALL_PROOF)
 		proved(k, true);
+	else if (k && call == CALL_REFUSE)
+		answered(k, result);
 	return 0;
 }
 

@@ -14,6 +14,12 @@ import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+SIZE = ""
+"""In place of a member: the size of the structure."""
+
+UP_TO_NEXT = ">"
+"""In front of a member: the bytes from where it begins to where the next one does."""
+
 BTF_DIRECTORY = Path("/sys/kernel/btf")
 
 _HEADER = struct.Struct("<HBBIIIII")
@@ -53,7 +59,7 @@ class _Section:
                 _, info, size = _TYPE.unpack_from(self.types, found)
                 if info >> 24 & 0x1F == _KIND_STRUCT:
                     members = self._members(found + _TYPE.size, info & 0xFFFF, bool(info >> 31))
-                    yield {**members, "": size * 8}
+                    yield {**members, SIZE: size * 8}
             found = self.types.find(needle, found + 1)
 
     def count(self, functions: dict[int, str]) -> tuple[int, dict[str, int]]:
@@ -100,14 +106,18 @@ class Btf:
             self._sections.insert(0, _Section(split.read_bytes(), self._vmlinux.strings))
 
     def offset(self, name: str, member: str) -> int | None:
-        """Byte offset of `member` in `struct name`, or its size for the member ''.
+        """Byte offset of `member` in `struct name`, or what SIZE and UP_TO_NEXT say.
 
         None if BTF does not tell, as a kernel without the module's BTF does not.
         """
+        wanted = member.removeprefix(UP_TO_NEXT)
         for section in self._sections:
             for members in section.structs(name):
-                if member in members:
-                    return members[member] // 8
+                if wanted in members:
+                    begin = members[wanted]
+                    if wanted == member:
+                        return begin // 8
+                    return (min(at for at in members.values() if at > begin) - begin) // 8
         return None
 
 

@@ -82,6 +82,8 @@ class Recorder:
         counters_bytes = state.COUNTERS_BYTES * content["possible_cpus"]
         self._counters = system_calls.map_array(handover.maps["counters"], counters_bytes)
         self._control = Control(handover.maps["control"])
+        self._sent_stats = system_calls.map_array(handover.maps["sent_stats"], state.STATS_BYTES)
+        self._stats_answers = 0
         self._writer = Writer(output, options["path"])
         self._sync = options["sync"]
         self._samplers = Samplers(() if options["minimal"] else OF_A_TRACE)
@@ -139,8 +141,16 @@ class Recorder:
             self._writer.sample({"t_ns": time.monotonic_ns(), **values})
             self._follower.note(values.get("vmstat", {}))
         self._writer.write_held()
+        self._write_stats()
         if self._sync:
             self._writer.sync()
+
+    def _write_stats(self) -> None:
+        """Write what the driver sent on the statistics queue, if it did since the last time."""
+        sent = state.sent_stats(self._sent_stats[:])
+        if sent["answers"] != self._stats_answers:
+            self._stats_answers = sent["answers"]
+            self._writer.sample({"t_ns": time.monotonic_ns(), "stats": sent})
 
     def follow(self) -> None:
         """Write what the netlink process says and what was marked, and see whether the driver went

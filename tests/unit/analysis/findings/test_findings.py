@@ -519,3 +519,31 @@ def test_a_worker_that_rests_for_less_or_tries_in_vain_is_not_at_rest(tmp_path: 
     assert found(done.fill(1.5, 0.1, 256).ends(30), tmp_path) == {}
     waiting = Built().target(1, 51_200, 0).fill(1, None, 0).ends(30)
     assert found(waiting, tmp_path) == {}
+
+
+def statistics(*answers: tuple[float, float, float]) -> Built:
+    """The host asks for statistics, the driver answers: when, after how long, in how long."""
+    built = Built()
+    for at, after, took in answers:
+        built.call("stats_ask", at, 0, 0, 0, within="", tid=0, comm=b"")
+        built.call("stats", at + after, took, 0, 10, within="")
+    return built
+
+
+def test_statistics_that_come_late(tmp_path: Path) -> None:
+    row = found(statistics((1, 0.01, 0.01), (3, 6, 0.5), (11, 0, 0.1)).ends(60), tmp_path)
+    assert row["stats-stale"]["evidence"]["longest_answer_s"] == 6.5
+    assert row["stats-stale"]["certainty"] == "high"
+
+
+def test_statistics_that_never_come(tmp_path: Path) -> None:
+    built = statistics((1, 0.01, 0.01)).call("stats_ask", 3, 0, 0, 0, within="", tid=0, comm=b"")
+    row = found(built.ends(60), tmp_path)["stats-stale"]
+    assert row["evidence"]["unanswered_s"] == 57
+    assert "The last 57.0 s it waited for an answer." in row["summary"]
+
+
+def test_statistics_in_time_or_not_asked_for_are_no_finding(tmp_path: Path) -> None:
+    many = statistics(*((at, 0.01, 1) for at in range(1, 50, 2)))
+    for built in (many, statistics((1, 4, 0.9)), statistics(), statistics((59, 2, 1))):
+        assert "stats-stale" not in found(built.ends(61), tmp_path)

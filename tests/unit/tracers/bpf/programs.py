@@ -12,7 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from balloontrace import events
 from balloontrace.tracers.attach import state
@@ -209,6 +209,10 @@ class Programs:
         for place in range(512):
             if used[place]:
                 yield keys[place], values[place * state.TASK_BYTES :][: state.TASK_BYTES]
+
+    def sent_stats(self) -> dict[str, Any]:
+        """state.sent_stats."""
+        return state.sent_stats(self._load("sent_stats_values", state.STATS_BYTES))
 
     def control(self, name: str) -> int:
         """A word of state.CONTROL."""
