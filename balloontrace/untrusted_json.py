@@ -118,6 +118,7 @@ SAMPLE: Shape = {
     "why": text,
     "failed": {...: text},
     "mark": text,
+    "cgroups": {int: text},
     "stats": {"answers": whole, "answered_ns": whole, "sent": [pair]},
 }
 

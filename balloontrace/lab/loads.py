@@ -40,8 +40,10 @@ _DRIVER = "/sys/bus/virtio/drivers/virtio_balloon"
 
 @dataclass(frozen=True)
 class Tour:
-    """What happened on a tour. Process ids of the two tasks that the OOM killer chose."""
+    """What happened on a tour. statistics: of the guest, as the host was told them; process ids of
+    the two tasks that the OOM killer chose."""
 
+    statistics: dict[str, int]
     killed_in_cgroup: int
     killed_globally: int
 
@@ -54,10 +56,10 @@ def tour(guest: Guest) -> Tour:
     migrate(guest)
     report(guest)
     hint(guest)
-    ask_for_statistics(guest)
+    statistics = ask_for_statistics(guest)
     refuse(guest)
     oom_notify(guest)
-    happened = Tour(kill_in_cgroup(guest), kill_globally(guest))
+    happened = Tour(statistics, kill_in_cgroup(guest), kill_globally(guest))
     out_of_puff(guest)
     rebind(guest)
     move_balloon(guest, 0)
@@ -86,10 +88,10 @@ def migrate(guest: Guest) -> None:
 
 def ask_for_statistics(guest: Guest) -> dict[str, int]:
     """The host asks for the guest's statistics once a second; returns what it was told."""
-    begun = guest.balloon.statistics_at()
+    begun = time.time()
     guest.balloon.poll_statistics(1)
     _until(
-        # The first that QEMU has was sent when the driver took the device.
+        # The first that QEMU takes was sent when the driver took the device.
         lambda: guest.balloon.statistics_at() > begun + 1,
         "the guest does not send statistics",
     )

@@ -100,6 +100,44 @@ def test_victims_of_the_oom_killer_are_named(toured: tuple[Tour, Recording]) -> 
 
 
 @pytest.mark.micro
+def test_statistics_are_what_the_host_was_told(toured: tuple[Tour, Recording]) -> None:
+    happened, recording = toured
+    values = report_of(recording)["statistics"]["values"]
+    if recording.header["seams"]["stats"]["loses"]:
+        assert values == []
+        return
+    sent = {value["name"]: value["last"] for value in values}
+    ours = {"major-faults", "minor-faults", "free-memory", "total-memory", "available-memory"}
+    told = {name.removeprefix("stat-"): value for name, value in happened.statistics.items()}
+    assert {name: sent[name] for name in ours} == {name: told[name] for name in ours}
+    assert len(sent) == len(told)
+
+
+@pytest.mark.micro
+def test_the_host_is_answered_in_time(toured: tuple[Tour, Recording]) -> None:
+    statistics = report_of(toured[1])["statistics"]
+    assert statistics["answered"] >= 2
+    assert statistics["unanswered_s"] is None
+    assert 0 < statistics["median_answer_s"] < 2
+
+
+@pytest.mark.micro
+def test_what_is_reported_is_reported_by_the_worker_of_reporting(
+    toured: tuple[Tour, Recording],
+) -> None:
+    trace = trace_of(toured[1])
+    reports, runs = trace.events("report"), trace.events("reporting")
+    assert runs["done"].sum() == reports["done"].sum() > 0
+    assert set(reports["tid"]) <= set(runs["tid"])
+
+
+@pytest.mark.micro
+def test_who_is_refused_memory_is_named(toured: tuple[Tour, Recording]) -> None:
+    (refused,) = report_of(toured[1])["refusals"]
+    assert (refused["task"], refused["refused"]) == ("python3", 1)
+
+
+@pytest.mark.micro
 def test_free_pages_are_reported_and_hinted(toured: tuple[Tour, Recording]) -> None:
     trace = trace_of(toured[1])
     reports, hints = trace.events("report"), trace.events("hint")

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from balloontrace.analysis.base import Question, Result, Section, always
-from balloontrace.analysis.fields import Field, Table, Unit
+from balloontrace.analysis.fields import Field, Shape, Table, Unit
 from balloontrace.analysis.trace.causes import (
     ACTORS,
     CAUSE_NAMES,
@@ -18,6 +18,7 @@ from balloontrace.analysis.trace.causes import (
     by_recorder,
     cause_codes,
 )
+from balloontrace.analysis.trace.cgroups import cgroups_of, groups_of
 from balloontrace.analysis.trace.trace import Columns, Ints, Trace, known_pages
 
 
@@ -38,6 +39,12 @@ class Causes(Question):
                         "actor", Unit.TEXT, "who made it: a task's name, or one of the other kinds"
                     ),
                     Field("actor_kind", Unit.TEXT, words=(*ACTORS, "task")),
+                    Field(
+                        "cgroups",
+                        Unit.TEXT,
+                        "paths of the control groups of the tasks of that name, as far as known",
+                        shape=Shape.ARRAY,
+                    ),
                     Field("calls", Unit.NUMBER),
                     Field("pages", Unit.PAGES, "given back"),
                     Field("busy_s", Unit.SECONDS, "wall clock in the calls"),
@@ -58,7 +65,22 @@ class Causes(Question):
         # Only a task is told apart by its name: a kernel worker's name changes from call to call.
         task_names, names = trace.names("leak")
         names_of = np.where(actors == len(ACTORS), task_names, -1)
-        return Result(self.name, tables={self.name: _rows(causes, actors, names_of, names, leaks)})
+        rows = _rows(causes, actors, names_of, names, leaks)
+        _name_cgroups(trace, rows, names_of, names, leaks)
+        return Result(self.name, tables={self.name: rows})
+
+
+def _name_cgroups(
+    trace: Trace, rows: list[dict[str, Any]], names_of: Ints, names: list[str], leaks: pd.DataFrame
+) -> None:
+    """Add `cgroups` to each row: those of the tasks of its name."""
+    of_name: dict[str, list[str]] = {}
+    if cgroups_of(trace):
+        tids = leaks["tid"].to_numpy()
+        for code in np.unique(names_of[names_of >= 0]).tolist():
+            of_name[names[code]] = groups_of(trace, np.unique(tids[names_of == code]).tolist())
+    for row in rows:
+        row["cgroups"] = of_name.get(row["actor"], []) if row["actor_kind"] == "task" else []
 
 
 def _actor_codes(

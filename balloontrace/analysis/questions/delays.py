@@ -7,6 +7,7 @@ from typing import Any
 
 from balloontrace.analysis.base import Question, Result, Section, answered
 from balloontrace.analysis.fields import Field, Table, Unit
+from balloontrace.analysis.trace.cgroups import cgroups_of
 from balloontrace.analysis.trace.task_delays import Task
 from balloontrace.analysis.trace.trace import Trace, section
 
@@ -15,6 +16,9 @@ DELAYS = ("cpu", "blkio", "swapin", "reclaim", "thrashing", "compact", "wpcopy")
 queue; `compact`: direct compaction; `wpcopy`: copying write-protected pages."""
 
 TURN_ON = "sysctl kernel.task_delayacct=1 before the tasks start, or boot with delayacct"
+
+
+GROUP = "path of its control group; null: the root, or not known"
 
 
 class Delays(Question):
@@ -35,6 +39,11 @@ class Delays(Question):
                 (
                     Field("comm", Unit.TEXT, title="task"),
                     Field("tid", Unit.NUMBER, title="tid"),
+                    Field(
+                        "cgroup",
+                        Unit.TEXT,
+                        "path of its control group; null: the root, or not known",
+                    ),
                     Field("kswapd", Unit.FLAG),
                     Field("readings", Unit.NUMBER),
                     *(Field(f"{delay}_s", Unit.SECONDS, title=delay) for delay in DELAYS),
@@ -74,6 +83,7 @@ def _row(trace: Trace, task: Task, counted: tuple[str, ...]) -> dict[str, Any]:
     row: dict[str, Any] = {
         "comm": str(task.last.get("comm")),
         "tid": task.tid,
+        "cgroup": cgroups_of(trace).get(task.tid),
         "kswapd": task.tid in (section(trace.header, "tasks").get("kswapd") or []),
         "readings": task.readings,
     }

@@ -11,6 +11,7 @@ import pandas as pd
 from balloontrace.analysis.base import Question, Result, Section, not_recorded
 from balloontrace.analysis.fields import Field, Table, Unit
 from balloontrace.analysis.trace.balloon_size import known_curve
+from balloontrace.analysis.trace.cgroups import cgroups_of
 from balloontrace.analysis.trace.oom_bursts import bouts
 from balloontrace.analysis.trace.samples import UNREAD
 from balloontrace.analysis.trace.trace import Trace, known_pages, section
@@ -75,6 +76,11 @@ class Oom(Question):
                     Field("memcg", Unit.FLAG, "a memory cgroup was out of memory, not the guest"),
                     Field("needed_by", Unit.TEXT, "the task that needed memory"),
                     Field("needed_by_pid", Unit.NUMBER),
+                    Field(
+                        "needed_by_cgroup",
+                        Unit.TEXT,
+                        "path of its control group; null: the root, or not known",
+                    ),
                     Field("balloon_pages", Unit.PAGES, "in the balloon at that moment"),
                 ),
                 "kills",
@@ -150,6 +156,7 @@ def _kills(trace: Trace) -> list[dict[str, Any]]:
                 "memcg": True if memcg else False if whole else None,
                 "needed_by": victim if pid == victim_pid else _needer(needers, tid, start_ns),
                 "needed_by_pid": pid,
+                "needed_by_cgroup": cgroups_of(trace).get(tid),
                 "balloon_pages": curve.size_after(curve.steps_until(start_ns)) if curve else None,
             }
         )

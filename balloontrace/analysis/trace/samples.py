@@ -36,7 +36,7 @@ UNREAD = -1
 _COLUMNS = [(source, key) for source, keys in WANTED.items() for key in keys]
 
 _SPECIAL = ("driver", "uevent", "uevents", "delays", "delayacct", "since_boot",
-            "taskstats_version", "why", "failed", "mark", "stats")  # fmt: skip
+            "taskstats_version", "why", "failed", "mark", "stats", "cgroups")  # fmt: skip
 """A sample with any of these tells more than numbers."""
 
 _Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]

@@ -9,6 +9,7 @@ One JSON object per line, either way:
     <- {"t_ns": ..., "delayacct": "on|off|absent", "since_boot": ..., "taskstats_version": ...}
     <- {"t_ns": ..., "delays": {"<tid>": {"comm": ..., "start_ns": ..., "cpu": [count, ns], ...}}}
     <- {"t_ns": ..., "delays": "absent", "why": ...}
+    <- {"t_ns": ..., "cgroups": {"<tid>": path, ...}}    of tasks that are new
     <- {"t_ns": ..., "uevent": {"action": ..., "subsystem": ..., "devpath": ..., "driver": ...}}
 
 What cannot be had is said once and left out. Each answer is as many lines as it takes; the end of
@@ -28,6 +29,7 @@ from typing import Any, NoReturn
 
 from balloontrace.tracers.machine import capabilities
 from balloontrace.tracers.machine.balloon import DRIVER_MODULE, VIRTIO_ID_BALLOON, device
+from balloontrace.tracers.samplers.cgroups import Cgroups
 from balloontrace.tracers.samplers.delays import TaskDelays, accounting, prefer_bare_pyroute2
 from balloontrace.tracers.samplers.tasks import MAX_TIDS
 
@@ -147,12 +149,16 @@ def open_watch() -> Watch | None:
     return Watch(tasks)
 
 
-def answer(watch: Watch | None, request: dict[str, Any]) -> Watch | None:
+def answer(watch: Watch | None, cgroups: Cgroups, request: dict[str, Any]) -> Watch | None:
     """Answer one request; returns the watch, None if there is none or it has failed."""
+    tids = [int(tid) for tid in request["watch"]]
+    for first in range(0, len(tids), TASKS_PER_LINE):
+        if new := cgroups.of(tids[first : first + TASKS_PER_LINE]):
+            say({"cgroups": new})
     if watch is None:
         return None
     try:
-        watch.add([int(tid) for tid in request["watch"]])
+        watch.add(tids)
         for content in watch.answers():
             say(content)
     except (OSError, ValueError) as error:
@@ -169,11 +175,11 @@ def main() -> None:
     prefer_bare_pyroute2()
     with suppress(OSError):
         capabilities.keep_only(*capabilities.DELAYS)
-    watch = open_watch()
+    watch, cgroups = open_watch(), Cgroups()
     threading.Thread(target=forward_uevents, daemon=True).start()
     with open(CHANNEL, "rb", closefd=False) as requests:
         while line := requests.readline():
-            watch = answer(watch, json.loads(line))
+            watch = answer(watch, cgroups, json.loads(line))
 
 
 def run() -> NoReturn:

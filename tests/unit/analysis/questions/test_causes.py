@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from balloontrace.analysis.report import Report, build
-from tests.unit.builders import KSWAPD_TID, RECORDER_PID, Built, shrinker_like, stock_like
+from balloontrace.analysis.text.report import report_text
+from tests.unit.builders import KSWAPD_TID, RECORDER_PID, Built, ns, shrinker_like, stock_like
 
 
 def report_of(built: Built, tmp_path: Path) -> Report:
@@ -164,3 +165,18 @@ def test_deflation_the_host_asked_for_is_not_a_no_op(tmp_path: Path) -> None:
         built.leak(50 + i, 0.1, 256, within="worker leak")
     findings = report_of(built.ends(105), tmp_path).results["findings"]
     assert findings.tables["findings"] == []
+
+
+def test_the_control_groups_of_who_took_pages(tmp_path: Path) -> None:
+    built = Built().target(0, 4096, 0).fill(1, 1, 4096)
+    for at, tid, comm in ((3, 70, b"java"), (4, 71, b"java"), (5, 72, b"go"), (6, 73, b"sh")):
+        built.leak(at, 0.1, 256, within="scan leak", tid=tid, comm=comm)
+    for tids in ({"70": "/a/b.service", "72": "/docker/c1"}, {"71": "/a/d.service"}):
+        built.samples.append({"t_ns": ns(7), "cgroups": tids})
+    report = build(built.ends(9).write(tmp_path / "r.btrace"))
+    rows = {row["actor"]: row["cgroups"] for row in report.results["causes"].tables["causes"]}
+    assert rows == {"java": ["/a/b.service", "/a/d.service"], "go": ["/docker/c1"], "sh": []}
+    text = report_text(report)
+    assert "task java (in 2 control groups)" in text
+    assert "task go (c1)" in text
+    assert "task sh " in text

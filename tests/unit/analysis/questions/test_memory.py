@@ -179,6 +179,7 @@ def test_the_notifier_and_the_victims(tmp_path: Path) -> None:
         "memcg": False,
         "needed_by": "stress",
         "needed_by_pid": 70,
+        "needed_by_cgroup": None,
         "balloon_pages": 0,
     }
     assert (second["victim"], second["victim_pid"]) == ("python3", 81)
@@ -293,7 +294,7 @@ def test_what_is_not_negotiated_takes_one_line(
     report = report_of(built, tmp_path)
     text = report_text(report)
     assert "Free pages" not in text
-    assert "all 18 attached, none loses anything" in text
+    assert "all 22 attached, none loses anything" in text
     assert "nothing to trace, its feature is not negotiated: report, hint" in text
     verbose = report_text(report, verbose=True)
     assert "Free pages\n  not recorded: report (" in verbose
