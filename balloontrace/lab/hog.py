@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 HOLD_ON = "import ctypes; ctypes.CDLL(None).mlockall(1)"  # MCL_CURRENT
 """Keeps the program itself in memory. Where memory runs out, reclaim would evict that and read it
 again, over and over: on 5.10 and 7.2 a guest crawls for minutes like that."""
@@ -15,6 +17,18 @@ _TAKE = f"""
 hog = mmap.mmap(-1, {{size}}, {_PRIVATE})
 for _ in range({{size}} >> 12):
     hog.write(b"x" * 4096)
+"""
+
+_USE = """
+end = time.monotonic() + {use_s}
+while time.monotonic() < end:
+    for at in range(0, {size}, 4096):
+        hog[at]
+"""
+
+_FREE = """
+hog.close()
+time.sleep({pause_s})
 """
 
 _UNTIL_GIVEN_BACK = f"""
@@ -33,9 +47,25 @@ while (now := deflated()) < before + {{pages}}:
 """
 
 
-def take(size: int, *, lock: bool = True, limit_s: int = 0) -> str:
-    """A program that touches so many bytes and ends; the kernel ends it after limit_s, 0 never."""
-    return _started(lock, limit_s) + _TAKE.format(size=size)
+def take(
+    size: int,
+    *,
+    use_s: float = 0.0,
+    times: int = 1,
+    pause_s: float = 0.0,
+    lock: bool = True,
+    limit_s: int = 0,
+) -> str:
+    """A program that touches so many bytes, reads them over and over for use_s, and ends.
+
+    With times above 1 it frees them instead and takes them again pause_s later, so many times in
+    all. The kernel ends it after limit_s, 0 never.
+    """
+    once = _TAKE.format(size=size) + (_USE.format(size=size, use_s=use_s) if use_s else "")
+    if times == 1:
+        return _started(lock, limit_s) + once
+    again = textwrap.indent(once + _FREE.format(pause_s=pause_s), "    ")
+    return f"{_started(lock, limit_s)}for _ in range({times}):\n{again}"
 
 
 def until_given_back(pages: int, *, lock: bool = True, limit_s: int = 0, mib_per_s: int = 0) -> str:

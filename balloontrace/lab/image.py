@@ -25,6 +25,10 @@ from balloontrace.lab.userspaces import Userspace
 Progress = Callable[[str], None]
 T = TypeVar("T", bound=Table)
 
+IMAGE_DISK_BYTES = 6 << 30
+"""The size of every image's root disk, as build.py has it. Not taken from there: that file is part
+of the recipe, and a word changed in it builds all images anew."""
+
 _BUILD_BYTES = 3 << 30
 _WORK_PREFIX = "building-"
 

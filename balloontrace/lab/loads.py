@@ -89,13 +89,12 @@ def migrate(guest: Guest) -> None:
 def ask_for_statistics(guest: Guest) -> dict[str, int]:
     """The host asks for the guest's statistics once a second; returns what it was told."""
     begun = time.time()
-    guest.balloon.poll_statistics(1)
-    _until(
-        # The first that QEMU takes was sent when the driver took the device.
-        lambda: guest.balloon.statistics_at() > begun + 1,
-        "the guest does not send statistics",
-    )
-    guest.balloon.poll_statistics(0)
+    with guest.balloon.polling(1):
+        _until(
+            # The first that QEMU takes was sent when the driver took the device.
+            lambda: guest.balloon.statistics_at() > begun + 1,
+            "the guest does not send statistics",
+        )
     return guest.balloon.statistics()
 
 

@@ -44,9 +44,10 @@ class GuestConfig:
 
     disk_bytes is the size of its disk, 0 for the image's; the file system does not grow by itself.
     hinting offers free page hinting, which `Balloon.hinting` sets off, reporting free page
-    reporting. balloon_options are further properties of QEMU's virtio-balloon-pci, such as
-    ``page-poison=off``; kernel_options are further words of the guest kernel's command line. accel
-    is one of ACCELERATORS, or empty for what `choose_accel` returns.
+    reporting, page_poison that the guest tells what it fills free pages with. balloon_options are
+    further properties of QEMU's virtio-balloon-pci, such as ``event_idx=off``; kernel_options are
+    further words of the guest kernel's command line. accel is one of ACCELERATORS, or empty for
+    what `choose_accel` returns.
     """
 
     kernel: str = "6.1"
@@ -58,6 +59,7 @@ class GuestConfig:
     headers: bool = False
     hinting: bool = False
     reporting: bool = False
+    page_poison: bool = True
     balloon_options: tuple[str, ...] = ()
     kernel_options: tuple[str, ...] = ()
     disk_bytes: int = 0
@@ -120,6 +122,8 @@ def _balloon_device(config: GuestConfig) -> list[str]:
     device += [f"deflate-on-oom={'on' if config.deflate_on_oom else 'off'}"]
     if config.reporting:
         device += ["free-page-reporting=on"]
+    if not config.page_poison:  # QEMU offers it by itself
+        device += ["page-poison=off"]
     if config.hinting:  # the hints are taken by a thread of their own
         device += ["free-page-hint=on", "iothread=balloon-io"]
     thread = ["-object", "iothread,id=balloon-io"] if config.hinting else []

@@ -20,6 +20,7 @@ from balloontrace.events import BALLOON_PAGE_BYTES
 BALLOON_ID = "balloon"
 """The balloon device's name in QEMU."""
 
+_DEVICES = "/machine/peripheral"
 _TIMEOUT_S = 60.0
 _POLL_S = 0.02
 _SLOWEST_MIGRATION = 4096  # bytes a second; 0 would mean no limit
@@ -83,9 +84,6 @@ class Monitor:
         self._loop.close()
 
 
-_DEVICE = f"/machine/peripheral/{BALLOON_ID}"
-"""QEMU's name for the balloon."""
-
 _NEVER_TOLD = (1 << 64) - 1
 """What QEMU says of a value that the guest has not sent."""
 
@@ -106,10 +104,6 @@ class Balloon:
         actual: int = self._monitor.execute("query-balloon")["actual"]
         return self.memory_pages - actual // BALLOON_PAGE_BYTES
 
-    def poll_statistics(self, interval_s: int) -> None:
-        """Ask the guest for its statistics every so many seconds; 0: no more."""
-        self._set("guest-stats-polling-interval", interval_s)
-
     def statistics(self) -> dict[str, int]:
         """What the guest said last: QEMU's name of a value -> bytes or a number; without those that
         it has not told."""
@@ -122,10 +116,10 @@ class Balloon:
         return at
 
     def _get(self, name: str) -> Any:
-        return self._monitor.execute("qom-get", path=_DEVICE, property=name)
+        return self._monitor.execute("qom-get", path=self._device(), property=name)
 
     def _set(self, name: str, value: object) -> None:
-        self._monitor.execute("qom-set", path=_DEVICE, property=name, value=value)
+        self._monitor.execute("qom-set", path=self._device(), property=name, value=value)
 
     @contextlib.contextmanager
     def hinting(self) -> Iterator[None]:
@@ -147,6 +141,27 @@ class Balloon:
         finally:
             self._monitor.execute("migrate_cancel")
             self._await_migration("cancelled")
+
+    @contextlib.contextmanager
+    def polling(self, interval_s: int) -> Iterator[None]:
+        """Ask the guest for its balloon's statistics so often as long as the context lasts.
+
+        QEMU keeps the interval, and shares it with whoever manages the guest: it is put back at the
+        end. Raises UserError if QEMU refuses.
+        """
+        before = self._get("guest-stats-polling-interval")
+        self._set("guest-stats-polling-interval", interval_s)
+        try:
+            yield
+        finally:
+            self._set("guest-stats-polling-interval", before)
+
+    def _device(self) -> str:
+        """The device's place in QEMU, whoever named it."""
+        for child in self._monitor.execute("qom-list", path=_DEVICES):
+            if str(child["type"]).startswith("child<virtio-balloon"):
+                return f"{_DEVICES}/{child['name']}"
+        raise UserError("the guest has no balloon device that QEMU knows by a name")
 
     def _await_migration(self, wanted: str) -> None:
         deadline = time.monotonic() + _TIMEOUT_S

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import math
 import re
-import shlex
 import signal
 import time
 from collections.abc import Callable
@@ -23,10 +22,11 @@ from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.record import start_recorder
 from balloontrace.lab.remote import RemoteGuest, RemoteProcess
 from balloontrace.lab.repeat import Repeat
-from balloontrace.lab.scenario import Hog, Scenario, Step
+from balloontrace.lab.scenario import Scenario, Step
 from balloontrace.lab.sizes import format_size
 from balloontrace.lab.slow_host import slow_discards
 from balloontrace.lab.vagrant import VagrantGuest
+from balloontrace.lab.workload import WORKLOAD_FILES, Workload
 
 Progress = Callable[[str], None]
 
@@ -34,15 +34,10 @@ PROVIDERS = ("qemu", "vagrant")
 """Who runs guests: plain QEMU, disposable; or vagrant/Vagrantfile."""
 
 _RECORDING = "/root/rec.btrace"
-_WORKLOAD_FILE = "/root/workload"
+_SWAP_FILE = "/root/swap"
 _RECORD_START_S = 90.0
 _RECORD_STOP_S = 120.0
-_WORKLOAD_FILL_S = 1800.0
 _SETTLE_S = 5.0
-_HOG_CGROUP = "/sys/fs/cgroup/balloontrace-hog"
-_HOG_PYTHON = "/root/hog-python"
-"""A copy: the recorder keeps the guest's own Python in memory, which spares others that run it."""
-_POLL_S = 0.1
 _FILES = ("btrace", "host.jsonl", "console.log", "record.log")
 
 
@@ -104,7 +99,7 @@ def run_scenario(
         _stop_recorder(recorder, path["record.log"])
         log_clocks(log, guest)
         guest.fetch(_RECORDING, path["btrace"])
-        guest.run(["rm", "-f", _RECORDING, _WORKLOAD_FILE, _HOG_PYTHON])  # the guest may live on
+        _clean(guest, scenario)
     return RunResult(path["btrace"], path["host.jsonl"], guest.boot_s, tuple(steps))
 
 
@@ -132,17 +127,17 @@ class _Run:
         self._guest = guest
         self._log = log
         self._progress = progress
-        self._workload: RemoteProcess | None = None
-        self._hog: RemoteProcess | None = None
+        self._workload = Workload(scenario, guest, log, progress)
 
     def play(self) -> list[StepResult]:
         if self._guest.config.disk_bytes:
             self._guest.run("resize2fs /dev/vda")
-        if self._scenario.read_file is not None:
-            self._start_workload(int(self._scenario.read_file * self._guest.config.memory_bytes))
+        if self._scenario.swap_bytes:
+            self._add_swap(self._scenario.swap_bytes)
+        self._workload.prepare()
         with BalloonWatch(self._guest.balloon, self._log) as watch:
             try:
-                with self._slow_host():
+                with self._slow_host(), self._polling():
                     results = [
                         self._step(step, watch)
                         for _ in range(self._scenario.repeat)
@@ -150,12 +145,12 @@ class _Run:
                     ]
             except UserError as error:
                 raise self._guest.lost() or error from error
-        self._stop_workload()
+        self._workload.stop()
         return results
 
     def _step(self, step: Step, watch: BalloonWatch) -> StepResult:
         if step.stop_workload:
-            self._stop_workload()
+            self._workload.stop()
         if step.run:
             self._progress(step.run)
             self._guest.run(step.run)
@@ -166,19 +161,19 @@ class _Run:
         started = time.monotonic()
         self._set_target(pages)
         self._progress(f"balloon target {format_size(pages * BALLOON_PAGE_BYTES)}")
-        if step.start_hog and self._scenario.hog is not None:
-            self._start_hog(self._scenario.hog)
+        if step.start_hog:
+            self._workload.start_hog()
 
         limit_s, give_up_s = step.limit_s, step.give_up_s or math.inf
         with self._resending(step, pages):
             if step.until == "hog-ends":
-                self._await_hog(limit_s)
+                self._workload.await_hog(limit_s)
                 limit_s = 0.0
             outcome = watch.wait_for(pages, limit_s, give_up_s=give_up_s)
-        under_workload = outcome == "reached" and self._workload is not None
+        under_workload = outcome == "reached" and self._workload.is_reading
         if outcome != "reached" and step.at_limit == "stop-workload":
             self._progress(f"not reached in {step.limit_s:.0f} s, stopping the workload")
-            self._stop_workload()
+            self._workload.stop()
             outcome = watch.wait_for(pages, step.grace_s, _SETTLE_S)
         seconds = time.monotonic() - started
         self._log.write(outcome, pages=balloon.actual_pages())
@@ -186,12 +181,19 @@ class _Run:
         return StepResult(pages, outcome, under_workload, seconds)
 
     def _prepare(self, step: Step) -> None:
-        """Touch memory, so that the host has to take it from the guest, and rest."""
+        """What comes before the target; touched memory is what the host then has to take."""
         if step.touch is not None:
             size = int(step.touch * self._guest.config.memory_bytes)
             self._progress(f"touching {format_size(size)}")
             self._guest.run(["python3", "-c", hog.take(size)])
             self._log.write("workload", state="touched", bytes=size)
+        if step.start_workload:
+            self._workload.start_readers()
+        if step.hint_s:
+            self._progress(f"the host takes hints for {step.hint_s:.0f} s")
+            self._log.write("hints", seconds=step.hint_s)
+            with self._guest.balloon.hinting():
+                time.sleep(step.hint_s)
         time.sleep(step.rest_s)
 
     def _set_target(self, pages: int) -> None:
@@ -204,6 +206,21 @@ class _Run:
             return contextlib.nullcontext()
         return Repeat(lambda: self._set_target(pages), step.resend_s)
 
+    def _add_swap(self, size: int) -> None:
+        self._guest.run(
+            f"fallocate -l {size} {_SWAP_FILE} && chmod 600 {_SWAP_FILE} && "
+            f"mkswap -q {_SWAP_FILE} && swapon {_SWAP_FILE}"
+        )
+        self._log.write("swap", bytes=size)
+
+    def _polling(self) -> contextlib.AbstractContextManager[object]:
+        """Let the host ask for the balloon's statistics, if the scenario says so."""
+        interval_s = self._scenario.stats_interval_s
+        if not interval_s:
+            return contextlib.nullcontext()
+        self._log.write("host", stats_interval_s=interval_s)
+        return self._guest.balloon.polling(interval_s)
+
     def _slow_host(self) -> contextlib.AbstractContextManager[object]:
         """Make the host slow to take pages, if the scenario says so."""
         delay_us = self._scenario.discard_delay_us
@@ -212,65 +229,12 @@ class _Run:
         self._log.write("host", discard_delay_us=delay_us)
         return slow_discards(self._guest.host_pid(), delay_us)
 
-    def _start_hog(self, plan: Hog) -> None:
-        """Start the task that takes memory; its own kernel ends it after its limit."""
-        program = _hog_program(plan, self._guest.config.memory_bytes)
-        python = "python3"
-        if not plan.lock:
-            python = _HOG_PYTHON
-            self._guest.run(f"cp $(readlink -f $(which python3)) {python}; sync")
-        command = [python, "-c", program]
-        if plan.memory_max is not None:
-            limit = int(plan.memory_max * self._guest.config.memory_bytes)
-            self._guest.run(f"mkdir -p {_HOG_CGROUP}; echo {limit} > {_HOG_CGROUP}/memory.max")
-            join = f"echo $$ > {_HOG_CGROUP}/cgroup.procs; exec {shlex.join(command)}"
-            command = ["sh", "-c", join]
-        self._hog = self._guest.popen(command)
-        self._progress("a task takes memory")
-        self._log.write("workload", state="start", hog=str(plan))
 
-    def _await_hog(self, limit_s: float) -> None:
-        """Wait until the hog has ended, or end it."""
-        if self._hog is None:
-            return
-        deadline = time.monotonic() + limit_s
-        while self._hog.poll() is None and time.monotonic() < deadline:
-            time.sleep(_POLL_S)
-        if self._hog.poll() is None:
-            self._hog.kill_group()
-        status, _, said = self._hog.communicate()
-        self._hog = None
-        self._progress(f"the task that took memory ended with status {status}")
-        self._log.write("workload", state="ended", status=status, said=said)
-
-    def _start_workload(self, size: int) -> None:
-        """Fill the page cache with a file, then read it over and over."""
-        self._progress(f"filling the page cache with a file of {format_size(size)}")
-        make = f"truncate -s {size} {_WORKLOAD_FILE}"
-        if self._scenario.random:
-            make = f"head -c {size} /dev/urandom > {_WORKLOAD_FILE} && sync"
-        read = f"cat {_WORKLOAD_FILE} > /dev/null"
-        self._guest.run(f"{make} && {read}", timeout_s=_WORKLOAD_FILL_S)
-        self._workload = self._guest.popen(["sh", "-c", f"while :; do {read}; done"])
-        self._log.write("workload", state="start", bytes=size)
-
-    def _stop_workload(self) -> None:
-        self._await_hog(0.0)
-        if self._workload is None:
-            return
-        self._workload.kill_group()
-        self._workload = None
-        self._log.write("workload", state="stop")
-
-
-def _hog_program(plan: Hog, memory_bytes: int) -> str:
-    """The hog's program for a guest of that size."""
-    if plan.take is not None:
-        return hog.take(int(plan.take * memory_bytes), lock=plan.lock, limit_s=plan.limit_s)
-    pages = int((plan.until_given_back or 0) * memory_bytes) // BALLOON_PAGE_BYTES
-    return hog.until_given_back(
-        pages, lock=plan.lock, limit_s=plan.limit_s, mib_per_s=plan.mib_per_s
-    )
+def _clean(guest: RemoteGuest, scenario: Scenario) -> None:
+    """Remove what the run has made: the guest may live on."""
+    if scenario.swap_bytes:
+        guest.run(["swapoff", _SWAP_FILE])
+    guest.run(["rm", "-f", _RECORDING, _SWAP_FILE, *WORKLOAD_FILES])
 
 
 def _metadata(scenario: Scenario, provider: str, guest: RemoteGuest) -> dict[str, object]:

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scenarios: what happens to a guest, as TOML files.
 
-Top level: ``description``, ``repeat``; ``[guest]`` memory, cpus, disk, deflate_on_oom;
-``[workload]`` (optional) read_file, random, ``[workload.hog]`` (see Hog); ``[host]`` (optional)
-discard_delay_us; ``[[balloon]]`` steps in order (see Step). Sizes are fractions of RAM, but for
-memory and disk. docs/lab.md shows one.
+Top level: ``description``, ``repeat``, ``means``; ``[guest]`` memory, cpus, disk, swap,
+deflate_on_oom, reporting, hinting, page_poison, kernel_options; ``[workload]`` (optional)
+read_file, random, mapped, readers, ``[workload.hog]`` (see Hog); ``[host]`` (optional)
+discard_delay_us, stats_interval_s; ``[[balloon]]`` steps in order (see Step). Sizes are fractions
+of RAM, but for memory, disk and swap. docs/lab.md shows one.
 """
 
 from __future__ import annotations
@@ -13,17 +14,15 @@ import tomllib
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TypeVar
 
 from balloontrace.errors import EXIT_USAGE, UserError
-from balloontrace.lab.sizes import parse_size
+from balloontrace.lab.image import IMAGE_DISK_BYTES
+from balloontrace.lab.scenario_table import ScenarioTable
 
 SCENARIOS_DIRECTORY = Path(__file__).with_name("scenarios")
 
 AT_LIMIT = ("go-on", "stop-workload")
 UNTIL = ("reached", "hog-ends")
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,8 @@ class Step:
     """One target of the balloon, as a fraction of RAM, and how long to wait for it.
 
     stop_workload: end the workload; run: a command that the guest runs; touch: a task touches
-    so much of RAM and ends; rest_s: the guest is left alone for so long; in this order, before
+    so much of RAM and ends; start_workload: start the readers; hint_s: the host takes hints of
+    free pages for so long; rest_s: the guest is left alone for so long; in this order, before
     the target is set. start_hog: start the hog once it is set; resend_s: send the target again
     every so many seconds, 0: never. until: wait until the target is reached, or until the hog
     has ended, which is killed after limit_s; give_up_s: or until the balloon came no closer for
@@ -44,7 +44,9 @@ class Step:
     at_limit: str = "go-on"
     grace_s: float = 0.0
     stop_workload: bool = False
+    start_workload: bool = False
     touch: Fraction | None = None
+    hint_s: float = 0.0
     rest_s: float = 0.0
     run: str = ""
     start_hog: bool = False
@@ -60,7 +62,9 @@ class Hog:
     It takes so much and ends (take), or takes until the balloon has given up so much
     (until_given_back); one of the two. lock: its program stays in memory; memory_max: it runs in a
     memory cgroup with this limit; limit_s: the guest's kernel ends it then, 0: never; mib_per_s:
-    how fast it takes until so much was given back, 0: as fast as it can.
+    how fast it takes until so much was given back, 0: as fast as it can. With take, use_s: it
+    reads all it took, over and over, for so long; times: so often it takes it and frees it again,
+    pause_s apart.
     """
 
     take: Fraction | None
@@ -69,16 +73,35 @@ class Hog:
     memory_max: Fraction | None = None
     limit_s: int = 0
     mib_per_s: int = 0
+    use_s: float = 0.0
+    times: int = 1
+    pause_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Readers:
+    """Tasks that read one file over and over; its size is a fraction of RAM.
+
+    random: it is not sparse, but random bytes on the disk. mapped: each task touches the file's
+    pages through a mapping, in random order, as it would its working set; else it reads the file
+    from begin to end. They start once the file has been read, or at the step that says so.
+    """
+
+    file: Fraction
+    random: bool = False
+    mapped: bool = False
+    tasks: int = 1
 
 
 @dataclass(frozen=True)
 class Scenario:
     """A parsed scenario.
 
-    disk_bytes: the size of the guest's disk, 0: the image's. read_file: the reader's file as a
-    fraction of RAM, None for none; random: it is not sparse, but random bytes on the disk;
-    discard_delay_us: how much longer the host takes for each page of the balloon while the steps
-    last; means: of `record`, '' for the best.
+    disk_bytes: the size of the guest's disk, 0: the image's; swap_bytes: of its swap file, 0: none.
+    reporting, hinting, page_poison: whether the device offers these features; kernel_options:
+    further words of the kernel's command line. discard_delay_us: how much longer the host takes
+    for each page of the balloon while the steps last; stats_interval_s: how often it asks for the
+    balloon's statistics meanwhile, 0: never. means: of `record`, '' for the best.
     """
 
     name: str
@@ -86,13 +109,18 @@ class Scenario:
     memory_bytes: int
     cpus: int
     deflate_on_oom: bool
-    read_file: Fraction | None
+    readers: Readers | None
     hog: Hog | None
     discard_delay_us: int
     steps: tuple[Step, ...]
     repeat: int = 1
     disk_bytes: int = 0
-    random: bool = False
+    swap_bytes: int = 0
+    reporting: bool = False
+    hinting: bool = False
+    page_poison: bool = True
+    kernel_options: tuple[str, ...] = ()
+    stats_interval_s: int = 0
     means: str = ""
 
 
@@ -119,119 +147,51 @@ def load_scenario(path: Path) -> Scenario:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not TOML: {error}", exit_code=EXIT_USAGE) from error
-    top = _Table(path, "", document)
+    top = ScenarioTable(path, "", document)
     guest = top.table("guest")
     workload = top.table("workload")
     host = top.table("host")
     hog = _hog(workload.table("hog")) if workload.has("hog") else None
-    if "workload" in document and hog is None and not workload.has("read_file"):
+    readers = _readers(workload) if workload.has("read_file") else None
+    if "workload" in document and hog is None and readers is None:
         raise top.wrong("workload", "must have read_file or hog")
     scenario = Scenario(
         name=path.stem,
         description=top.take("description", str, ""),
-        memory_bytes=_size(guest, "memory"),
+        memory_bytes=guest.size("memory"),
         cpus=guest.whole("cpus", 2, least=1),
         deflate_on_oom=guest.take("deflate_on_oom", bool, True),
-        read_file=workload.optional_fraction("read_file"),
+        readers=readers,
         hog=hog,
         discard_delay_us=host.whole("discard_delay_us", 0, least=0),
         repeat=top.whole("repeat", 1, least=1),
-        disk_bytes=_size(guest, "disk") if guest.has("disk") else 0,
-        random=workload.take("random", bool, False),
+        disk_bytes=guest.size("disk", least=IMAGE_DISK_BYTES) if guest.has("disk") else 0,
+        swap_bytes=guest.size("swap") if guest.has("swap") else 0,
+        reporting=guest.take("reporting", bool, False),
+        hinting=guest.take("hinting", bool, False),
+        page_poison=guest.take("page_poison", bool, True),
+        kernel_options=tuple(guest.take("kernel_options", str, "").split()),
+        stats_interval_s=host.whole("stats_interval_s", 0, least=0),
         means=top.take("means", str, ""),
-        steps=tuple(_step(table, hog is not None) for table in top.tables("balloon")),
+        steps=tuple(_step(table) for table in top.tables("balloon")),
     )
     for table in (guest, workload, host, top):
         table.finish()
+    for index, step in enumerate(scenario.steps):
+        _check_needs(scenario, step, top, f"balloon[{index}].")
     return scenario
 
 
-class _Table:
-    """One TOML table: hands out its values checked, and complains about what nobody took."""
-
-    def __init__(self, path: Path, name: str, values: dict[str, object]) -> None:
-        self._path = path
-        self._name = name
-        self._values = dict(values)
-
-    def has(self, key: str) -> bool:
-        return key in self._values
-
-    def take(self, key: str, kind: type[_T], default: _T | None = None) -> _T:
-        value = self._values.pop(key, default)
-        if value is None:
-            raise self.wrong(key, "is missing")
-        # TOML's true is no number, though Python's True is.
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            raise self.wrong(key, f"must be of type {kind.__name__}")
-        return value
-
-    def seconds(self, key: str, default: float | None = None) -> float:
-        if isinstance(self._values.get(key), int):
-            value = float(self.take(key, int))
-        else:
-            value = self.take(key, float, default)
-        if not 0 <= value < float("inf"):
-            raise self.wrong(key, "must be a time in seconds")
-        return value
-
-    def fraction(self, key: str) -> Fraction:
-        text = self.take(key, str)
-        try:
-            value = Fraction(text)
-        except (ValueError, ZeroDivisionError):
-            raise self.wrong(key, 'must be a fraction of RAM such as "53/64"') from None
-        if not 0 <= value < 1:
-            raise self.wrong(key, "must be at least 0 and less than 1")
-        return value
-
-    def optional_fraction(self, key: str) -> Fraction | None:
-        return self.fraction(key) if self.has(key) else None
-
-    def whole(self, key: str, default: int, least: int) -> int:
-        value = self.take(key, int, default)
-        if value < least:
-            raise self.wrong(key, f"must be at least {least}")
-        return value
-
-    def one_of(self, key: str, choices: tuple[str, ...]) -> str:
-        value = self.take(key, str, choices[0])
-        if value not in choices:
-            raise self.wrong(key, f"must be one of {', '.join(choices)}")
-        return value
-
-    def table(self, key: str) -> _Table:
-        value: dict[str, object] = self.take(key, dict, {})
-        return _Table(self._path, f"{self._name}{key}.", value)
-
-    def tables(self, key: str) -> list[_Table]:
-        values: list[object] = self.take(key, list)
-        if not all(isinstance(value, dict) for value in values):
-            raise self.wrong(key, f"must be [[{key}]] tables")
-        names = (f"{self._name}{key}[{index}]." for index in range(len(values)))
-        return [
-            _Table(self._path, name, value)
-            for name, value in zip(names, values, strict=True)
-            if isinstance(value, dict)
-        ]
-
-    def finish(self) -> None:
-        for key in self._values:
-            raise self.wrong(key, "is not a key of a scenario")
-
-    def wrong(self, key: str, what: str) -> UserError:
-        return UserError(f"{self._path}: {self._name}{key} {what}", exit_code=EXIT_USAGE)
+def _readers(table: ScenarioTable) -> Readers:
+    return Readers(
+        file=table.fraction("read_file"),
+        random=table.take("random", bool, False),
+        mapped=table.take("mapped", bool, False),
+        tasks=table.whole("readers", 1, least=1),
+    )
 
 
-def _size(table: _Table, key: str) -> int:
-    text = table.take(key, str)
-    try:
-        return parse_size(text)
-    except UserError as error:
-        raise table.wrong(key, f"is {error.message}") from error
-
-
-def _hog(table: _Table) -> Hog:
+def _hog(table: ScenarioTable) -> Hog:
     if table.has("take") == table.has("until_given_back"):
         raise table.wrong("take", "or until_given_back is needed, and not both")
     hog = Hog(
@@ -241,19 +201,26 @@ def _hog(table: _Table) -> Hog:
         memory_max=table.optional_fraction("memory_max"),
         limit_s=table.whole("limit_s", 0, least=0),
         mib_per_s=table.whole("mib_per_s", 0, least=0),
+        use_s=table.seconds("use_s", 0.0),
+        times=table.whole("times", 1, least=1),
+        pause_s=table.seconds("pause_s", 0.0),
     )
+    if hog.take is None and (hog.use_s or hog.times > 1):
+        raise table.wrong("use_s", "or times needs take")
     table.finish()
     return hog
 
 
-def _step(table: _Table, has_hog: bool) -> Step:
+def _step(table: ScenarioTable) -> Step:
     step = Step(
         target=table.fraction("target"),
         limit_s=table.seconds("limit_s"),
         at_limit=table.one_of("at_limit", AT_LIMIT),
         grace_s=table.seconds("grace_s", 0.0),
         stop_workload=table.take("stop_workload", bool, False),
+        start_workload=table.take("start_workload", bool, False),
         touch=table.optional_fraction("touch"),
+        hint_s=table.seconds("hint_s", 0.0),
         rest_s=table.seconds("rest_s", 0.0),
         run=table.take("run", str, ""),
         start_hog=table.take("start_hog", bool, False),
@@ -261,7 +228,15 @@ def _step(table: _Table, has_hog: bool) -> Step:
         until=table.one_of("until", UNTIL),
         give_up_s=table.seconds("give_up_s", 0.0),
     )
-    if not has_hog and (step.start_hog or step.until == "hog-ends"):
-        raise table.wrong("start_hog", "or until needs a [workload.hog]")
     table.finish()
     return step
+
+
+def _check_needs(scenario: Scenario, step: Step, top: ScenarioTable, name: str) -> None:
+    """Raise UserError for a step that wants of the guest what the scenario does not give it."""
+    if scenario.hog is None and (step.start_hog or step.until == "hog-ends"):
+        raise top.wrong(f"{name}start_hog", "or until needs a [workload.hog]")
+    if scenario.readers is None and step.start_workload:
+        raise top.wrong(f"{name}start_workload", "needs a read_file in [workload]")
+    if not scenario.hinting and step.hint_s:
+        raise top.wrong(f"{name}hint_s", "needs hinting in [guest]")

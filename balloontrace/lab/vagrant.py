@@ -37,10 +37,12 @@ class VagrantGuest(RemoteGuest):
 
     A machine that is up stays up, with another driver if config says so; one that is not there
     is made for the run and destroyed after it. console_log gets what the console said meanwhile.
+    Raises UserError for what the Vagrantfile cannot make; it always offers free page reporting.
     """
 
     def __init__(self, config: GuestConfig, console_log: Path, progress: Progress) -> None:
         super().__init__(config)
+        _refuse(config)
         self._machine = find_kernel(config.kernel).machine
         self._console_log = console_log
         self._progress = progress
@@ -217,6 +219,21 @@ def parse_ssh_config(text: str) -> Address:
         return Address(words["HostName"], int(words["Port"]), Path(key))
     except (KeyError, ValueError):
         raise UserError("`vagrant ssh-config` names no machine", f"it said {text!r}") from None
+
+
+def _refuse(config: GuestConfig) -> None:
+    cannot = {
+        "hinting": config.hinting,
+        "page_poison = false": not config.page_poison,
+        "kernel_options": bool(config.kernel_options),
+    }
+    for what, wanted in cannot.items():
+        if wanted:
+            raise UserError(
+                f"a Vagrant machine cannot have the scenario's {what}",
+                "run it without --provider vagrant",
+                EXIT_UNSUPPORTED,
+            )
 
 
 def _size(memory_bytes: int, cpus: int, deflate_on_oom: bool) -> str:

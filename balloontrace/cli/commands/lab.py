@@ -98,6 +98,10 @@ def run_command(
             cpus=cpus or plan.cpus,
             disk_bytes=plan.disk_bytes,
             deflate_on_oom=plan.deflate_on_oom,
+            reporting=plan.reporting,
+            hinting=plan.hinting,
+            page_poison=plan.page_poison,
+            kernel_options=plan.kernel_options,
         )
         for name in _drivers(driver)
     ]

@@ -10,8 +10,9 @@ import pytest
 
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.lab import build, host
-from balloontrace.lab.image import cache_directory, find_image, recipe_key
+from balloontrace.lab.image import IMAGE_DISK_BYTES, cache_directory, find_image, recipe_key
 from balloontrace.lab.kernels import Kernel, find_kernel, load_kernels
+from balloontrace.lab.sizes import parse_size
 
 
 def test_the_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -33,6 +34,10 @@ def test_the_recipe_covers_every_script_and_the_driver_patch() -> None:
     names = {path.name for path in build.recipe_files(find_kernel("micro"))}
     assert names >= {*ours, "config", "build-kernel"}
     assert "shrinker.cocci" not in names
+
+
+def test_the_disk_has_the_size_that_scenarios_are_held_to() -> None:
+    assert parse_size(build._ROOTFS_SIZE) == IMAGE_DISK_BYTES
 
 
 def test_a_kernel_builds_in_its_own_suite_unless_told_otherwise() -> None:

@@ -35,9 +35,11 @@ def test_memory_cpus_and_monitor() -> None:
 
 def test_balloon_options() -> None:
     assert balloon(GuestConfig()) == "virtio-balloon-pci,id=balloon,deflate-on-oom=on"
-    config = GuestConfig(deflate_on_oom=False, reporting=True, balloon_options=("page-poison=off",))
-    options = balloon(config).split(",")[2:]
-    assert options == ["deflate-on-oom=off", "free-page-reporting=on", "page-poison=off"]
+    config = GuestConfig(
+        deflate_on_oom=False, reporting=True, page_poison=False, balloon_options=("event_idx=off",)
+    )
+    features = ["deflate-on-oom=off", "free-page-reporting=on", "page-poison=off"]
+    assert balloon(config).split(",")[2:] == [*features, "event_idx=off"]
 
 
 def test_hinting_brings_the_thread_it_needs() -> None:

@@ -10,7 +10,14 @@ import pytest
 
 from balloontrace.analysis.questions.host_acks import SLOW_S
 from balloontrace.errors import EXIT_USAGE, UserError
-from balloontrace.lab.scenario import Hog, Step, find_scenario, list_scenarios, load_scenario
+from balloontrace.lab.scenario import (
+    Hog,
+    Readers,
+    Step,
+    find_scenario,
+    list_scenarios,
+    load_scenario,
+)
 
 MINIMAL = """
 [guest]
@@ -35,7 +42,7 @@ def parse(tmp_path: Path, text: str) -> str:
 def test_page_cache_has_the_founding_fractions() -> None:
     scenario = find_scenario("page-cache")
     assert scenario.memory_bytes == 4 << 30
-    assert scenario.read_file == Fraction(42, 64)
+    assert scenario.readers == Readers(Fraction(42, 64))
     inflate, deflate = scenario.steps
     assert inflate.target == Fraction(53, 64)
     assert inflate.at_limit == "stop-workload"
@@ -68,6 +75,37 @@ def test_every_finding_has_a_scenario_of_its_own() -> None:
     assert find_scenario("driver-gone").steps[1].run == "rmmod virtio_balloon"
 
 
+def test_what_a_guest_is_offered_and_given(tmp_path: Path) -> None:
+    path = tmp_path / "trial.toml"
+    keys = (
+        'memory = "1G"\ndisk = "8G"\nswap = "256M"\nreporting = true\nhinting = true\n'
+        'page_poison = false\nkernel_options = "psi=0 page_poison=1"\n'
+        "[host]\nstats_interval_s = 2\n"
+    )
+    wanted = MINIMAL.replace('memory = "1G"', keys).replace("limit_s", "hint_s = 1\nlimit_s")
+    path.write_text(wanted)
+    scenario = load_scenario(path)
+    assert (scenario.disk_bytes, scenario.swap_bytes) == (8 << 30, 256 << 20)
+    assert (scenario.reporting, scenario.hinting, scenario.page_poison) == (True, True, False)
+    assert scenario.kernel_options == ("psi=0", "page_poison=1")
+    assert scenario.stats_interval_s == 2
+    assert scenario.steps[0].hint_s == 1.0
+
+
+def test_tasks_that_need_a_file_and_a_hog_that_takes_again(tmp_path: Path) -> None:
+    path = tmp_path / "trial.toml"
+    workload = (
+        '[workload]\nread_file = "1/8"\nrandom = true\nmapped = true\nreaders = 4\n'
+        '[workload.hog]\ntake = "1/4"\nuse_s = 2\ntimes = 3\npause_s = 0.5\n[[balloon]]\n'
+        "start_workload = true"
+    )
+    path.write_text(MINIMAL.replace("[[balloon]]", workload))
+    scenario = load_scenario(path)
+    assert scenario.readers == Readers(Fraction(1, 8), random=True, mapped=True, tasks=4)
+    assert scenario.hog == Hog(Fraction(1, 4), None, use_s=2.0, times=3, pause_s=0.5)
+    assert scenario.steps[0].start_workload
+
+
 def test_defaults(tmp_path: Path) -> None:
     path = tmp_path / "trial.toml"
     path.write_text(MINIMAL)
@@ -75,7 +113,10 @@ def test_defaults(tmp_path: Path) -> None:
     assert scenario.name == "trial"
     assert scenario.cpus == 2
     assert scenario.deflate_on_oom
-    assert (scenario.read_file, scenario.hog, scenario.discard_delay_us) == (None, None, 0)
+    assert scenario.page_poison
+    assert (scenario.reporting, scenario.hinting, scenario.kernel_options) == (False, False, ())
+    assert (scenario.disk_bytes, scenario.swap_bytes, scenario.stats_interval_s) == (0, 0, 0)
+    assert (scenario.readers, scenario.hog, scenario.discard_delay_us) == (None, None, 0)
     assert scenario.steps == (Step(target=Fraction(1, 2), limit_s=10.0),)
 
 
@@ -113,6 +154,30 @@ def test_defaults(tmp_path: Path) -> None:
             "balloon[0].start_hog or until needs a",
         ),
         (("limit_s = 10", 'limit_s = 1\nuntil = "x"'), "balloon[0].until must be one of"),
+        (('memory = "1G"', 'memory = "1G"\ndisk = "4G"'), "guest.disk must be at least 6G"),
+        (('memory = "1G"', 'memory = "1G"\nswap = "0"'), "guest.swap is '0' is not a size"),
+        (('memory = "1G"', 'memory = "1G"\nhinting = 1'), "guest.hinting must be of type bool"),
+        (
+            ('memory = "1G"', 'memory = "1G"\nkernel_options = ["psi=0"]'),
+            "guest.kernel_options must be of type str",
+        ),
+        (
+            ("[guest]", "[host]\nstats_interval_s = 0.5\n[guest]"),
+            "host.stats_interval_s must be of type int",
+        ),
+        (
+            ("[guest]", '[workload]\nread_file = "1/2"\nreaders = 0\n[guest]'),
+            "workload.readers must be at least 1",
+        ),
+        (
+            ("[guest]", '[workload.hog]\nuntil_given_back = "1/2"\nuse_s = 1\n[guest]'),
+            "workload.hog.use_s or times needs take",
+        ),
+        (
+            ("limit_s = 10", "limit_s = 1\nstart_workload = true"),
+            "balloon[0].start_workload needs a read_file",
+        ),
+        (("limit_s = 10", "limit_s = 1\nhint_s = 1"), "balloon[0].hint_s needs hinting in [guest]"),
         (("[guest]", "[guest"), "not TOML: "),
     ],
 )

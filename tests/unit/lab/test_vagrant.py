@@ -12,7 +12,7 @@ from balloontrace.lab.host import require_memory
 from balloontrace.lab.kernels import find_kernel, find_machine, load_kernels
 from balloontrace.lab.qemu import GuestConfig
 from balloontrace.lab.remote import Address
-from balloontrace.lab.vagrant import environment, parse_ssh_config
+from balloontrace.lab.vagrant import VagrantGuest, environment, parse_ssh_config
 
 SSH_CONFIG = """\
 Host bookworm
@@ -48,6 +48,20 @@ def test_the_size_of_a_machine_travels_as_variables() -> None:
     assert "BALLOONTRACE_DISK" not in said
     rounded = environment(GuestConfig(disk_bytes=(8 << 30) + 1))
     assert rounded["BALLOONTRACE_DISK"] == "9"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GuestConfig(hinting=True),
+        GuestConfig(page_poison=False),
+        GuestConfig(kernel_options=("psi=0",)),
+    ],
+)
+def test_what_a_machine_cannot_have_is_refused(config: GuestConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="a Vagrant machine cannot have") as caught:
+        VagrantGuest(config, tmp_path / "console.log", print)
+    assert caught.value.exit_code == EXIT_UNSUPPORTED
 
 
 def test_each_kernel_has_a_machine_of_its_own() -> None:
