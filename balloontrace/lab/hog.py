@@ -19,6 +19,10 @@ for _ in range({{size}} >> 12):
     hog.write(b"x" * 4096)
 """
 
+_SAY = """
+print("taken", flush=True)
+"""
+
 _USE = """
 end = time.monotonic() + {use_s}
 while time.monotonic() < end:
@@ -59,9 +63,10 @@ def take(
     """A program that touches so many bytes, reads them over and over for use_s, and ends.
 
     With times above 1 it frees them instead and takes them again pause_s later, so many times in
-    all. The kernel ends it after limit_s, 0 never.
+    all. Each time it has taken them it says so, with a line. The kernel ends it after limit_s, 0
+    never.
     """
-    once = _TAKE.format(size=size) + (_USE.format(size=size, use_s=use_s) if use_s else "")
+    once = _TAKE.format(size=size) + _SAY + (_USE.format(size=size, use_s=use_s) if use_s else "")
     if times == 1:
         return _started(lock, limit_s) + once
     again = textwrap.indent(once + _FREE.format(pause_s=pause_s), "    ")

@@ -169,7 +169,7 @@ def report(guest: Guest) -> None:
     """Memory becomes free, and the guest reports it to the host."""
     # Only large blocks are reported.
     guest.run("echo 1 > /proc/sys/vm/compact_memory")
-    program = f"{hog.take(300 << 20)}print(flush=True)\ninput()"
+    program = f"{hog.take(300 << 20)}input()"
     process = guest.popen(["python3", "-c", program], stdin=PIPE)
     process.stdout.readline()
     held = guest.resident_bytes()

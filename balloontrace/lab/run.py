@@ -166,6 +166,8 @@ class _Run:
 
         limit_s, give_up_s = step.limit_s, step.give_up_s or math.inf
         with self._resending(step, pages):
+            if step.until == "hog-has-taken":
+                self._workload.await_hog_has_taken(limit_s)
             if step.until == "hog-ends":
                 self._workload.await_hog(limit_s)
                 limit_s = 0.0

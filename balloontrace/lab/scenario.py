@@ -22,7 +22,7 @@ from balloontrace.lab.scenario_table import ScenarioTable
 SCENARIOS_DIRECTORY = Path(__file__).with_name("scenarios")
 
 AT_LIMIT = ("go-on", "stop-workload")
-UNTIL = ("reached", "hog-ends")
+UNTIL = ("reached", "hog-has-taken", "hog-ends")
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,9 @@ class Step:
     so much of RAM and ends; start_workload: start the readers; hint_s: the host takes hints of
     free pages for so long; rest_s: the guest is left alone for so long; in this order, before
     the target is set. start_hog: start the hog once it is set; resend_s: send the target again
-    every so many seconds, 0: never. until: wait until the target is reached, or until the hog
-    has ended, which is killed after limit_s; give_up_s: or until the balloon came no closer for
+    every so many seconds, 0: never. until: wait until the target is reached; or until the hog
+    has taken its memory, limit_s at most; or until it has ended, which is killed after limit_s.
+    give_up_s: or until the balloon came no closer for
     so long, 0: however long. at_limit: what to do when limit_s passes without the target: go
     on, or stop the workload and wait another grace_s.
     """
@@ -234,8 +235,10 @@ def _step(table: ScenarioTable) -> Step:
 
 def _check_needs(scenario: Scenario, step: Step, top: ScenarioTable, name: str) -> None:
     """Raise UserError for a step that wants of the guest what the scenario does not give it."""
-    if scenario.hog is None and (step.start_hog or step.until == "hog-ends"):
+    if scenario.hog is None and (step.start_hog or step.until != "reached"):
         raise top.wrong(f"{name}start_hog", "or until needs a [workload.hog]")
+    if step.until == "hog-has-taken" and (scenario.hog is None or scenario.hog.take is None):
+        raise top.wrong(f"{name}until", "hog-has-taken needs take in [workload.hog]")
     if scenario.readers is None and step.start_workload:
         raise top.wrong(f"{name}start_workload", "needs a read_file in [workload]")
     if not scenario.hinting and step.hint_s:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import select
 import shlex
 import time
 
@@ -99,6 +100,13 @@ class Workload:
         self._hog = self._guest.popen(command)
         self._progress("a task takes memory")
         self._log.write("workload", state="start", hog=str(plan))
+
+    def await_hog_has_taken(self, limit_s: float) -> None:
+        """Wait until the hog has taken its memory, or has ended, so long at most."""
+        if self._hog is not None:
+            ready, _, _ = select.select([self._hog.stdout], [], [], limit_s)
+            state = "taken" if ready and self._hog.stdout.readline() else "not taken"
+            self._log.write("workload", state=state)
 
     def await_hog(self, limit_s: float) -> None:
         """Wait until the hog has ended, or end it."""

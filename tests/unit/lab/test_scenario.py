@@ -177,6 +177,17 @@ def test_defaults(tmp_path: Path) -> None:
             ("limit_s = 10", "limit_s = 1\nstart_workload = true"),
             "balloon[0].start_workload needs a read_file",
         ),
+        (
+            ("limit_s = 10", 'limit_s = 1\nuntil = "hog-has-taken"'),
+            "balloon[0].start_hog or until needs a",
+        ),
+        (
+            (
+                "[[balloon]]",
+                '[workload.hog]\nuntil_given_back = "1/2"\n[[balloon]]\nuntil = "hog-has-taken"',
+            ),
+            "balloon[0].until hog-has-taken needs take",
+        ),
         (("limit_s = 10", "limit_s = 1\nhint_s = 1"), "balloon[0].hint_s needs hinting in [guest]"),
         (("[guest]", "[guest"), "not TOML: "),
     ],
