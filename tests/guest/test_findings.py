@@ -6,6 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.guest.test_lab import balloontrace, whole_report
 
 MIB_PAGES = 256
@@ -104,3 +106,39 @@ def test_a_driver_that_is_unloaded(tmp_path: Path) -> None:
     assert (found["by"], found["back"], found["pages"]) == ("rmmod", False, GIB_PAGES // 4)
     assert found["away_s"] >= 5
     assert {row["cause"]: row["pages"] for row in report["causes"]} == {"remove": GIB_PAGES // 4}
+
+
+def test_a_balloon_at_rest_that_starves_its_guest(tmp_path: Path) -> None:
+    report = ran("held-under-pressure", tmp_path)
+    evidence(report, "held-under-pressure")
+    assert {row["outcome"] for row in report["episodes"]} == {"reached"}
+    assert report["totals"]["inflated_pages"] == GIB_PAGES * 25 // 32
+    assert report["totals"]["deflated_pages"] == 0
+    assert report["oom"]["killed"] == 0
+
+
+def test_a_kill_beside_a_balloon_that_may_not_deflate(tmp_path: Path) -> None:
+    report = ran("killed-beside-balloon", tmp_path)
+    evidence(report, "killed-beside-balloon")
+    (kill,) = report["oom"]["kills"]
+    assert (kill["victim"], kill["memcg"]) == ("python3", False)
+    assert kill["balloon_pages"] == GIB_PAGES * 2 // 5
+    assert report["oom"]["notifier_calls"] == 0
+
+
+def test_inflation_that_pushes_a_task_to_swap(tmp_path: Path) -> None:
+    report = ran("swapped-by-inflation", tmp_path)
+    # A task that waits for its memory again and again is starved, too.
+    starved = any(finding["id"] == "held-under-pressure" for finding in report["findings"])
+    evidence(report, "swapped-by-inflation", *["held-under-pressure"] * starved)
+    assert report["totals"]["inflated_pages"] == GIB_PAGES // 4
+    assert report["oom"]["killed"] == 0
+
+
+@pytest.mark.parametrize("scenario", ["held-with-room", "spared-beside-balloon", "swap-unused"])
+def test_what_is_alike_and_well(tmp_path: Path, scenario: str) -> None:
+    report = ran(scenario, tmp_path)
+    assert [finding["id"] for finding in report["findings"]] == []
+    assert report["findings_unchecked"] == {}
+    assert {row["outcome"] for row in report["episodes"]} == {"reached"}
+    assert report["oom"]["killed"] == 0
