@@ -34,8 +34,10 @@ def list_command() -> None:
     for userspace in load_userspaces().values():
         output.result(f"  {userspace.name:15} Debian {userspace.suite}, no BCC, no Typer")
     output.result("Scenarios")
-    for scenario in list_scenarios():
-        output.result(f"  {scenario.name:15} {scenario.description}")
+    scenarios = list_scenarios()
+    width = max(len(scenario.name) for scenario in scenarios)
+    for scenario in scenarios:
+        output.result(f"  {scenario.name:{width}} {scenario.description}")
 
 
 @app.command("build")
