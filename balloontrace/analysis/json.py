@@ -13,7 +13,10 @@ from balloontrace.analysis.report import Report
 from balloontrace.errors import UserError
 from balloontrace.escape import plain
 
-SCHEMA = 1
+SCHEMA = 2
+"""2: `totals.churn_ratio` is what was undone within episodes; what 1 called so is
+`totals.round_trip_ratio`. Episodes have a `kind`: what was done after a target had been reached is
+one of its own."""
 
 ABOUT = never_null(
     Field("findings_checked", Unit.TEXT, "ids that were looked for", shape=Shape.ARRAY),

@@ -192,7 +192,8 @@ def _headline(picture: Picture) -> list[tuple[str, str, str]]:
             ),
         ]
     of = "recording" if picture.report.recording.scalars["since_s"] is None else "window"
-    tiles.append(("churn ratio", number(totals["churn_ratio"], 3), f"of the whole {of}"))
+    round_trip = f"round trip of the whole {of} {number(totals['round_trip_ratio'], 3)}"
+    tiles.append(("churn ratio", number(totals["churn_ratio"], 3), round_trip))
     oom = results["oom"].scalars
     killed, asked = oom.get("killed"), oom.get("notifier_calls")
     said = ["kills: not recorded"] if killed is None else []

@@ -251,7 +251,7 @@ def _moved(curve: SizeCurve, steps: slice, gained: int, direction: int) -> dict[
         "gained_pages": gained,
         "unseen_pages": unseen,
         "amplification": amplification(moved + unseen, gained),
-        "churn_ratio": None if unseen else churn_ratio(inflated, deflated),
+        "churn_ratio": None if unseen else churn_ratio([(inflated, deflated)]),
     }
 
 

@@ -367,7 +367,7 @@ def test_the_commands_write_pictures(tmp_path: Path, capsys: pytest.CaptureFixtu
     ElementTree.parse(svg)
     main("report", before, "--json", "--svg", png, "-f")
     captured = capsys.readouterr()
-    assert json.loads(captured.out)["schema"] == 1
+    assert json.loads(captured.out)["schema"] == 2
     assert captured.err.startswith(f"wrote {png}")
     assert png.read_bytes().startswith(b"\x89PNG")
     other = Path(shrinker_like(rounds=9).write(tmp_path / "other.btrace"))

@@ -43,7 +43,7 @@ def as_json(built: Built, tmp_path: Path) -> dict[str, Any]:
 
 def test_the_json_contract(tmp_path: Path) -> None:
     content = as_json(shrinker_like(), tmp_path)
-    assert content["schema"] == 1
+    assert content["schema"] == 2
     guest = {"kernel", "page_size", "memory_bytes", "cpus", "features", "driver_behaviour"}
     assert guest <= set(content["guest"])
     assert (content["lost_events"], content["complete"]) == (0, True)
@@ -53,7 +53,7 @@ def test_the_json_contract(tmp_path: Path) -> None:
         "deflated_pages": 102_400,
         "net_pages": 25_600,
         "migrated_pages": 0,
-        "churn_ratio": pytest.approx(1 - 25_600 / 230_400),
+        **dict.fromkeys(("churn_ratio", "round_trip_ratio"), pytest.approx(1 - 25_600 / 230_400)),
     }
     assert content["reconciliation"]["agrees"] is True
     assert {"vmstat_inflate", "vmstat_deflate"} <= set(content["reconciliation"])
@@ -287,7 +287,7 @@ def test_the_commands_print_data_on_stdout(
     balloontrace("report", before)
     assert capsys.readouterr().out.startswith("verdict    Busy no-op: ")
     balloontrace("report", "--json", before)
-    assert json.loads(capsys.readouterr().out)["schema"] == 1
+    assert json.loads(capsys.readouterr().out)["schema"] == 2
     balloontrace("compare", "--json", before, after)
     assert json.loads(capsys.readouterr().out)["before"]["path"] == str(before)
     balloontrace("compare", before, after)
