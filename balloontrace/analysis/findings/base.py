@@ -82,7 +82,9 @@ class Finding(ABC):
     needs: without which it cannot be looked for: names of results, or `result.scalar` for a scalar
     of one, `result.scalar.key` within that, which must be known;
     needs_of_counters: the same where nothing was traced (`record --counters`); empty: counters
-    cannot show it.
+    cannot show it;
+    feature: the device's feature that it takes; without it nothing is needed to say that there is
+    no such finding.
     """
 
     id: ClassVar[str]
@@ -91,6 +93,7 @@ class Finding(ABC):
     remedy: ClassVar[str]
     needs: ClassVar[tuple[str, ...]]
     needs_of_counters: ClassVar[tuple[str, ...]] = ()
+    feature: ClassVar[str] = ""
     registered: ClassVar[dict[str, type[Finding]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -118,6 +121,9 @@ def check_all(results: Results) -> Result:
     counted = results["recording"].scalars["counter_interval_s"] is not None
     for name in sorted(Finding.registered):
         finding = Finding.registered[name]
+        if finding.feature and not _offered(results, finding.feature):
+            checked.append(name)
+            continue
         needs = finding.needs_of_counters if counted else finding.needs
         lacking = [need for need in needs if not known(results, need)]
         if counted and not needs:
@@ -131,6 +137,12 @@ def check_all(results: Results) -> Result:
             rows.append(_row(finding, evidence))
     rows.sort(key=lambda row: SEVERITIES.index(row["severity"]))
     return Result(FINDINGS.name, {"checked": checked, "unchecked": unchecked}, {"findings": rows})
+
+
+def _offered(results: Results, feature: str) -> bool:
+    """Whether the device offers it and the driver took it, or that is not known."""
+    guest = results["guest"].scalars
+    return feature in guest["features"] or guest["device"] is None
 
 
 def known(results: Results, need: str) -> bool:

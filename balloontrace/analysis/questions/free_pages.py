@@ -5,12 +5,52 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from balloontrace.analysis.base import Question, Result, Section, answered, not_recorded
-from balloontrace.analysis.fields import Field, Unit
-from balloontrace.analysis.trace.trace import Trace, known_pages, section
-from balloontrace.events import UNKNOWN_PAGES
+from balloontrace.analysis.fields import Field, Table, Unit
+from balloontrace.analysis.trace.hint_runs import ENDS, hint_runs
+from balloontrace.analysis.trace.samples import UNREAD
+from balloontrace.analysis.trace.trace import Ints, Trace, known_pages, section
+from balloontrace.events import BALLOON_PAGE_BYTES, UNKNOWN_PAGES
+
+
+def _tells(result: Result) -> bool:
+    """Whether there is more to say than that free pages were offered."""
+    reporting = result.scalars.get("reporting")
+    return bool(reporting and reporting["open"]) or bool(result.tables.get("hint_runs"))
+
+
+_REPORTING = (
+    Field("calls", Unit.NUMBER),
+    Field("refused", Unit.NUMBER, "calls that the host refused"),
+    Field("pages", Unit.PAGES, "reported"),
+    Field("total_s", Unit.SECONDS),
+    Field("share", Unit.SHARE, "of the time, in which a report was under way"),
+    Field("most_pages_per_minute", Unit.PAGES, "in the 60 s in which most were reported"),
+    Field("most_from_s", Unit.MOMENT, "when these began"),
+    Field("pages_per_call", Unit.NUMBER, "of those that returned, the mean, rounded"),
+    Field("median_s", Unit.SECONDS, "of those that returned"),
+    Field("longest_s", Unit.SECONDS, "of those that returned"),
+    Field("longest_at_s", Unit.MOMENT, "when that one began"),
+    Field("open", Unit.NUMBER, "had not returned at the end"),
+    Field("open_at_s", Unit.MOMENT, "when the first of those began"),
+    Field("open_s", Unit.SECONDS, "for how long that had been open"),
+    Field("open_pages", Unit.PAGES, "in the blocks of those"),
+    Field("least_free_pages", Unit.PAGES, "MemFree in the samples; null: not sampled"),
+    Field("most_free_pages", Unit.PAGES, "likewise"),
+)
+
+_RUN = (
+    Field("start_s", Unit.MOMENT, "the first block was lent", "at s"),
+    Field("lending_s", Unit.SECONDS, "until all were", "lending\ntook"),
+    Field("lent_pages", Unit.PAGES, "to the host", "lent"),
+    Field("returned_pages", Unit.PAGES, "when the host had done", "taken\nback"),
+    Field("reclaimed_pages", Unit.PAGES, "before that, by the shrinker", "by re-\nclaim"),
+    Field("end_s", Unit.MOMENT, title="until s"),
+    Field("ended", Unit.TEXT, "how; null: not known", "ended", words=ENDS),
+)
 
 
 class FreePages(Question):
@@ -23,15 +63,7 @@ class FreePages(Question):
         120,
         "free page reporting and free page hinting",
         (
-            Field(
-                "reporting",
-                (
-                    Field("calls", Unit.NUMBER),
-                    Field("refused", Unit.NUMBER, "calls that the host refused"),
-                    Field("pages", Unit.PAGES, "reported"),
-                    Field("total_s", Unit.SECONDS),
-                ),
-            ),
+            Field("reporting", _REPORTING),
             Field(
                 "hinting",
                 (
@@ -42,18 +74,22 @@ class FreePages(Question):
                 ),
             ),
         ),
+        (Table("hint_runs", _RUN, "runs of hinting", span=("start_s", "end_s")),),
         shown=answered,
+        first_screen=_tells,
     )
     optional = ("report", "hint")
 
     def run(self, trace: Trace) -> Result:
         """Scalars `reporting` and `hinting`: calls, balloon pages, seconds of wall clock; None if
-        not recorded, pages None if a call's could not be seen."""
+        not recorded, pages None if a call's could not be seen. Table `hint_runs`: see
+        hint_runs.py."""
         if not any(trace.recorded(kind) for kind in self.optional):
             return Result(self.name, missing=not_recorded(trace, self.optional))
         if not any(trace.negotiated(kind) for kind in self.optional):
             return Result(self.name, missing=[f"{k} (not negotiated)" for k in self.optional])
-        return Result(self.name, {"reporting": _reporting(trace), "hinting": _hinting(trace)})
+        scalars = {"reporting": _reporting(trace), "hinting": _hinting(trace)}
+        return Result(self.name, scalars, {"hint_runs": _runs(trace)})
 
 
 def _reporting(trace: Trace) -> dict[str, Any] | None:
@@ -62,12 +98,75 @@ def _reporting(trace: Trace) -> dict[str, Any] | None:
     calls = trace.events("report")
     # What the host refused is not reported; a call that is still open may yet be.
     refused = (calls["done"] == 0) & ~calls["open"]
+    returned, total_s = calls[~calls["open"]], _seconds(calls)
+    pages, time_s = _pages(returned), (trace.end_ns - trace.begin_ns) / 1e9
+    mean = round(pages / len(returned)) if pages is not None and len(returned) else None
     return {
         "calls": len(calls),
         "refused": int(refused.sum()),
-        "pages": _pages(calls[~calls["open"]]),
-        "total_s": _seconds(calls),
+        "pages": pages,
+        "total_s": total_s,
+        "share": total_s / time_s if time_s > 0 else None,
+        **_busiest_minute(trace, returned),
+        "pages_per_call": mean,
+        **_latencies(trace, returned),
+        **_open(trace, calls[calls["open"]]),
+        **_free(trace),
     }
+
+
+_MINUTE_NS = 60_000_000_000
+
+
+def _busiest_minute(trace: Trace, returned: pd.DataFrame) -> dict[str, Any]:
+    """When most pages were reported within a minute, by when the reports returned."""
+    if returned.empty or (returned["done"] == UNKNOWN_PAGES).any():
+        return dict.fromkeys(("most_pages_per_minute", "most_from_s"))
+    calls = returned.sort_values("end_ns", kind="stable")
+    ends_ns = calls["end_ns"].to_numpy()
+    pages = np.concatenate(([0], np.cumsum(known_pages(calls))))
+    sums = pages[np.searchsorted(ends_ns, ends_ns + _MINUTE_NS)] - pages[:-1]
+    busiest = int(sums.argmax())
+    return {
+        "most_pages_per_minute": int(sums[busiest]),
+        "most_from_s": trace.seconds(calls["start_ns"].iloc[busiest]),
+    }
+
+
+def _latencies(trace: Trace, returned: pd.DataFrame) -> dict[str, Any]:
+    """How long reports took that were seen from entry to return."""
+    whole = returned[~trace.marked(returned, "flags", "flags", "partial", "missed")]
+    if whole.empty:
+        return dict.fromkeys(("median_s", "longest_s", "longest_at_s"))
+    took_ns = whole["duration_ns"].to_numpy()
+    longest = int(took_ns.argmax())
+    return {
+        "median_s": float(np.median(took_ns)) / 1e9,
+        "longest_s": int(took_ns[longest]) / 1e9,
+        "longest_at_s": trace.seconds(whole["start_ns"].iloc[longest]),
+    }
+
+
+def _open(trace: Trace, calls: pd.DataFrame) -> dict[str, Any]:
+    """The reports that had not returned when the recording ended."""
+    if calls.empty:
+        return {"open": 0, **dict.fromkeys(("open_at_s", "open_s", "open_pages"))}
+    asked = calls["asked"]
+    return {
+        "open": len(calls),
+        "open_at_s": trace.seconds(calls["start_ns"].min()),
+        "open_s": int(calls["duration_ns"].max()) / 1e9,
+        "open_pages": None if (asked == UNKNOWN_PAGES).any() else int(asked.sum()),
+    }
+
+
+def _free(trace: Trace) -> dict[str, Any]:
+    """The least and the most free memory that was sampled."""
+    column: Ints = trace.samples.column("meminfo", "MemFree")
+    known = column[column != UNREAD] * 1024 // BALLOON_PAGE_BYTES
+    if not len(known):
+        return dict.fromkeys(("least_free_pages", "most_free_pages"))
+    return {"least_free_pages": int(known.min()), "most_free_pages": int(known.max())}
 
 
 def _hinting(trace: Trace) -> dict[str, Any] | None:
@@ -84,6 +183,24 @@ def _hinting(trace: Trace) -> dict[str, Any] | None:
         "returned_pages": None if unseen else _pages(returned),
         "total_s": _seconds(calls),
     }
+
+
+def _runs(trace: Trace) -> list[dict[str, Any]]:
+    """The table of hinting's runs; empty if it was not recorded."""
+    if not (trace.recorded("hint") and trace.negotiated("hint")):
+        return []
+    return [
+        {
+            "start_s": trace.seconds(run.start_ns),
+            "lending_s": (run.lent_ns - run.start_ns) / 1e9,
+            "lent_pages": run.lent_pages,
+            "returned_pages": run.returned_pages,
+            "reclaimed_pages": run.reclaimed_pages,
+            "end_s": trace.seconds(run.end_ns),
+            "ended": run.ended,
+        }
+        for run in hint_runs(trace)
+    ]
 
 
 def _pages(calls: pd.DataFrame) -> int | None:

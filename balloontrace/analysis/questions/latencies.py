@@ -18,9 +18,9 @@ from balloontrace.analysis.trace.trace import Columns, Ints, Trace, section
 
 PERCENTILES = (50, 90, 99)
 
-WHOLE_CALLS = ("scan", "oom_notify", "migrate")
-"""Kinds besides fill and leak; what they wait for is in the leaks and acks within them."""
-
+WHOLE_CALLS = ("scan", "oom_notify", "migrate", "report")
+"""Kinds besides fill and leak; what they wait for is in the leaks and acks within them, or is
+nearly all of them: a report waits for the host."""
 
 _OF_SAMPLE = ("duration_ns", "open", "flags")
 
