@@ -11,6 +11,7 @@ import pandas as pd
 from balloontrace.analysis.base import Question, Result, Section, not_recorded
 from balloontrace.analysis.fields import Field, Shape, Table, Unit
 from balloontrace.analysis.questions.guest import DRIVER_BUILD
+from balloontrace.analysis.trace.frozen import Frozen, frozen_of
 from balloontrace.analysis.trace.gaps import DEFLATED, INFLATED, driver_gaps
 from balloontrace.analysis.trace.trace import Trace, known_pages, section
 
@@ -33,6 +34,7 @@ class Driver(Question):
         (
             Field("end_s", Unit.MOMENT, "the recording's end"),
             Field("suspended_s", Unit.SECONDS, "the guest was suspended; no time here includes it"),
+            Field("suspends_known", Unit.FLAG, "null: one may not have been seen"),
         ),
         (
             Table(
@@ -67,6 +69,19 @@ class Driver(Question):
                     ),
                 ),
             ),
+            Table(
+                "frozen",
+                (
+                    Field("start_s", Unit.MOMENT, "virtballoon_freeze had returned"),
+                    Field("end_s", Unit.MOMENT, "the restore began, or the end"),
+                    Field("restored", Unit.FLAG),
+                    Field("calls", Unit.NUMBER, "that used the driver meanwhile"),
+                    Field("kinds", Unit.NUMBER, "of each kind", shape=Shape.NAMED),
+                    Field("first_s", Unit.MOMENT, "when the first of them began"),
+                    Field("first_by", Unit.TEXT, "its task"),
+                ),
+                doc="each time between a freeze and the restore after it",
+            ),
         ),
         shown=happened,
         first_screen=happened,
@@ -74,7 +89,7 @@ class Driver(Question):
     optional = KINDS
 
     def run(self, trace: Trace) -> Result:
-        """Tables `calls` and `gaps` in order of time; seconds since attach, balloon pages, None:
+        """Tables `calls`, `gaps` and `frozen` in order of time; seconds since attach, balloon pages, None:
         not known. Scalars `end_s`: the recording's end; `suspended_s`: how long the guest was
         suspended meanwhile, which no other time includes."""
         gaps = _gaps(trace)
@@ -82,8 +97,34 @@ class Driver(Question):
             return Result(self.name, missing=not_recorded(trace, KINDS))
         calls = [row for kind in KINDS for row in _calls(trace, kind)]
         calls.sort(key=lambda row: float(row["start_s"]))
-        scalars = {"end_s": trace.seconds(trace.end_ns), "suspended_s": _suspended_s(trace)}
-        return Result(self.name, scalars, {"calls": calls, "gaps": gaps})
+        scalars = {
+            "end_s": trace.seconds(trace.end_ns),
+            "suspended_s": _suspended_s(trace),
+            "suspends_known": _suspends_known(trace),
+        }
+        frozen = [_frozen(trace, one) for one in frozen_of(trace)]
+        return Result(self.name, scalars, {"calls": calls, "gaps": gaps, "frozen": frozen})
+
+
+def _suspends_known(trace: Trace) -> bool | None:
+    """Whether each suspend was seen, or it is known that there was none."""
+    seen = trace.recorded("freeze") and trace.recorded("restore")
+    return True if seen or trace.trailer.get("suspended_ns") == 0 else None
+
+
+def _frozen(trace: Trace, one: Frozen) -> dict[str, Any]:
+    """A time in which the driver was frozen, and what called it then."""
+    first = one.calls.head(1)
+    codes, names = trace.names_of(first)
+    return {
+        "start_s": trace.seconds(one.since_ns),
+        "end_s": trace.seconds(one.until_ns),
+        "restored": one.restored,
+        "calls": len(one.calls),
+        "kinds": {str(kind): int(n) for kind, n in one.calls["kind"].value_counts().items()},
+        "first_s": trace.seconds(first["start_ns"].iloc[0]) if len(first) else None,
+        "first_by": names[codes[0]] if len(first) else None,
+    }
 
 
 def _suspended_s(trace: Trace) -> float | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from balloontrace.analysis.base import Result
 from balloontrace.analysis.questions.driver import happened
-from balloontrace.analysis.text.writer import Page, count, number, seconds
+from balloontrace.analysis.text.writer import BAD, Page, count, number, seconds, times
 from balloontrace.analysis.trace.gaps import pages_between
 
 
@@ -22,6 +22,13 @@ def show(page: Page, result: Result, verbose: bool) -> None:
     if rows:
         head = ["at s", "took", "<what", "<by", "pages out", "<remarks"]
         page.table(head, [row for _, row in rows])
+    for row in result.tables["frozen"]:
+        if row["calls"]:
+            page.line(
+                f"while frozen, from {number(row['start_s'], 1)} to {number(row['end_s'], 1)} s, "
+                f"the driver was called {times(row['calls'])}",
+                BAD,
+            )
     if slept_s := result.scalars["suspended_s"]:
         slept = seconds(slept_s)
         page.line(f"the guest was suspended for {slept} in all, which no time here includes")
