@@ -23,26 +23,45 @@ Ints = npt.NDArray[np.int64]
 WANTED = {
     "vmstat": (
         *("balloon_inflate", "balloon_deflate", "balloon_migrate", "oom_kill"),
-        *("workingset_refault_file", "workingset_refault"),
+        *("workingset_refault_file", "workingset_refault", "workingset_refault_anon"),
+        *("pgmajfault", "pswpin", "pswpout", "nr_balloon_pages"),
+        *("allocstall", "pgscan", "pgsteal"),
     ),
-    "meminfo": ("MemFree", "MemAvailable"),
+    "meminfo": ("MemTotal", "MemFree", "MemAvailable", "CommitLimit", "Committed_AS"),
     "memory": ("some_us", "full_us"),
 }
 """What is kept of each source; `memory` is that of PSI."""
+
+_RECLAIMERS = ("kswapd", "direct", "khugepaged", "proactive")
+SUMS = {
+    "allocstall": (
+        "allocstall",
+        *(f"allocstall_{zone}" for zone in ("dma", "dma32", "normal", "movable", "device")),
+    ),
+    "pgscan": tuple(f"pgscan_{who}" for who in _RECLAIMERS),
+    "pgsteal": tuple(f"pgsteal_{who}" for who in _RECLAIMERS),
+}
+"""Those that are sums of what the kernel counts apart: by zone since v4.8, and by who reclaimed."""
 
 UNREAD = -1
 """In a column: this sample does not have it."""
 
 _COLUMNS = [(source, key) for source, keys in WANTED.items() for key in keys]
+_READ = {
+    source: [part for key in keys for part in SUMS.get(key, (key,))]
+    for source, keys in WANTED.items()
+}
+"""What is read of each source for that."""
 
 _SPECIAL = ("driver", "uevent", "uevents", "delays", "delayacct", "since_boot",
             "taskstats_version", "why", "failed", "mark", "stats", "cgroups")  # fmt: skip
 """A sample with any of these tells more than numbers."""
 
-_Whole = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+_MOST = (1 << 63) - 1
+_Whole = Annotated[int, msgspec.Meta(ge=0, le=_MOST)]
 _STRUCTS: dict[str, Any] = {
     source: msgspec.defstruct(source, [(key, _Whole, UNREAD) for key in keys], frozen=True)
-    for source, keys in WANTED.items()
+    for source, keys in _READ.items()
 }
 _EMPTY = {source: struct() for source, struct in _STRUCTS.items()}
 _Psi = msgspec.defstruct("Psi", [("memory", _STRUCTS["memory"], _EMPTY["memory"])], frozen=True)
@@ -56,11 +75,19 @@ _Sample = msgspec.defstruct(
         *((key, msgspec.Raw, None) for key in _SPECIAL),
     ],
 )
-_VALUES = attrgetter("t_ns", *(f"{'psi.' * (s == 'memory')}{s}.{key}" for s, key in _COLUMNS))
-_PATHS = [
-    ("t_ns",),
-    *(("psi", source, key) if source == "memory" else (source, key) for source, key in _COLUMNS),
+_PARTS: list[list[tuple[str, ...]]] = [[("t_ns",)]]
+"""Of each column the places of its numbers in a sample: several of a sum."""
+for _source, _key in _COLUMNS:
+    _above = ("psi", _source) if _source == "memory" else (_source,)
+    _PARTS.append([(*_above, part) for part in SUMS.get(_key, (_key,))])
+_PATHS = [path for parts in _PARTS for path in parts]
+_VALUES = attrgetter(*(".".join(path) for path in _PATHS))
+_SUMMED = [
+    (sum(map(len, _PARTS[:column])), len(parts))
+    for column, parts in enumerate(_PARTS)
+    if len(parts) > 1
 ]
+"""Of each column that is a sum, from which of _PATHS on it is, and of how many."""
 _OF_DELAYS = {"t_ns", "delays"}
 _IS_SPECIAL = attrgetter(*_SPECIAL)
 _NONE = (None,) * len(_SPECIAL)
@@ -78,9 +105,9 @@ class Samples:
         self.last_ns = 0
         self._decode = msgspec.json.Decoder(_Sample).decode
         self._values = array("q")
-        self._table: Ints = np.empty((0, len(_PATHS)), np.int64)
+        self._table: Ints = np.empty((0, len(_PARTS)), np.int64)
         self._names: list[Any] = []
-        self._places: tuple[list[int], list[int]] | None = None
+        self._places: _Places | None = None
 
     def take(self, payload: bytes) -> bool:
         """Take a sample as it stands in the file. False if it is not a regular one, or has a number
@@ -91,7 +118,7 @@ class Samples:
             return False
         if _IS_SPECIAL(sample) != _NONE:
             return False
-        self._values.extend(_VALUES(sample))
+        self._values.extend(_summed(_VALUES(sample)))
         return True
 
     def take_numbers(self, reference: Reference, numbers: Ints) -> bool:
@@ -101,9 +128,9 @@ class Samples:
             self._names, self._places = reference.names, _places(reference.content)
         if self._places is None or numbers.min() < 0:
             return False
-        rows = np.full((len(numbers), len(_PATHS)), UNREAD, np.int64)
-        columns, places = self._places
-        rows[:, columns] = numbers[:, places]
+        rows = np.full((len(numbers), len(_PARTS)), UNREAD, np.int64)
+        for column, places in self._places.items():
+            rows[:, column] = numbers[:, places].sum(axis=1) & _MOST
         self._values.frombytes(rows.tobytes())
         return True
 
@@ -122,8 +149,9 @@ class Samples:
         self._values.append(int(sample["t_ns"]))
         for source, key in _COLUMNS:
             held = sources.get(source)
-            value = held.get(key) if isinstance(held, dict) else None
-            self._values.append(UNREAD if value is None else int(value))
+            content: dict[str, Any] = held if isinstance(held, dict) else {}
+            parts = [content.get(part) for part in SUMS.get(key, (key,))]
+            self._values.append(_sum([int(part) for part in parts if part is not None]))
         return False
 
     def within(self, after_ns: int, until_ns: int, delays: TaskDelays) -> Samples:
@@ -155,14 +183,31 @@ class Samples:
     def _columns(self) -> Ints:
         if self._values:
             # The array's own memory: ten days of samples are 90 MB.
-            more = np.frombuffer(self._values, np.int64).reshape(-1, len(_PATHS))
+            more = np.frombuffer(self._values, np.int64).reshape(-1, len(_PARTS))
             self._table = np.concatenate([self._table, more]) if len(self._table) else more
             self._values = array("q")
         return self._table
 
 
-def _places(content: dict[str, Any]) -> tuple[list[int], list[int]] | None:
-    """The columns that a sample has, and the place of each one's number in the order of flatten;
+_Places = dict[int, list[int]]
+
+
+def _summed(values: tuple[int, ...]) -> list[int]:
+    """A number for each column from one for each of _PATHS."""
+    row = list(values)
+    for first, length in reversed(_SUMMED):
+        known = [value for value in row[first : first + length] if value != UNREAD]
+        row[first : first + length] = [_sum(known)]
+    return row
+
+
+def _sum(known: list[int]) -> int:
+    """Their sum, which fits into a column whatever a damaged file says; UNREAD of none."""
+    return sum(known) & _MOST if known else UNREAD
+
+
+def _places(content: dict[str, Any]) -> _Places | None:
+    """The columns that a sample has, and the places of each one's numbers in the order of flatten;
     None if it is no regular sample."""
     paths: list[tuple[str, ...]] = []
 
@@ -177,5 +222,6 @@ def _places(content: dict[str, Any]) -> tuple[list[int], list[int]] | None:
     special = not content.keys().isdisjoint(_SPECIAL)
     if special or ("t_ns",) not in paths or not isinstance(content.get("vmstat"), dict):
         return None
-    there = [column for column, path in enumerate(_PATHS) if path in paths]
-    return there, [paths.index(_PATHS[column]) for column in there]
+    found = {path: place for place, path in enumerate(paths)}
+    there = ([found[path] for path in parts if path in found] for parts in _PARTS)
+    return {column: places for column, places in enumerate(there) if places}

@@ -22,6 +22,7 @@ def describe(recorder: int) -> dict[str, Any]:
             "page_size": os.sysconf("SC_PAGE_SIZE"),
             "memory_bytes": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
             "cpus": os.cpu_count(),
+            "overcommit_memory": text(Path("/proc/sys/vm/overcommit_memory")),
             "boot_id": text(Path("/proc/sys/kernel/random/boot_id")),
         },
         "clock": {

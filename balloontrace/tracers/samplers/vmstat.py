@@ -34,6 +34,10 @@ _MEMINFO = (
     b"Slab:",
     b"SwapFree:",
     b"SwapTotal:",
+    b"SwapCached:",
+    b"CommitLimit:",
+    b"Committed_AS:",
+    b"Balloon:",
     b"Dirty:",
     b"Mlocked:",
 )

@@ -42,6 +42,21 @@ def test_what_a_sample_lacks_is_not_zero(tmp_path: Path) -> None:
     assert (samples.counters(0)["balloon_inflate"], samples.counters(1)) == (7, {})
 
 
+def test_what_the_kernel_counts_by_zone_and_by_reclaimer_is_one_number(tmp_path: Path) -> None:
+    counted = [
+        {"allocstall_dma32": 3, "allocstall_normal": 4, "pgscan_kswapd": 5, "pgscan_direct": 6},
+        {"allocstall": 8, "pgscan_kswapd": 9, "pgscan_direct_throttle": 1, "pgscan_anon": 9},
+    ]
+    built = Built().ends(9)
+    built.samples = [{"t_ns": ns(at), "vmstat": of} for at, of in enumerate(counted, 1)]
+    path = built.write(tmp_path / "r.btrace")
+    for trace in (read_trace(path), trace_of(read_recording(path))):
+        columns = (
+            trace.samples.column("vmstat", key) for key in ("allocstall", "pgscan", "pgsteal")
+        )
+        assert [column.tolist() for column in columns] == [[7, 8], [11, 9], [UNREAD, UNREAD]]
+
+
 @pytest.mark.parametrize("number", [-1, 1 << 63, 1.5, "7", True, [7]])
 def test_a_number_that_cannot_be_is_damage_and_costs_itself(number: object, tmp_path: Path) -> None:
     built = Built().sample(1, vmstat(7)).ends(9)
