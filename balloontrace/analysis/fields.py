@@ -23,6 +23,7 @@ class Unit(Enum):
     SHARE = "share of 1", "number"
     RATIO = "ratio", "number"
     RATE = "GiB/s", "number"
+    PER_S = "per s", "number"
     BYTES = "bytes", "integer"
     TEXT = "text", "string"
     FLAG = "true or false", "boolean"

@@ -59,7 +59,7 @@ def said(field: Field, value: Any) -> str:
             return count(value)
         case Unit.SECONDS:
             return seconds(value)
-        case Unit.MOMENT:
+        case Unit.MOMENT | Unit.PER_S:
             return number(value, 1)
         case Unit.SHARE:
             return percent(value)

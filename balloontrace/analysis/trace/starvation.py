@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the guest starved while the balloon stood still: its tasks waited for memory that reclaim
+took from them, with hardly any available, and the balloon held enough to help."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from balloontrace.analysis.trace.minutes import Minutes
+from balloontrace.analysis.trace.samples import UNREAD
+from balloontrace.analysis.trace.trace import Bools, Ints
+from balloontrace.events import BALLOON_PAGE_BYTES
+
+HELD_SHARE = 0.1
+"""Of RAM: a smaller balloon is not what starves a guest."""
+
+AVAILABLE_SHARE = 0.1
+"""Of RAM, in MemAvailable: with more, reclaim finds what nobody needs. It is the floor, too: what a
+host should leave its guest."""
+
+FULL_SHARE = 0.1
+"""Of the time in which no task could run for lack of memory (PSI)."""
+
+MAJOR_FAULTS_PER_S, STALLS_PER_S, SWAP_INS_PER_S = 20.0, 10.0, 100.0
+"""One of these, beside: reading a large file over and over stalls its reader (PSI) and refaults, as
+in the founding experiment, but that is what page cache is for. There major faults were 1 a second,
+and no allocation stalled; in guests that starve they are hundreds."""
+
+LEAST_NS = 10_000_000_000
+"""At rest for so long, and the same of the time that is looked at: a burst is no starvation."""
+
+MOVED_SHARE = 0.005
+"""Of RAM, between two samples: the balloon moves. What the OOM notifier gives back, 1 MiB at a
+time, does not end a rest."""
+
+
+@dataclass(frozen=True)
+class Starved:
+    """A stretch of time; pages: in the balloon at least, available: median of MemAvailable in
+    bytes; per_s: by the kernel's name of each."""
+
+    start_ns: int
+    end_ns: int
+    pages: int
+    available: int
+    some: float | None
+    full: float | None
+    per_s: dict[str, float]
+
+
+RATES = (
+    *("workingset_refault_file", "workingset_refault_anon", "pgmajfault", "allocstall"),
+    "pswpin",
+)
+"""Columns of /proc/vmstat that show it."""
+
+
+_NEEDED = (("meminfo", "MemAvailable"), ("vmstat", "pgmajfault"), ("vmstat", "allocstall"))
+_PRESSURE = (("memory", "some_us"), ("memory", "full_us"))
+
+
+def starved(minutes: Minutes, sizes: Ints, ram: int) -> list[Starved] | None:
+    """The stretches, in order of time; None if the samples do not tell. sizes: balloon pages at
+    each sample; ram: bytes."""
+    read = minutes.having(*_NEEDED) & (sizes != UNREAD)
+    if minutes.having(*_PRESSURE).any():
+        read &= minutes.having(*_PRESSURE)
+    if read.sum() < 2:
+        return None
+    minutes, sizes = minutes.only(read), sizes[read]
+    first = np.maximum(minutes.begins, _rest_begins(sizes, ram))
+    last = np.arange(len(sizes))
+    spans: list[tuple[int, int]] = []
+    for place in np.flatnonzero(_starving(minutes, sizes, ram, first, last)).tolist():
+        begin = int(first[place])
+        if spans and begin <= spans[-1][1]:
+            spans[-1] = spans[-1][0], place
+        else:
+            spans.append((begin, place))
+    return [_stretch(minutes, sizes, begin, end) for begin, end in spans]
+
+
+def _rest_begins(sizes: Ints, ram: int) -> Ints:
+    """For each sample the place of the first one since which the balloon stood still."""
+    moved = np.abs(np.diff(sizes, prepend=sizes[:1])) * BALLOON_PAGE_BYTES > MOVED_SHARE * ram
+    begins: Ints = np.maximum.accumulate(np.where(moved, np.arange(len(sizes)), 0))
+    return begins
+
+
+def _starving(minutes: Minutes, sizes: Ints, ram: int, first: Ints, last: Ints) -> Bools:
+    """Whether the guest starved in the time that ends at each sample."""
+    available = minutes.column("meminfo", "MemAvailable")
+    long = minutes.time_ns[last] - minutes.time_ns[first] >= LEAST_NS
+    held = sizes * BALLOON_PAGE_BYTES >= HELD_SHARE * ram
+    little = (available < AVAILABLE_SHARE * ram) & (available[first] < AVAILABLE_SHARE * ram)
+    busy = minutes.per_s("vmstat", "pgmajfault", first, last) >= MAJOR_FAULTS_PER_S
+    busy |= minutes.per_s("vmstat", "allocstall", first, last) >= STALLS_PER_S
+    if minutes.having(("vmstat", "pswpin")).all():
+        busy |= minutes.per_s("vmstat", "pswpin", first, last) >= SWAP_INS_PER_S
+    starving: Bools = long & held & little & busy
+    if minutes.having(*_PRESSURE).all():
+        starving &= minutes.per_s("memory", "full_us", first, last) / 1e6 >= FULL_SHARE
+    return starving
+
+
+def _stretch(minutes: Minutes, sizes: Ints, begin: int, end: int) -> Starved:
+    first, last = np.array([begin]), np.array([end])
+    inside = slice(begin, end + 1)
+
+    def rate(source: str, key: str) -> float | None:
+        known = minutes.having((source, key))[[begin, end]].all()
+        return float(minutes.per_s(source, key, first, last)[0]) if known else None
+
+    rates = {key: rate("vmstat", key) for key in RATES}
+    shares = [rate("memory", key) for key in ("some_us", "full_us")]
+    some, full = (None if share is None else min(1.0, share / 1e6) for share in shares)
+    return Starved(
+        int(minutes.time_ns[begin]),
+        int(minutes.time_ns[end]),
+        int(sizes[inside].min()),
+        int(np.median(minutes.column("meminfo", "MemAvailable")[inside])),
+        some,
+        full,
+        {key: value for key, value in rates.items() if value is not None},
+    )
