@@ -85,6 +85,7 @@ class Finding(ABC):
     cannot show it;
     feature: the device's feature that it takes; without it nothing is needed to say that there is
     no such finding.
+    blames_balloon: whether the balloon, its driver or its host is the cause.
     """
 
     id: ClassVar[str]
@@ -94,6 +95,7 @@ class Finding(ABC):
     needs: ClassVar[tuple[str, ...]]
     needs_of_counters: ClassVar[tuple[str, ...]] = ()
     feature: ClassVar[str] = ""
+    blames_balloon: ClassVar[bool] = True
     registered: ClassVar[dict[str, type[Finding]]] = {}
 
     def __init_subclass__(cls) -> None:

@@ -20,6 +20,7 @@ class MemcgOom(Finding):
         "is out of memory, never when a memory cgroup is at its limit (out_of_memory, "
         "mm/oom_kill.c, skips the notifiers for it)."
     )
+    blames_balloon = False
     needs = ("oom.killed",)
 
     BALLOON_SHARE = 0.01
@@ -59,9 +60,12 @@ def _of_a_memcg(kill: dict[str, Any], results: Results) -> bool:
     """Whether a memory cgroup was out of memory.
 
     Where that mark was not recorded: if the notifier was, and did not run while it was asked for.
+    Without deflate_on_oom nobody asks the balloon in any OOM, which then says nothing.
     """
     if kill["memcg"] is not None:
         return bool(kill["memcg"])
+    if "deflate_on_oom" not in results["guest"].scalars["features"]:
+        return False
     oom = results["oom"]
     if oom.scalars["notifier_calls"] is None:
         return False

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The balloon stands still and holds memory for want of which the guest starves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from balloontrace.analysis.findings.base import Evidence, Finding, Results
+from balloontrace.events import BALLOON_PAGE_BYTES
+
+_PER_S = {
+    "file_refaults_per_s": "pages of files read again",
+    "anon_refaults_per_s": "anonymous pages read again",
+    "major_faults_per_s": "major faults",
+    "stalls_per_s": "allocation stalls",
+    "swapped_in_per_s": "pages swapped in",
+}
+
+
+class HeldUnderPressure(Finding):
+    """A target that is too high for what the guest does, and that nobody lowers.
+
+    The thresholds are those of trace/starvation.py.
+    """
+
+    id = "held-under-pressure"
+    severity = "high"
+    title = "The balloon holds memory for want of which the guest starves"
+    remedy = (
+        "Ask for less: lower the host's target by at least what is said above, and leave the guest "
+        "a reserve of MemAvailable (10 % of its RAM is the floor here) whatever the host wants: "
+        "QEMU tells it as stat-available-memory in guest-stats. deflate-on-oom does not help while "
+        "reclaim still finds pages to take: the OOM killer, which asks the balloon, is not called."
+    )
+    needs = ("memory.starved_s",)
+    needs_of_counters = needs
+
+    def check(self, results: Results) -> Evidence | None:
+        """Look at the stretches; the evidence is that of the longest."""
+        memory = results["memory"]
+        stretches = memory.tables["starved"]
+        if not stretches:
+            return None
+        worst = max(stretches, key=lambda one: float(one["end_s"] - one["start_s"]))
+        facts = memory.scalars
+        held = worst["balloon_pages"] * BALLOON_PAGE_BYTES
+        less = min(held, facts["floor_bytes"] - worst["available_bytes"])
+        numbers = {
+            "stretches": len(stretches),
+            "starved_s": facts["starved_s"],
+            **{key: worst[key] for key in (*_KEYS, *_PER_S)},
+            "balloon_share": held / facts["ram_bytes"],
+            "floor_bytes": facts["floor_bytes"],
+            "less_bytes": less,
+            "most_pages": (held - less) // BALLOON_PAGE_BYTES,
+        }
+        if worst["psi_full_share"] is None:
+            sure = "low", "PSI was not recorded: whether tasks had to wait for memory is not known"
+        else:
+            sure = (
+                "medium",
+                "the guest's counters and its PSI say so; what more memory would have been used "
+                "for they do not say",
+            )
+        return Evidence(numbers, _sentence(numbers), *sure)
+
+    def check_counters(self, results: Results) -> Evidence | None:
+        """The samples are the same."""
+        return self.check(results)
+
+
+_KEYS = (
+    *("start_s", "end_s", "balloon_pages", "available_bytes", "psi_some_share"),
+    "psi_full_share",
+)
+
+
+def _sentence(numbers: dict[str, Any]) -> str:
+    """The evidence in words."""
+    held = numbers["balloon_pages"] * BALLOON_PAGE_BYTES
+    some, full = numbers["psi_some_share"], numbers["psi_full_share"]
+    waited = (
+        "how long tasks waited for memory was not recorded"
+        if some is None or full is None
+        else f"for {some * 100:.0f} % of the time some task waited for memory, for "
+        f"{full * 100:.0f} % all did (PSI)"
+    )
+    rates = ", ".join(
+        f"{numbers[key]:,.0f} {said}" for key, said in _PER_S.items() if (numbers[key] or 0) >= 1
+    )
+    return (
+        f"From {numbers['start_s']:.1f} s to {numbers['end_s']:.1f} s the balloon stood still with "
+        f"{held / 2**20:,.0f} MiB, {numbers['balloon_share'] * 100:.0f} % of the guest's RAM, and "
+        f"nobody asked for less. Meanwhile {numbers['available_bytes'] / 2**20:,.0f} MiB were "
+        f"available (median), {waited}; per second: {rates}. To keep "
+        f"{numbers['floor_bytes'] / 2**20:,.0f} MiB available the balloon must hold at least "
+        f"{numbers['less_bytes'] / 2**20:,.0f} MiB less, at most "
+        f"{numbers['most_pages'] * BALLOON_PAGE_BYTES / 2**20:,.0f} MiB; what was evicted is not "
+        "in these numbers, so that it may take more."
+    )
