@@ -10,6 +10,7 @@ from balloontrace.analysis.findings import check_all
 from balloontrace.analysis.questions.reconciliation import Reconciliation, equal_kinds
 from balloontrace.analysis.reference_figures import beside
 from balloontrace.analysis.trace.trace import Trace, read_trace
+from balloontrace.analysis.verdict import verdict_of
 
 
 @dataclass(frozen=True)
@@ -38,5 +39,6 @@ def report_of(trace: Trace) -> Report:
         one.computed.clear()  # whether they agree is part of what is known
     results = run_all(trace)
     results["findings"] = check_all(results)
+    results["verdict"] = verdict_of(results)
     results["published"] = beside(results)
     return Report(results)

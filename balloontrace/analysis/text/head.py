@@ -13,13 +13,13 @@ from balloontrace.analysis.text.writer import BAD, GOOD, WARN, count, exact_seco
 
 def facts(report: Report) -> list[tuple[str, str, str]]:
     """What must be known before any number is believed, and the guest: label, text, style."""
-    return _trust(report) + _guest(report.results["guest"])
+    return _trust(report) + _guest(report.results["guest"], report.results["memory"])
 
 
 def _trust(report: Report) -> list[tuple[str, str, str]]:
     """What must be known before any number is believed, then the verdict."""
     facts, reconciliation = report.recording.scalars, report.results["reconciliation"].scalars
-    rows = [("verdict", *verdict(report))]
+    rows = [("verdict", *verdict(report)), ("answer", *_answer(report.results["verdict"]))]
     rows += [("recording", facts["path"], ""), ("", *_completeness(facts))]
     if facts["started_at"]:
         rows.append(("", f"from {facts['started_at']} to {facts['ended_at']}", ""))
@@ -73,6 +73,12 @@ def verdict(report: Report) -> tuple[str, str]:
     if but:
         return f"nothing found{here}, but {', and '.join(but)}", WARN
     return f"healthy{here}: none of {known} known pathologies, and nothing is missing", GOOD
+
+
+def _answer(result: Result) -> tuple[str, str]:
+    """Whether it is the balloon, and the style to say it in."""
+    style = {True: BAD, False: GOOD, None: WARN}[result.scalars["is_balloon"]]
+    return str(result.scalars["sentence"]), style
 
 
 def _completeness(facts: dict[str, Any]) -> tuple[str, str]:
@@ -131,10 +137,10 @@ def _gap(recorder: dict[str, Any]) -> str:
     return "" if gap_s is None else f", the reader away for up to {seconds(gap_s)}"
 
 
-def _guest(guest: Result) -> list[tuple[str, str, str]]:
+def _guest(guest: Result, of_memory: Result) -> list[tuple[str, str, str]]:
     """Kernel, machine, balloon device and driver."""
     facts = guest.scalars
-    memory = facts["memory_bytes"]
+    memory = of_memory.scalars["ram_bytes"] or facts["memory_bytes"]
     machine = [
         f"Linux {facts['kernel']} {facts['machine'] or ''}".strip(),
         f"{facts['cpus']} CPUs",
