@@ -66,6 +66,6 @@ def _sentence(numbers: dict[str, Any]) -> str:
     )
     return (
         f"Until {numbers['end_s']:.1f} s, while the balloon grew, the guest swapped out "
-        f"{numbers['swapped_out_bytes'] / 2**20:,.0f} MiB, the first by {numbers['start_s']:.1f} s;"
+        f"{numbers['swapped_out_bytes'] / 2**20:,.0f} MiB, the first after {numbers['start_s']:.1f} s;"
         f" from then on it swapped in {numbers['swapped_in_bytes'] / 2**20:,.0f} MiB.{waited}"
     )

@@ -93,8 +93,8 @@ class Memory(Question):
             *(Field(f"{name}_cpu_share", Unit.SHARE, "of one CPU") for name in _CPU),
             Field("inflation_swapped_out", Unit.NUMBER, "guest pages, while the balloon grew"),
             Field("inflation_swapped_in", Unit.NUMBER, "guest pages, from the first of those on"),
-            Field("inflation_swap_from_s", Unit.MOMENT, "when the first of those went out"),
-            Field("inflation_swap_until_s", Unit.MOMENT, "when the balloon last grew and some did"),
+            Field("inflation_swap_from_s", Unit.MOMENT, "the sample before the first of those"),
+            Field("inflation_swap_until_s", Unit.MOMENT, "the sample after the last"),
             Field(
                 "oom_kills", Unit.NUMBER, "by /proc/vmstat, else those traced; memory cgroups' too"
             ),
