@@ -22,8 +22,9 @@ from balloontrace.analysis.report import Report
 class Measure:
     """One row of the table.
 
-    unit: `s`, `pages`, `ratio`, or empty for words; at_least: of which inflations `of` is no more
-    than a lower bound. A value may be infinite: an inflation that moved pages and gained none.
+    unit: `s`, `pages`, `ratio`, `share`, `bytes`, `per_s`, or empty for words; at_least: of which
+    inflations `of` is no more than a lower bound; floor: what is less is as good as this when it is
+    asked what differs most. A value may be infinite: an inflation that moved pages and gained none.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Measure:
     unit: str
     of: Callable[[Report], Any]
     at_least: Callable[[dict[str, Any]], bool] = lambda episode: False
+    floor: float = math.inf
 
 
 def main_inflation(report: Report) -> dict[str, Any] | None:
@@ -70,25 +72,68 @@ def _events_missing(episode: dict[str, Any]) -> bool:
     return bool(episode["events_missing"])
 
 
+def _memory(key: str) -> Callable[[Report], Any]:
+    return lambda report: report.results["memory"].scalars[key]
+
+
+def _per_s(*names: str) -> Callable[[Report], Any]:
+    """Sum of these of the kernel's counters, per second; None if none was recorded."""
+
+    def value(report: Report) -> float | None:
+        rows = report.results["memory"].tables["rates"]
+        found = [float(row["per_s"]) for row in rows if row["what"] in names]
+        return sum(found) if found else None
+
+    return value
+
+
 def _total(key: str) -> Callable[[Report], Any]:
     return lambda report: report.results["totals"].scalars[key]
 
 
 MEASURES = (
-    Measure("inflation_duration_s", "inflation duration", "s", _duration, _not_reached),
+    Measure(
+        *("inflation_duration_s", "inflation duration", "s", _duration, _not_reached),
+        floor=1.0,
+    ),
     Measure("outcome", "outcome", "", _of_inflation("outcome")),
     Measure(
         *("longest_no_progress_s", "longest no-progress", "s"),
-        _of_inflation("longest_no_progress_s"),
-        _events_missing,
+        *(_of_inflation("longest_no_progress_s"), _events_missing),
+        floor=1.0,
     ),
-    Measure("balloon_inflate", "balloon_inflate", "pages", _total("inflated_pages")),
-    Measure("balloon_deflate", "balloon_deflate", "pages", _total("deflated_pages")),
-    Measure("amplification", "amplification", "ratio", _amplification, _events_missing),
-    Measure("churn_ratio", "churn ratio", "ratio", _of_inflation("churn_ratio")),
+    Measure(
+        *("balloon_inflate", "balloon_inflate", "pages", _total("inflated_pages")), floor=25_600
+    ),
+    Measure(
+        *("balloon_deflate", "balloon_deflate", "pages", _total("deflated_pages")), floor=25_600
+    ),
+    Measure("amplification", "amplification", "ratio", _amplification, _events_missing, floor=1.0),
+    Measure("churn_ratio", "churn ratio", "ratio", _of_inflation("churn_ratio"), floor=0.05),
+    Measure("size_share", "balloon, of RAM", "share", _memory("size_most_share"), floor=0.01),
+    Measure(
+        *("available_median_bytes", "MemAvailable, median", "bytes"),
+        _memory("available_median_bytes"),
+        floor=16 << 20,
+    ),
+    Measure(
+        *("available_least_bytes", "MemAvailable, least", "bytes"),
+        _memory("available_least_bytes"),
+        floor=16 << 20,
+    ),
+    Measure(
+        *("refaults_per_s", "refaults", "per_s"),
+        _per_s("file refaults", "anonymous refaults"),
+        floor=10.0,
+    ),
+    Measure(*("major_faults_per_s", "major faults", "per_s", _per_s("major faults")), floor=10.0),
+    Measure("stalls_per_s", "allocation stalls", "per_s", _per_s("allocation stalls"), floor=1.0),
+    Measure("psi_some_share", "PSI memory some", "share", _memory("psi_some_share"), floor=0.01),
+    Measure("psi_full_share", "PSI memory full", "share", _memory("psi_full_share"), floor=0.01),
 )
 """The two counters are the traced totals of the whole recording under the names /proc/vmstat gives
-them; all else is of the main inflation."""
+them; the rows from the balloon's share of RAM on are of the section Memory; all else is of the main
+inflation."""
 
 Runs = Sequence[Report]
 
@@ -103,22 +148,26 @@ def compare(before: Report | Runs, after: Report | Runs) -> Result:
     verdict: "differs" or "within noise", where there is a ratio_interval: whether 1 is in it.
     Table `unlike`: see _unlike. Table `sides`: for each side what must be known to trust its
     column, `runs` each by itself.
-    Scalars: the confidence asked for, and how many runs a side must have for each interval.
+    Scalars: `differs_most`, the name of the row whose sides differ by the largest factor, None if
+    none does by a tenth; the confidence asked for, and how many runs a side must have for each
+    interval.
     """
     sides = {
         name: [runs] if isinstance(runs, Report) else list(runs)
         for name, runs in (("before", before), ("after", after))
     }
     both = [_side(name, runs) for name, runs in sides.items()]
+    rows = [_row(measure, sides["before"], sides["after"]) for measure in MEASURES]
     return Result(
         "compare",
         {
+            "differs_most": _differs_most(rows),
             "confidence": confidence.CONFIDENCE,
             "runs_for_interval": confidence.runs_needed(confidence.CONFIDENCE),
             "runs_for_ratio_interval": confidence.runs_needed(math.sqrt(confidence.CONFIDENCE)),
         },
         {
-            "rows": [_row(measure, sides["before"], sides["after"]) for measure in MEASURES],
+            "rows": rows,
             "sides": both,
             "unlike": _unlike(*both),
         },
@@ -169,6 +218,26 @@ def _row(measure: Measure, before: Runs, after: Runs) -> dict[str, Any]:
         }
         row["verdict"] = _verdict(row["ratio_interval"])
     return row
+
+
+DIFFERS_BY = 1.1
+"""From this factor on two sides differ."""
+
+
+def _differs_most(rows: list[dict[str, Any]]) -> str | None:
+    """What is small on both sides differs little, by whatever factor; what is within noise, or a
+    lower bound on both, not at all."""
+    best, name = math.log(DIFFERS_BY), None
+    for measure, row in zip(MEASURES, rows, strict=True):
+        pair = [math.inf if row[f"{side}_unbounded"] else row[side] for side in ("before", "after")]
+        bounds = row["before_at_least"] and row["after_at_least"]
+        if not measure.unit or None in pair or bounds or row["verdict"] == "within noise":
+            continue
+        before, after = (max(value, measure.floor) for value in pair)
+        factor = abs(math.log(before / after)) if before != after else 0.0
+        if factor > best:
+            best, name = factor, measure.name
+    return name
 
 
 def _verdict(interval: dict[str, Any] | None) -> str | None:
@@ -263,6 +332,7 @@ def _run(report: Report) -> dict[str, Any]:
     return {
         **{key: recording[key] for key in ("path", "duration_s", "complete", "lost_events")},
         **{key: guest[key] for key in FACTS if key in guest},
+        "memory_bytes": report.results["memory"].scalars["ram_bytes"] or guest["memory_bytes"],
         "agrees": reconciliation["agrees"],
         "reconciliation": reconciliation["summary"],
         "inflation_target_pages": episode["target_pages"] if episode else None,

@@ -64,8 +64,9 @@ def _sentence(numbers: dict[str, Any]) -> str:
         if full is None
         else f" In the worst minute all tasks waited for memory for {full * 100:.0f} % of the time."
     )
+    out, back = (numbers[f"swapped_{way}_bytes"] / 2**20 for way in ("out", "in"))
     return (
         f"Until {numbers['end_s']:.1f} s, while the balloon grew, the guest swapped out "
-        f"{numbers['swapped_out_bytes'] / 2**20:,.0f} MiB, the first after {numbers['start_s']:.1f} s;"
-        f" from then on it swapped in {numbers['swapped_in_bytes'] / 2**20:,.0f} MiB.{waited}"
+        f"{out:,.0f} MiB, the first after {numbers['start_s']:.1f} s; from then on it swapped in "
+        f"{back:,.0f} MiB.{waited}"
     )

@@ -19,6 +19,7 @@ from balloontrace.analysis.text.writer import (
     bounded,
     count,
     number,
+    percent,
 )
 
 
@@ -40,12 +41,16 @@ def write_comparison(page: Page, comparison: Result) -> None:
         for side in sides
     ]
     rows: list[list[str]] = []
-    verdicts = any(row["verdict"] for row in comparison.tables["rows"])
-    for row in comparison.tables["rows"]:
+    shown = [row for row in comparison.tables["rows"] if _tells(row)]
+    verdicts = any(row["verdict"] for row in shown)
+    for row in shown:
         rows.append([*_row(row), *[row["verdict"] or ""] * verdicts])
         if _has_intervals(row):
             rows.append([*_intervals(row), *[""] * verdicts])
     page.table(["<", *titles, "ratio", *["<verdict"] * verdicts], rows)
+    if not any(row["name"] == "outcome" for row in shown):
+        page.line("neither side has an inflation: no row is of one", DIM)
+    page.line(_said_most(comparison))
     if unlike := comparison.tables["unlike"]:
         page.line(_said_unlike(unlike), WARN)
     if several:
@@ -57,6 +62,24 @@ def write_comparison(page: Page, comparison: Result) -> None:
         else:
             page.facts(_facts_of_runs(side))
             _values(page, side, comparison.tables["rows"])
+
+
+def _tells(row: dict[str, Any]) -> bool:
+    """Whether a row says anything: a counter of a balloon that did not move is 0 in the recording,
+    whatever it was before."""
+    values = [value for side in ("before", "after") for value in row[f"{side}_values"] if value]
+    if row["name"] in ("balloon_inflate", "balloon_deflate"):
+        return any(value["value"] for value in values)
+    return bool(values)
+
+
+def _said_most(comparison: Result) -> str:
+    """What differs most, in words."""
+    for row in comparison.tables["rows"]:
+        if row["name"] == comparison.scalars["differs_most"]:
+            pair = f"{_cell(row, 'before')} before, {_cell(row, 'after')} after"
+            return f"differs most: {row['title']}: {pair}"
+    return "no row differs by more than a tenth"
 
 
 def _said_unlike(rows: list[dict[str, Any]]) -> str:
@@ -173,6 +196,12 @@ def _value(value: Any, unit: str) -> str:
         return count(int(value)) if value == int(value) else number(value, 1)
     if unit == "ratio":
         return number(value, 3)
+    if unit == "share":
+        return percent(value)
+    if unit == "bytes":
+        return f"{value / 2**20:,.0f} MiB"
+    if unit == "per_s":
+        return f"{number(value, 1)}/s"
     return str(value)
 
 
@@ -238,12 +267,25 @@ def _guest(side: dict[str, Any]) -> str:
 
 def _values(page: Page, side: dict[str, Any], rows: list[dict[str, Any]]) -> None:
     """Every measure of every run of a side."""
-    columns = [[_run_value(value, row) for value in row[f"{side['side']}_values"]] for row in rows]
-    page.table(
-        ["#", *(_SHORT.get(row["name"], row["title"]) for row in rows)],
-        [[str(place), *cells] for place, cells in enumerate(zip(*columns, strict=True), start=1)],
-    )
+    told = [row for row in rows if _tells(row)]
+    for first in range(0, len(told), COLUMNS):
+        part = told[first : first + COLUMNS]
+        values = [row[f"{side['side']}_values"] for row in part]
+        columns = [
+            [_run_value(value, row) for value in of_row]
+            for row, of_row in zip(part, values, strict=True)
+        ]
+        page.table(
+            ["#", *(_SHORT.get(row["name"], row["title"]) for row in part)],
+            [
+                [str(place), *cells]
+                for place, cells in enumerate(zip(*columns, strict=True), start=1)
+            ],
+        )
 
+
+COLUMNS = 7
+"""Of a table of runs: so many are within the width of a page."""
 
 _SHORT = {
     "inflation_duration_s": "inflation\nduration",
@@ -252,6 +294,13 @@ _SHORT = {
     "balloon_deflate": "balloon_\ndeflate",
     "amplification": "amplifi-\ncation",
     "churn_ratio": "churn\nratio",
+    "size_share": "balloon,\nof RAM",
+    "available_median_bytes": "Available,\nmedian",
+    "available_least_bytes": "Available,\nleast",
+    "major_faults_per_s": "major\nfaults",
+    "stalls_per_s": "allocation\nstalls",
+    "psi_some_share": "PSI\nsome",
+    "psi_full_share": "PSI\nfull",
 }
 """Titles of measures that fit above their values."""
 

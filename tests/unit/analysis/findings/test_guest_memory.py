@@ -163,7 +163,7 @@ def test_killed_beside_a_balloon_where_the_mark_was_not_recorded(tmp_path: Path)
 
 @pytest.mark.parametrize("rung", ["", "whether a memory cgroup was out of memory"])
 def test_a_container_that_is_killed_is_not_the_balloon(rung: str, tmp_path: Path) -> None:
-    built = killed(at_rest(available_mib=1500), **({} if rung else {"flags": "memcg"}))
+    built = killed(at_rest(available_mib=1500), flags="" if rung else "memcg")
     built.header["seams"]["oom_kill"]["loses"] = rung
     rows = found(built, tmp_path)
     # On a rung that loses the mark nobody can say what it was.
