@@ -23,7 +23,7 @@ def sampled_size(trace: Trace, minutes: Minutes) -> Ints:
 
     By what was traced or counted since a size that is known; else by balloon_inflate -
     balloon_deflate of /proc/vmstat since boot, which the driver counts whatever moves (also when it
-    is removed), or by nr_balloon_pages (since v6.17), which other balloons share.
+    is removed), or by nr_balloon_pages where the kernel has it, which other balloons share.
     """
     if curve := known_curve(trace):
         places = np.searchsorted(curve.time_ns, minutes.time_ns, side="right")

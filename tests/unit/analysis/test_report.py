@@ -65,7 +65,13 @@ def test_the_json_contract(tmp_path: Path) -> None:
     assert keys <= set(content["findings"][0])
     assert "busy-no-op" in content["findings_checked"]
     lacking = ["oom.notifier_calls"]
-    assert content["findings_unchecked"] == {"oom-ping-pong": lacking, "oom-thrash": lacking}
+    # Without samples nobody knows what swapped.
+    swap = [f"memory.inflation_swapped_{way}" for way in ("out", "in")]
+    assert content["findings_unchecked"] == {
+        "oom-ping-pong": lacking,
+        "oom-thrash": lacking,
+        "swapped-by-inflation": swap,
+    }
 
 
 def test_an_empty_recording_has_zeros_where_it_watched(tmp_path: Path) -> None:
@@ -313,22 +319,41 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
     return capsys.readouterr().out
 
 
+def sampled(built: Built) -> Built:
+    """The same with the samples of a guest that has memory and no swap."""
+    for at in (0.0, 9.9):
+        pressure = {"memory": {"some_us": 0, "full_us": 0}}
+        sizes = {"MemTotal": 4 << 30, "MemAvailable": 2 << 30}
+        counters = {"pgmajfault": 0, "allocstall_normal": 0, "oom_kill": 0}
+        built.samples.append(
+            {"t_ns": ns(at), "vmstat": counters, "meminfo": sizes, "psi": pressure}
+        )
+    return built
+
+
 def test_the_first_line_says_whether_the_guest_is_well(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    well = printed(capsys, stock_like().write(tmp_path / "well.btrace"))
+    well = printed(capsys, sampled(stock_like()).write(tmp_path / "well.btrace"))
     assert well.splitlines()[0] == (
-        "verdict    healthy: none of 10 known pathologies, and nothing is missing"
+        "verdict    healthy: none of 13 known pathologies, and nothing is missing"
     )
+    assert well.splitlines()[1].startswith("answer     the balloon is not what this guest suffers")
     ill = printed(capsys, shrinker_like().write(tmp_path / "ill.btrace"))
     assert ill.splitlines()[0] == (
         "verdict    Busy no-op: reclaim takes back what inflation just took"
     )
-    lossy = stock_like()
+    assert ill.splitlines()[1].startswith(
+        "answer     the balloon is the cause (busy-no-op): it held"
+    )
+    lossy = sampled(stock_like())
     assert lossy.trailer is not None
     lossy.trailer["lost_events"] = 1
     said = printed(capsys, lossy.write(tmp_path / "lossy.btrace"))
-    assert said.startswith("verdict    nothing found, but events were lost\n")
+    assert said.startswith(
+        "verdict    nothing found, but events were lost\n"
+        "answer     cannot tell, because events were lost: it held at most 9.8 % of RAM"
+    )
 
 
 def test_the_first_screen_is_short_and_names_the_rest(
@@ -392,7 +417,7 @@ def test_several_recordings_are_a_table_and_what_was_found(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ill = shrinker_like().write(tmp_path / "ill.btrace")
-    well = stock_like().write(tmp_path / "well.btrace")
+    well = sampled(stock_like()).write(tmp_path / "well.btrace")
     said = printed(capsys, ill, well)
     _, *lines = said.splitlines()
     assert " ".join(lines[0].split()) == "ill.btrace 43.5 s 0.49 0.39 0 equal busy-no-op"

@@ -251,7 +251,8 @@ def test_sleeps_that_were_not_recorded_are_not_looked_for(tmp_path: Path) -> Non
     built = sleepy(5).ends(20)
     built.header["seams"]["sleep"] = {"rung": None, "not": ["no msleep"]}
     findings = report_of(built, tmp_path).results["findings"]
-    assert findings.scalars["unchecked"] == {"out-of-puff": ["phases.fill.sleeps"]}
+    assert findings.scalars["unchecked"]["out-of-puff"] == ["phases.fill.sleeps"]
+    assert "slow-host-ack" in findings.scalars["checked"]
     (episode,) = report_of(built, tmp_path).results["episodes"].tables["episodes"]
     assert episode["sleeps"] is None
 
