@@ -126,6 +126,14 @@ def test_a_kill_beside_a_balloon_that_may_not_deflate(tmp_path: Path) -> None:
     assert report["oom"]["notifier_calls"] == 0
 
 
+def test_memory_refused_by_a_limit_that_the_balloon_lowered(tmp_path: Path) -> None:
+    report = ran("refused-beside-balloon", tmp_path)
+    found = evidence(report, "allocation-refused")
+    assert (found["refused"], found["most_refused"]) == (5, "python3")
+    (refused,) = report["refusals"]
+    assert refused["refused"] == 5
+
+
 def test_inflation_that_pushes_a_task_to_swap(tmp_path: Path) -> None:
     report = ran("swapped-by-inflation", tmp_path)
     # How long inflation waits for what must be swapped out first, and how much of its time the task

@@ -83,8 +83,8 @@ class Finding(ABC):
     of one, `result.scalar.key` within that, which must be known;
     needs_of_counters: the same where nothing was traced (`record --counters`); empty: counters
     cannot show it;
-    feature: the device's feature that it takes; without it nothing is needed to say that there is
-    no such finding.
+    feature, unless: the device's feature that it takes, and that with which it cannot be; where it
+    cannot, nothing is needed to say that there is no such finding;
     blames_balloon: whether the balloon, its driver or its host is the cause.
     """
 
@@ -95,6 +95,7 @@ class Finding(ABC):
     needs: ClassVar[tuple[str, ...]]
     needs_of_counters: ClassVar[tuple[str, ...]] = ()
     feature: ClassVar[str] = ""
+    unless: ClassVar[str] = ""
     blames_balloon: ClassVar[bool] = True
     registered: ClassVar[dict[str, type[Finding]]] = {}
 
@@ -123,7 +124,7 @@ def check_all(results: Results) -> Result:
     counted = results["recording"].scalars["counter_interval_s"] is not None
     for name in sorted(Finding.registered):
         finding = Finding.registered[name]
-        if finding.feature and not _offered(results, finding.feature):
+        if not _possible(finding, results):
             checked.append(name)
             continue
         needs = finding.needs_of_counters if counted else finding.needs
@@ -141,10 +142,11 @@ def check_all(results: Results) -> Result:
     return Result(FINDINGS.name, {"checked": checked, "unchecked": unchecked}, {"findings": rows})
 
 
-def _offered(results: Results, feature: str) -> bool:
-    """Whether the device offers it and the driver took it, or that is not known."""
+def _possible(finding: type[Finding], results: Results) -> bool:
+    """Whether it can be, by the features that were negotiated; True where they are not known."""
     guest = results["guest"].scalars
-    return feature in guest["features"] or guest["device"] is None
+    lacks = bool(finding.feature) and finding.feature not in guest["features"]
+    return guest["device"] is None or not (lacks or finding.unless in guest["features"])
 
 
 def known(results: Results, need: str) -> bool:

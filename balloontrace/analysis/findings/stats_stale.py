@@ -22,6 +22,8 @@ class StatsStale(Finding):
         "tasks that hang in the kernel (dmesg: blocked for more than 120 seconds)."
     )
     needs = ("statistics.asked", "statistics.answered")
+    feature = "stats_vq"
+    blames_balloon = False
 
     LATE_S = 5.0
     """From the host's question to the guest's answer: QEMU's polling takes whole seconds, and an

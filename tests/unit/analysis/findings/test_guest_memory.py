@@ -223,3 +223,41 @@ def test_none_of_them_in_guests_that_are_well_or_have_other_troubles(path: Path)
     ids = {"held-under-pressure", "killed-beside-balloon", "swapped-by-inflation"}
     assert ids.isdisjoint(row["id"] for row in results.tables["findings"])
     assert ids <= {*results.scalars["checked"]}
+
+
+def refused(committed: float = 0.97, mode: str = "2", times: int = 3, **how: Any) -> Built:
+    """Tasks are refused memory, with so much of the limit committed."""
+    built = at_rest(**how)
+    built.header["guest"]["overcommit_memory"] = mode
+    for sample in built.samples:
+        limit = sample["meminfo"]["MemTotal"] // 2
+        sample["meminfo"] |= {"CommitLimit": limit, "Committed_AS": round(limit * committed)}
+    for number in range(times):
+        built.call("refuse", 10 + number, 0.0, 0, 0, within="", tid=70, comm=b"postgres")
+    return built
+
+
+def test_allocations_refused_by_a_limit_that_the_balloon_lowered(tmp_path: Path) -> None:
+    report = report_of(refused(), tmp_path)
+    rows = {row["id"]: row for row in report.results["findings"].tables["findings"]}
+    evidence = rows["allocation-refused"]["evidence"]
+    assert (evidence["refused"], evidence["tasks"], evidence["most_refused"]) == (3, 1, "postgres")
+    assert (evidence["start_s"], evidence["end_s"]) == (10, 12)
+    assert evidence["commit_limit_bytes"] == 1024 * MIB
+    assert evidence["balloon_share"] == 0.5
+    assert report.results["verdict"].scalars["is_balloon"] is True
+
+
+@pytest.mark.parametrize(
+    "built",
+    [
+        refused(committed=0.6),  # who asked for more than half of the limit at once
+        refused(mode="0"),  # more than there is, whatever the balloon holds
+        refused(times=0),
+        refused(mib=100),
+        refused(features=("deflate_on_oom",)),  # the balloon is in the total
+    ],
+    ids=["room", "heuristic", "none", "small", "counted in"],
+)
+def test_other_refusals_are_not_the_balloons(built: Built, tmp_path: Path) -> None:
+    assert "allocation-refused" not in found(built, tmp_path)
