@@ -15,7 +15,7 @@ from signal import SIGKILL
 from subprocess import PIPE
 
 from balloontrace.errors import UserError
-from balloontrace.lab import hog
+from balloontrace.lab import hog, pauses
 from balloontrace.lab.guest import Guest
 
 MEMORY_BYTES = 1 << 30
@@ -181,17 +181,7 @@ def report(guest: Guest) -> None:
 def suspend(guest: Guest, asleep_s: float = 0.0) -> None:
     """The guest is suspended to RAM with a filled balloon, and woken after so long."""
     move_balloon(guest, 10 * MIB_PAGES)
-    sleeper = guest.popen(["sh", "-c", "echo mem > /sys/power/state"])
-
-    def suspended() -> bool:
-        return bool(guest.monitor.execute("query-status")["status"] == "suspended")
-
-    # QEMU's firmware wakes a guest at once that has been woken before.
-    _until(lambda: suspended() or sleeper.poll() is not None, "no suspend")
-    if suspended():
-        time.sleep(asleep_s)
-        guest.monitor.execute("system_wakeup")
-    sleeper.communicate()
+    pauses.suspend(guest, asleep_s)
     _until(lambda: guest.balloon.actual_pages() == 10 * MIB_PAGES, "the balloon is not refilled")
 
 

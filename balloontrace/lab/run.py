@@ -14,7 +14,7 @@ from pathlib import Path
 
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
-from balloontrace.lab import hog
+from balloontrace.lab import hog, pauses
 from balloontrace.lab.guest import Guest, image_of
 from balloontrace.lab.host import require_memory
 from balloontrace.lab.hostlog import BalloonWatch, HostLog, log_clocks
@@ -196,7 +196,18 @@ class _Run:
             self._log.write("hints", seconds=step.hint_s)
             with self._guest.balloon.hinting():
                 time.sleep(step.hint_s)
+        self._pause("suspended", pauses.suspend, step.suspend_s)
+        self._pause("stopped", pauses.stop, step.stop_s)
         time.sleep(step.rest_s)
+
+    def _pause(
+        self, state: str, pause: Callable[[RemoteGuest, float], None], seconds: float
+    ) -> None:
+        """Let the guest not run for so long, if at all."""
+        if seconds:
+            self._progress(f"the guest is {state} for {seconds:.0f} s")
+            self._log.write("pause", state=state, seconds=seconds)
+            pause(self._guest, seconds)
 
     def _set_target(self, pages: int) -> None:
         self._log.write("target", pages=pages, bytes=pages * BALLOON_PAGE_BYTES)

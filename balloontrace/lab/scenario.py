@@ -31,8 +31,9 @@ class Step:
 
     stop_workload: end the workload; run: a command that the guest runs; touch: a task touches
     so much of RAM and ends; start_workload: start the readers; hint_s: the host takes hints of
-    free pages for so long; rest_s: the guest is left alone for so long; in this order, before
-    the target is set. start_hog: start the hog once it is set; resend_s: send the target again
+    free pages for so long; suspend_s: the guest is suspended to RAM for so long; stop_s: the host
+    does not run it for so long; rest_s: it is left alone for so long; in this order, before the
+    target is set. start_hog: start the hog once it is set; resend_s: send the target again
     every so many seconds, 0: never. until: wait until the target is reached; or until the hog
     has taken its memory, limit_s at most; or until it has ended, which is killed after limit_s.
     give_up_s: or until the balloon came no closer for
@@ -48,6 +49,8 @@ class Step:
     start_workload: bool = False
     touch: Fraction | None = None
     hint_s: float = 0.0
+    suspend_s: float = 0.0
+    stop_s: float = 0.0
     rest_s: float = 0.0
     run: str = ""
     start_hog: bool = False
@@ -222,6 +225,8 @@ def _step(table: ScenarioTable) -> Step:
         start_workload=table.take("start_workload", bool, False),
         touch=table.optional_fraction("touch"),
         hint_s=table.seconds("hint_s", 0.0),
+        suspend_s=table.seconds("suspend_s", 0.0),
+        stop_s=table.seconds("stop_s", 0.0),
         rest_s=table.seconds("rest_s", 0.0),
         run=table.take("run", str, ""),
         start_hog=table.take("start_hog", bool, False),

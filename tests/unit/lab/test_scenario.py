@@ -92,6 +92,13 @@ def test_what_a_guest_is_offered_and_given(tmp_path: Path) -> None:
     assert scenario.steps[0].hint_s == 1.0
 
 
+def test_a_guest_may_not_run_for_a_while(tmp_path: Path) -> None:
+    path = tmp_path / "trial.toml"
+    path.write_text(MINIMAL.replace("limit_s", "suspend_s = 8\nstop_s = 1.5\nlimit_s"))
+    (step,) = load_scenario(path).steps
+    assert (step.suspend_s, step.stop_s) == (8.0, 1.5)
+
+
 def test_tasks_that_need_a_file_and_a_hog_that_takes_again(tmp_path: Path) -> None:
     path = tmp_path / "trial.toml"
     workload = (

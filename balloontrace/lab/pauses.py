@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest that does not run for a while: its host stops it, or it is suspended to RAM."""
+
+from __future__ import annotations
+
+import time
+
+from balloontrace.errors import UserError
+from balloontrace.lab.remote import RemoteGuest
+
+_LIMIT_S = 60.0
+_POLL_S = 0.05
+
+
+def stop(guest: RemoteGuest, seconds: float) -> None:
+    """Let no CPU of the guest run for so long; its clocks go on, and it is told nothing.
+
+    Raises UserError if QEMU refuses.
+    """
+    guest.monitor.execute("stop")
+    try:
+        time.sleep(seconds)
+    finally:
+        guest.monitor.execute("cont")
+
+
+def suspend(guest: RemoteGuest, seconds: float) -> None:
+    """Suspend the guest to RAM and wake it after so long; returns once it is awake.
+
+    Raises UserError if it does not go to sleep.
+    """
+    sleeper = guest.popen(["sh", "-c", "echo mem > /sys/power/state"])
+    deadline = time.monotonic() + _LIMIT_S
+    # QEMU's firmware wakes a guest at once that has been woken before.
+    while not (asleep := _is_suspended(guest)) and sleeper.poll() is None:
+        if time.monotonic() > deadline:
+            raise UserError(f"after {_LIMIT_S:.0f} s: the guest does not suspend")
+        time.sleep(_POLL_S)
+    if asleep:
+        time.sleep(seconds)
+        guest.monitor.execute("system_wakeup")
+    status, _, said = sleeper.communicate()
+    if status != 0:
+        raise UserError("the guest cannot be suspended", said.strip())
+
+
+def _is_suspended(guest: RemoteGuest) -> bool:
+    return bool(guest.monitor.execute("query-status")["status"] == "suspended")
