@@ -61,7 +61,7 @@ class Workload:
         readers = self._scenario.readers
         if readers is None:
             return
-        size = int(readers.file * self._guest.config.memory_bytes)
+        size = self._file_bytes(readers)
         self._progress(f"making a file of {format_size(size)}")
         make = f"truncate -s {size} {_FILE}"
         if readers.random:
@@ -79,7 +79,11 @@ class Workload:
             return
         self._progress(f"{readers.tasks} tasks read it" if readers.tasks > 1 else "a task reads it")
         self._readers = self._guest.popen(["sh", "-c", _reader_command(readers)])
-        self._log.write("workload", state="start", readers=str(readers))
+        size = self._file_bytes(readers)
+        self._log.write("workload", state="start", bytes=size, readers=str(readers))
+
+    def _file_bytes(self, readers: Readers) -> int:
+        return int(readers.file * self._guest.config.memory_bytes)
 
     def start_hog(self) -> None:
         """Start the task that takes memory; its own kernel ends it after its limit."""
