@@ -47,9 +47,9 @@ and how much room to leave for it to be more."""
 
 _NONE: Ints = np.empty(0, np.int64)
 
-_GATHERED_BYTES = 1 << 19
-"""Blocks of a quiet guest hold a few events each: so much is gathered before it is sorted into
-columns. It stays in the processor's cache."""
+_GATHERED_BYTES = 1 << 20
+"""So much is gathered before it is sorted into columns, for each step of that takes some time
+however few events there are. It stays in the processor's cache."""
 
 
 _PIECE = 1 << 18
@@ -94,19 +94,18 @@ class _Fields:
         self.run_tasks = {name: _Column(types[name]) for name in _TASK}
         self.length = 0
 
-    def extend(self, items: Items, rows: npt.NDArray[np.intp], share: float) -> None:
-        """Append the events in these rows."""
+    def extend(self, items: Items, rows: npt.NDArray[np.intp], runs: Ints, share: float) -> None:
+        """Append the events in these rows. runs: of each of all items, the number of its run."""
         for name, column in self.columns.items():
             column.extend(items[name][rows], share)
-        tasks = {name: items[name][rows] for name in self.run_tasks}
-        begins = np.zeros(len(rows), dtype=bool)
-        begins[0] = True
-        for values in tasks.values():
-            begins[1:] |= values[1:] != values[:-1]
-        starts = np.flatnonzero(begins)
-        self.run_starts.extend(starts + self.length, share)
+        starts = np.flatnonzero(np.diff(runs[rows], prepend=-1))
+        tasks = {name: items.at(name, rows[starts]) for name in self.run_tasks}
+        # Calls of another kind by another task may have parted one run.
+        anew = np.ones(len(starts), bool)
+        anew[1:] = np.logical_or.reduce([task[1:] != task[:-1] for task in tasks.values()])
+        self.run_starts.extend(starts[anew] + self.length, share)
         for name, column in self.run_tasks.items():
-            column.extend(tasks[name][starts], share)
+            column.extend(tasks[name][anew], share)
         self.length += len(rows)
 
     def chosen(self, rows: npt.NDArray[np.intp], layout: np.dtype[np.void]) -> _Fields:
@@ -165,10 +164,13 @@ class Events:
         self._widen_span(items)
         kinds = items["kind"].copy()
         self._kinds.extend(kinds, share_read)
-        for kind in np.unique(kinds).tolist():
+        runs: Ints = np.cumsum(items.changes(*_TASK), dtype=np.int64)
+        order = np.argsort(kinds, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(kinds[order])) + 1):
+            kind = int(kinds[rows[0]])
             if kind not in self._fields:
                 self._fields[kind] = _Fields(self._layout)
-            self._fields[kind].extend(items, np.flatnonzero(kinds == kind), share_read)
+            self._fields[kind].extend(items, rows, runs, share_read)
 
     def _widen_span(self, items: Items) -> None:
         starts, durations = items["start_ns"].astype(np.int64), items["duration_ns"]

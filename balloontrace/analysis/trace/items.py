@@ -11,9 +11,7 @@ import numpy.typing as npt
 from balloontrace.recording.reader import Planes, Span
 
 Array = npt.NDArray[Any]
-
-_LEAST_PLANES = 1024
-"""Events from which on planes are not made rows first: an array for each field costs some time."""
+Bytes = npt.NDArray[np.uint8]
 
 
 class Items:
@@ -26,7 +24,7 @@ class Items:
         """layout: of one event."""
         self._layout, self._size = layout, layout.itemsize
         self._rows: list[bytes] = []
-        self._parts: list[Array | Planes] = []
+        self._parts: list[Bytes] = []
         self._arrays: dict[str, Array] = {}
         self.bytes = 0
 
@@ -43,10 +41,11 @@ class Items:
     def _add(self, span: Span) -> None:
         size = self._size
         if isinstance(span, Planes):
-            if span.item_bytes == size and len(span.payload) >= size * _LEAST_PLANES:
+            if span.item_bytes == size:
                 self._join_rows()
-                self._parts.append(span)
-                self.bytes += len(span.payload) // size * size
+                whole = len(span.payload) // size * size
+                self._parts.append(np.frombuffer(span.payload, np.uint8, whole).reshape(size, -1))
+                self.bytes += whole
                 return
             span = span.rows
         if torn := len(span) % size:
@@ -57,7 +56,8 @@ class Items:
     def _join_rows(self) -> None:
         """Put spans in rows that follow each other together."""
         if self._rows:
-            self._parts.append(np.frombuffer(b"".join(self._rows), self._layout))
+            rows = np.frombuffer(b"".join(self._rows), np.uint8)
+            self._parts.append(rows.reshape(-1, self._size).T)
             self._rows = []
 
     def __len__(self) -> int:
@@ -65,19 +65,36 @@ class Items:
 
     def __getitem__(self, name: str) -> Array:
         if name not in self._arrays:
-            self._join_rows()
-            arrays = [self._field(part, name) for part in self._parts]
-            self._arrays[name] = arrays[0] if len(arrays) == 1 else np.concatenate(arrays)
+            cells, kind = self._cells(name), self._layout[name]
+            if kind.itemsize == 1 or cells.strides[0] == 1:  # each value's bytes stand together
+                self._arrays[name] = cells.T.view(kind)[:, 0]
+            else:
+                self._arrays[name] = np.empty(len(self), kind)
+                bytes_of = self._arrays[name].view(np.uint8).reshape(-1, kind.itemsize)
+                for place, plane in enumerate(cells):  # faster than to transpose them at once
+                    bytes_of[:, place] = plane
         return self._arrays[name]
 
-    def _field(self, part: Array | Planes, name: str) -> Array:
-        if not isinstance(part, Planes):
-            return part[name]
-        size = self._size
-        number = len(part.payload) // size
-        planes = np.frombuffer(part.payload, np.uint8, number * size).reshape(size, number)
+    def at(self, name: str, places: npt.NDArray[np.intp]) -> Array:
+        """The values of a field in some of the events."""
+        cells = self._cells(name)[:, places]
+        values: Array = np.ascontiguousarray(cells.T).view(self._layout[name])[:, 0]
+        return values
+
+    def changes(self, *names: str) -> npt.NDArray[np.bool_]:
+        """Which events differ in any of these fields from the one before; the first one does."""
+        differ = np.zeros(len(self), bool)
+        differ[:1] = True
+        for name in names:
+            for plane in self._cells(name):
+                differ[1:] |= plane[1:] != plane[:-1]
+        return differ
+
+    def _cells(self, name: str) -> Bytes:
+        """The bytes of a field: a row for each of a value's bytes, a column for each event."""
+        self._join_rows()
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts, axis=1)]
         fields: Any = self._layout.fields
         kind, offset = fields[name][:2]
-        mine = planes[offset : offset + kind.itemsize]
-        values: Array = np.ascontiguousarray(mine.T).view(kind).reshape(number)
-        return values
+        return self._parts[0][offset : offset + kind.itemsize]
