@@ -153,9 +153,9 @@ def _sampled(trace: Trace, begin_ns: int, end_ns: int) -> dict[str, Any]:
     def gained(source: str, *names: str) -> int | None:
         """Of the first of these counters that the kernel has."""
         for name in names:
-            one, other = samples.column(source, name)[[before, after]].tolist()
+            one, other = (samples.number(source, name, at) for at in (before, after))
             if one != UNREAD:
-                return int(other - one) if other != UNREAD else None
+                return other - one if other != UNREAD else None
         return None
 
     refaults = gained("vmstat", *REFAULTS)

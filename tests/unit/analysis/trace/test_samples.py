@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from balloontrace.analysis.trace import samples as samples_module
 from balloontrace.analysis.trace.samples import UNREAD, WANTED, Samples
+from balloontrace.analysis.trace.task_delays import TaskDelays
 from balloontrace.analysis.trace.trace import read_trace, trace_of
 from balloontrace.recording.reader import read_recording
 from tests.unit.builders import Built, ns, vmstat
@@ -85,3 +87,23 @@ def test_columns_grow_while_they_are_looked_at() -> None:
     assert not samples.take(b'{"t_ns":1}')
     assert not samples.take(b"[" * 100_000)
     assert np.shape(samples.time_ns) == (3,)
+
+
+def test_columns_that_are_packed_hold_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples_module, "_PACKED", 4)
+    samples, most = Samples(), (1 << 63) - 1
+    wanted: dict[str, list[int | None]] = {
+        "balloon_inflate": [0, 300, 5, most, 7, 7, 7, 7, most, 1],
+        "oom_kill": [None, most, 3, 2, None, None, None, None, 70_000, 0],
+    }
+    for t_ns in range(10):
+        counters = {key: column[t_ns] for key, column in wanted.items()}
+        samples.add({"t_ns": t_ns, "vmstat": counters})
+    assert len(samples) == 10
+    assert samples.time_ns.tolist() == list(range(10))
+    for key, column in wanted.items():
+        held = [UNREAD if value is None else value for value in column]
+        assert samples.column("vmstat", key).tolist() == held
+        assert [samples.number("vmstat", key, place) for place in range(10)] == held
+    part = samples.within(1, 7, TaskDelays())
+    assert part.column("vmstat", "balloon_inflate").tolist() == wanted["balloon_inflate"][2:8]
