@@ -62,7 +62,8 @@ def _cycles(episodes: list[dict[str, Any]], top_s: float) -> list[dict[str, Any]
     """Inflations of which the next episode gave back at least half, within top_s seconds of their
     end: start_s, end_s, pages that were gained, top_s, moving_s."""
     found = []
-    for up, down in pairwise(episodes):
+    # What was done at the top or at the bottom, after either was reached, stands between the two.
+    for up, down in pairwise(row for row in episodes if row["direction"]):
         if up["direction"] != "inflate" or down["direction"] != "deflate":
             continue
         at_top_s = down["start_s"] - up["end_s"]
@@ -85,7 +86,7 @@ def _sentence(numbers: dict[str, Any]) -> str:
     gib = numbers["inflated_pages"] * BALLOON_PAGE_BYTES / 2**30
     return (
         f"From {numbers['start_s']:.1f} s to {numbers['end_s']:.1f} s the host took memory and "
-        f"gave it back {numbers['cycles']:,} times, {gib:,.1f} GiB in all, "
+        f"gave it back {numbers['cycles']:,} times, {gib:,.1f} GiB each way, "
         f"{numbers['times_the_memory']:.1f} times the guest's memory. It kept it for "
         f"{numbers['top_median_s']:.1f} s (median; at most {numbers['top_longest_s']:.1f} s); "
         f"moving it took {numbers['moving_s']:.1f} s."

@@ -89,9 +89,9 @@ class Driver(Question):
     optional = KINDS
 
     def run(self, trace: Trace) -> Result:
-        """Tables `calls`, `gaps` and `frozen` in order of time: seconds since attach, balloon
-        pages, None for not known. Scalars `end_s`: the recording's end; `suspended_s`: how long the
-        guest was suspended meanwhile, which no other time includes."""
+        """Tables `calls`, `gaps`, `frozen` in order of time; seconds since attach, balloon pages,
+        None: not known. Scalars `end_s`: the recording's end; `suspended_s`: how long the guest was
+        suspended meanwhile, which no other time includes."""
         gaps = _gaps(trace)
         if not gaps and not any(trace.recorded(kind) for kind in KINDS):
             return Result(self.name, missing=not_recorded(trace, KINDS))

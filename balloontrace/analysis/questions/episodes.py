@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,8 @@ from balloontrace.analysis.questions.phases import gib_per_second
 from balloontrace.analysis.questions.totals import churn_ratio
 from balloontrace.analysis.trace.balloon_size import NO_CALL, SizeCurve, Unseen, size_curve
 from balloontrace.analysis.trace.calls import of_worker
-from balloontrace.analysis.trace.goals import Goal, goals_of
+from balloontrace.analysis.trace.goals import Goal
+from balloontrace.analysis.trace.stretches import AFTER, TOWARD, Stretch, stretches_of
 from balloontrace.analysis.trace.trace import MOVES, Ints, Trace, per_trace
 from balloontrace.events import UNKNOWN_PAGES
 
@@ -29,6 +29,10 @@ The longest span is exact whatever its length."""
 PUFF_NS = 200_000_000
 """What the driver sleeps when it gets no page (fill_balloon, drivers/virtio/virtio_balloon.c). The
 worker's shorter sleeps are those of reclaim."""
+
+SETTLED_NS = 5_000_000_000
+"""Without a page moved for so long, a balloon is at rest. So long waits `lab run`, too, before it
+calls a balloon settled; the worker's tries are 0.2 s apart."""
 
 MOST_UNSEEN = 5
 """So many doubtful spans are told of one by one."""
@@ -65,17 +69,30 @@ _SPAN = (
 )
 
 EPISODE = (
+    Field(
+        "kind",
+        Unit.TEXT,
+        "on the way to a target, or what was done under one after it had been reached",
+        words=(TOWARD, AFTER),
+        never_null=True,
+    ),
     *(Field("start_s", Unit.MOMENT), Field("end_s", Unit.MOMENT)),
-    Field("direction", Unit.TEXT, words=("inflate", "deflate")),
+    Field("direction", Unit.TEXT, f"null: {AFTER}", words=("inflate", "deflate")),
     Field("target_pages", Unit.PAGES),
     *(Field("start_pages", Unit.PAGES, "in the balloon"), Field("end_pages", Unit.PAGES, "then")),
     Field("asked_pages", Unit.PAGES, "between start and target"),
-    Field("outcome", Unit.TEXT, words=("reached", "superseded", "unfinished")),
+    Field(
+        "outcome",
+        Unit.TEXT,
+        "settled: at rest short of the target when another one came",
+        words=("reached", "settled", "superseded", "unfinished"),
+    ),
     Field("left", Unit.NUMBER, "how often the balloon left the target; null: it was not reached"),
     Field(
         "begun_by",
         Unit.TEXT,
-        "the host set it, a driver came, or it was under way when the window began",
+        "the host set it, a driver came, or it was under way when the window began; null: the "
+        "target was reached",
         words=("target", "driver", "window"),
     ),
     Field(
@@ -108,18 +125,21 @@ EPISODE = (
 
 
 class Progress(Question):
-    """One row per episode.
+    """One row per episode: on the way to a target, or what was done under one that had been
+    reached.
 
     A new target that equals the balloon's size asks for nothing and has no direction: it ends the
-    episode before it and begins none. What moves after a target is reached is in periods.py. What
-    the driver gives back as it leaves belongs to the totals: its leaving ends an episode.
+    episode before it and begins none. How far a balloon strayed from a target that it had is in
+    periods.py. What the driver gives back as it leaves belongs to the totals: its leaving ends an
+    episode.
     """
 
     section = Section(
         "episodes",
         "Episodes",
         40,
-        "from each change of the target until it is reached, changes again, or the recording ends",
+        "from each change of the target until it is reached, changes again, or the recording ends; "
+        "and what was done after it had been reached",
         tables=(Table("episodes", EPISODE, "episodes"),),
         first_screen=always,
     )
@@ -131,11 +151,12 @@ class Progress(Question):
         curve = size_curve(trace)
         if curve is None:
             return Result(self.name, missing=["the balloon's size at the start"])
-        goals, cost, puffs = goals_of(trace, curve), SpanCost(trace), puffs_of(trace)
+        cost, puffs = SpanCost(trace), puffs_of(trace)
         rows, spans = [], []
-        for goal, following in zip_longest(goals, goals[1:]):
-            row = _episode(trace, curve, cost, goal, following)
-            rows += [row | _slept(trace, puffs, row)] if row else []
+        for stretch in stretches_of(trace, curve):
+            row = _row(trace, curve, cost, stretch)
+            if row and (stretch.kind == TOWARD or _happened(trace, curve, puffs, stretch)):
+                rows.append(row | _slept(trace, puffs, row))
         for number, row in enumerate(rows, start=1):
             spans += [{"episode": number, **span} for span in row["no_progress"]]
         return Result(
@@ -175,52 +196,91 @@ def _said_unseen(trace: Trace, one: Unseen) -> str:
     return f"{span}: the balloon had {abs(one.pages):,} pages {way} than they tell of"
 
 
-def _episode(
-    trace: Trace, curve: SizeCurve, cost: SpanCost, goal: Goal, following: Goal | None
-) -> dict[str, Any] | None:
-    """The episode of one goal; None if it asked for nothing. following: the next goal."""
-    target, start_ns = goal.target, goal.time_ns
-    first = curve.steps_until(start_ns)
-    start_size = curve.size_after(first)
-    if target is None or target == start_size or goal.reached:
+def _happened(trace: Trace, curve: SizeCurve, puffs: Ints | None, stretch: Stretch) -> bool:
+    """Whether the balloon moved, or the driver slept for want of pages."""
+    slept = slept_between(puffs, stretch.start_ns, stretch.end_ns)["sleeps"]
+    return bool(curve.change[stretch.steps].any() or slept)
+
+
+def _row(trace: Trace, curve: SizeCurve, cost: SpanCost, stretch: Stretch) -> dict[str, Any] | None:
+    """The episode of a stretch; None if no target is known there."""
+    goal = stretch.goal
+    if goal is None or goal.target is None:
         return None
-    direction = 1 if target > start_size else -1
-    last = until = curve.steps_until(following.time_ns) if following else len(curve.time_ns)
-    sizes = curve.size[first:last]
-    there = sizes >= target if direction > 0 else sizes <= target
-    if there.any():
-        last = first + int(there.argmax()) + 1
-        outcome, end_ns = "reached", int(curve.time_ns[last - 1])
-    elif following:
-        outcome, end_ns = "superseded", following.time_ns
-    else:
-        outcome, end_ns = "unfinished", max(trace.end_ns, start_ns)
-    steps = slice(first, last)
-    mark = start_size if goal.furthest is None else goal.furthest
-    edges = progress_edges(
-        curve.time_ns[steps], curve.size[steps], mark, start_ns, end_ns, direction
+    toward = stretch.kind == TOWARD
+    start_size, end_size = (
+        curve.size_after(steps) for steps in (stretch.steps.start, stretch.steps.stop)
     )
-    gained = (curve.size_after(last) - start_size) * direction
+    direction = (1 if goal.target > start_size else -1) if toward else 0
+    outcome = _outcome(trace, curve, stretch, goal.target)
+    time_s = (stretch.end_ns - stretch.start_ns) / 1e9
     return {
-        "start_s": trace.seconds(start_ns),
-        "end_s": trace.seconds(end_ns),
-        "direction": "inflate" if direction > 0 else "deflate",
-        "target_pages": target,
+        "kind": stretch.kind,
+        "start_s": trace.seconds(stretch.start_ns),
+        "end_s": trace.seconds(stretch.end_ns),
+        "direction": {1: "inflate", -1: "deflate"}.get(direction),
+        "target_pages": goal.target,
         "start_pages": start_size,
-        "end_pages": curve.size_after(last),
-        "asked_pages": abs(target - start_size),
+        "end_pages": end_size,
+        "asked_pages": abs(goal.target - start_size) if toward else 0,
         "outcome": outcome,
-        "left": times_left(curve.size[last:until], target) if outcome == "reached" else None,
-        "begun_by": goal.by,
-        "ended_by": _ended_by(trace, following, outcome),
-        **_moved(curve, steps, gained, direction),
-        **_rates(curve, steps, gained, (end_ns - start_ns) / 1e9),
-        **_no_progress(trace, watched(edges, curve.unseen), worker_rests(trace)),
+        "left": _left(curve, stretch, goal.target),
+        "begun_by": goal.by if toward or goal.by == "window" else None,
+        "ended_by": _ended_by(trace, stretch.following, outcome),
+        **_moved(curve, stretch.steps, (end_size - start_size) * direction, direction),
+        **_rates(curve, stretch.steps, (end_size - start_size) * direction, time_s),
+        **_standstills(trace, curve, stretch, direction),
         "events_missing": any(
-            one.start_ns < end_ns and one.end_ns > start_ns for one in curve.unseen
+            one.start_ns < stretch.end_ns and one.end_ns > stretch.start_ns for one in curve.unseen
         ),
-        **cost.between(start_ns, end_ns),
+        **cost.between(stretch.start_ns, stretch.end_ns),
     }
+
+
+def _outcome(trace: Trace, curve: SizeCurve, stretch: Stretch, target: int) -> str:
+    """How a stretch ended (metrics.md: outcome)."""
+    if stretch.reached:
+        return "reached"
+    short = target - curve.size_after(stretch.steps.stop)
+    at_rest = _rest_ns(curve, stretch) >= SETTLED_NS
+    if stretch.kind == AFTER and (not short or (at_rest and abs(short) < trace.pages_per_page)):
+        return "reached"
+    if stretch.following is None:
+        return "unfinished"
+    if at_rest and stretch.following.by == "target":
+        return "settled"
+    return "superseded"
+
+
+def _rest_ns(curve: SizeCurve, stretch: Stretch) -> int:
+    """For how long nothing had moved when a stretch ended."""
+    moves = np.flatnonzero(curve.change[stretch.steps]) + stretch.steps.start
+    last_ns = int(curve.time_ns[moves[-1]]) if len(moves) else stretch.start_ns
+    return stretch.end_ns - last_ns
+
+
+def _left(curve: SizeCurve, stretch: Stretch, target: int) -> int | None:
+    """How often the balloon left the target after it had been reached; None: it was not."""
+    if stretch.kind == AFTER:
+        return times_left(curve.size[stretch.steps], target)
+    if not stretch.reached:
+        return None
+    following = stretch.following
+    until = curve.steps_until(following.time_ns) if following else len(curve.time_ns)
+    return times_left(curve.size[stretch.steps.stop : until], target)
+
+
+def _standstills(
+    trace: Trace, curve: SizeCurve, stretch: Stretch, direction: int
+) -> dict[str, Any]:
+    """How long nothing was gained, of a stretch on the way to its target; of another, None."""
+    goal, steps = stretch.goal, stretch.steps
+    if not direction or goal is None:
+        return {"longest_no_progress_s": None, "no_progress": []}
+    mark = curve.size_after(steps.start) if goal.furthest is None else goal.furthest
+    span = (stretch.start_ns, stretch.end_ns)
+    edges = progress_edges(curve.time_ns[steps], curve.size[steps], mark, *span, direction)
+    return _no_progress(trace, watched(edges, curve.unseen), worker_rests(trace))
 
 
 def _ended_by(trace: Trace, following: Goal | None, outcome: str) -> str | None:
@@ -237,7 +297,8 @@ def times_left(sizes: Ints, target: int) -> int:
 
 
 def _moved(curve: SizeCurve, steps: slice, gained: int, direction: int) -> dict[str, Any]:
-    """What the episode's calls moved, in pages, and what the balloon gained toward its target.
+    """What the episode's calls moved, in pages, and what the balloon gained toward its target;
+    direction: 1 inflate, -1 deflate, 0 neither.
 
     unseen_pages: by how much the size was set right meanwhile: so many pages at least moved in
     calls that are not here.
@@ -248,9 +309,9 @@ def _moved(curve: SizeCurve, steps: slice, gained: int, direction: int) -> dict[
     moved = inflated if direction > 0 else deflated
     return {
         **pages,
-        "gained_pages": gained,
+        "gained_pages": gained if direction else None,
         "unseen_pages": unseen,
-        "amplification": amplification(moved + unseen, gained),
+        "amplification": amplification(moved + unseen, gained) if direction else None,
         "churn_ratio": None if unseen else churn_ratio([(inflated, deflated)]),
     }
 

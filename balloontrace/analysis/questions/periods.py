@@ -4,20 +4,16 @@ period)."""
 
 from __future__ import annotations
 
-from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
 from balloontrace.analysis.base import Question, Result, Section, always
 from balloontrace.analysis.fields import Field, Table, Unit
-from balloontrace.analysis.questions.episodes import (
-    puffs_of,
-    slept_between,
-    times_left,
-)
+from balloontrace.analysis.questions.episodes import puffs_of, slept_between, times_left
 from balloontrace.analysis.trace.balloon_size import FILL, HOST, SizeCurve, size_curve
-from balloontrace.analysis.trace.goals import Goal, first_reached, goals_of
+from balloontrace.analysis.trace.goals import goals_of
+from balloontrace.analysis.trace.stretches import AFTER, Stretch, stretches_of
 from balloontrace.analysis.trace.trace import Ints, Trace
 
 _REACHED_BEFORE = "a target that was reached before the window began counts from there on"
@@ -87,11 +83,8 @@ class Periods(Question):
         if curve is None:
             return Result(self.name, missing=["the balloon's size at the start"])
         goals, puffs = goals_of(trace, curve), puffs_of(trace)
-        rows = [
-            row
-            for goal, following in zip_longest(goals, goals[1:])
-            if (row := _period(trace, curve, puffs, goal, following))
-        ]
+        stretches = stretches_of(trace, curve)
+        rows = [row for stretch in stretches if (row := _period(trace, curve, puffs, stretch))]
         scalars = {
             "size_pages": curve.size_after(len(curve.time_ns)),
             "target_pages": goals[-1].target if goals else None,
@@ -108,33 +101,25 @@ class Periods(Question):
 
 
 def _period(
-    trace: Trace, curve: SizeCurve, puffs: Ints | None, goal: Goal, following: Goal | None
+    trace: Trace, curve: SizeCurve, puffs: Ints | None, stretch: Stretch
 ) -> dict[str, Any] | None:
-    """What happened after the target of `goal` was reached; None if nothing did."""
-    target = goal.target
-    if target is None:
+    """What happened after the target of a stretch had been reached; None if nothing did."""
+    if stretch.kind != AFTER or stretch.goal is None or stretch.goal.target is None:
         return None
-    first, end_ns = curve.steps_until(goal.time_ns), trace.end_ns
-    last = len(curve.time_ns)
-    if following:
-        last, end_ns = curve.steps_until(following.time_ns), following.time_ns
-    reached, reached_ns = first_reached(curve, goal, target, slice(first, last))
-    if reached is None:
-        return None
-    steps = slice(reached, last)
-    sizes, slept = curve.size[steps], slept_between(puffs, reached_ns, end_ns)
+    steps, target = stretch.steps, stretch.goal.target
+    sizes, slept = curve.size[steps], slept_between(puffs, stretch.start_ns, stretch.end_ns)
     if not curve.change[steps].any() and not slept["sleeps"]:
         return None
     return {
         "target_pages": target,
-        "reached_s": trace.seconds(reached_ns),
-        "end_s": trace.seconds(end_ns),
+        "reached_s": trace.seconds(stretch.start_ns),
+        "end_s": trace.seconds(stretch.end_ns),
         "left": times_left(sizes, target),
         "turns": _turns(curve, steps),
         **curve.moved(steps),
         "least_pages": int(sizes.min(initial=target)),
         "most_pages": int(sizes.max(initial=target)),
-        "end_pages": curve.size_after(last),
+        "end_pages": curve.size_after(steps.stop),
         **slept,
     }
 

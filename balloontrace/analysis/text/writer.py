@@ -174,7 +174,9 @@ def bounded(text: str, at_least: bool) -> str:
 
 
 def amplified(episode: dict[str, Any], unit: str = "x") -> str:
-    """The amplification of an episode (metrics.md)."""
+    """The amplification of an episode (metrics.md); of one after its target there is none."""
+    if episode["direction"] is None:
+        return ABSENT
     if episode["amplification"] is None:
         moved = episode["inflated_pages"] or episode["deflated_pages"]
         return UNBOUNDED if moved else ABSENT

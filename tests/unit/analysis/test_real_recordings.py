@@ -102,8 +102,9 @@ def test_what_moved_while_the_driver_was_away() -> None:
     assert (gap["state"], gap["open"], gap["changed"]) == ("gone", False, [])
     assert [
         (row["start_pages"], row["end_pages"], row["outcome"], row["begun_by"])
-        for row in found["episodes"][4:]
-    ] == [
+        for row in found["episodes"]
+        if row["kind"] == "target"
+    ][4:] == [
         (0, 30_720, "superseded", "driver"),
         (30_720, 5000, "reached", "target"),
         (5000, 0, "reached", "target"),

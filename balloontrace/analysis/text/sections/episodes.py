@@ -61,7 +61,12 @@ def show(page: Page, result: Result, verbose: bool) -> None:
 
 
 def _badness(episode: dict[str, Any]) -> tuple[float, float]:
-    """What to sort episodes by: how long nothing was gained, then how much was moved for it."""
+    """What to sort episodes by: how long nothing was gained, then how much was moved for it. In
+    one after its target was reached nothing can be gained: all of it counts, if pages went to and
+    fro, or the driver slept for want of them."""
+    if episode["direction"] is None:
+        idle = not episode["churn_ratio"] and not episode["sleeps"]
+        return 0.0 if idle else episode["end_s"] - episode["start_s"], 0.0
     ratio = episode["amplification"]
     moved_per_page = (math.inf if episode["inflated_pages"] else 0.0) if ratio is None else ratio
     return episode["longest_no_progress_s"] or 0.0, moved_per_page
@@ -72,10 +77,10 @@ def _episode(number_: int, row: dict[str, Any]) -> list[str]:
         str(number_),
         number(row["start_s"], 1),
         number(row["end_s"] - row["start_s"], 1),
-        row["direction"],
+        row["direction"] or row["kind"],
         count(row["target_pages"]),
         mib(row["target_pages"]),
-        f"{row['outcome']}, left" if row["left"] else row["outcome"],
+        f"{row['outcome']}, left" if row["left"] and row["direction"] else row["outcome"],
         count(row["inflated_pages"]),
         count(row["deflated_pages"]),
         amplified(row),

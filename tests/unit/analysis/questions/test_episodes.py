@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from balloontrace.analysis.questions.episodes import progress_edges
 from balloontrace.analysis.report import build
+from balloontrace.analysis.text.report import report_text
 from balloontrace.events import UNKNOWN_PAGES
 from tests.unit.builders import KSWAPD_TID, Built, stock_like, vmstat
 
@@ -26,6 +27,7 @@ def episodes(built: Built, tmp_path: Path) -> list[dict[str, Any]]:
 def test_ideal_inflate_and_deflate(tmp_path: Path) -> None:
     up, down = episodes(stock_like(chunks=400), tmp_path)
     assert up == {
+        "kind": "target",
         "start_s": 1.0,
         "end_s": 5.0,
         "direction": "inflate",
@@ -114,13 +116,54 @@ def test_a_target_that_equals_the_size_is_no_episode_but_ends_one(tmp_path: Path
     assert (row["outcome"], row["end_s"]) == ("superseded", 3.0)
 
 
-def test_what_moves_after_the_target_is_reached_belongs_to_the_totals(tmp_path: Path) -> None:
+def test_what_moves_after_the_target_is_reached_is_an_episode_of_its_own(tmp_path: Path) -> None:
     built = Built().target(1, 256).fill(1, 1, 256)
     built.leak(5, 0.1, 256, within="oom leak", comm=b"stress").ends(6)
     report = build(built.write(tmp_path / "r.btrace"))
-    (row,) = report.results["episodes"].tables["episodes"]
-    assert row["deflated_pages"] == 0
+    row, after = report.results["episodes"].tables["episodes"]
+    assert (row["kind"], row["deflated_pages"], row["left"]) == ("target", 0, 1)
+    assert (after["kind"], after["direction"], after["target_pages"]) == ("after", None, 256)
+    assert (after["start_s"], after["end_s"]) == (2, 6)
+    assert (after["start_pages"], after["end_pages"], after["deflated_pages"]) == (256, 0, 256)
+    assert (after["outcome"], after["asked_pages"], after["churn_ratio"]) == ("unfinished", 0, 0)
+    assert (after["gained_pages"], after["amplification"]) == (None, None)
+    assert (after["longest_no_progress_s"], after["no_progress"]) == (None, [])
     assert report.results["totals"].scalars["deflated_pages"] == 256
+
+
+@pytest.mark.parametrize(
+    ("at", "outcome", "by"), [(7.5, "settled", None), (6.5, "superseded", "target")]
+)
+def test_a_balloon_at_rest_short_of_its_target_is_settled(
+    tmp_path: Path, at: float, outcome: str, by: str | None
+) -> None:
+    # The last page moved at 2 s.
+    built = Built().target(1, 1000, 0).fill(1, 1, 256).target(at, 0, 256).leak(at, 0.1, 256)
+    first, second = episodes(built.ends(9), tmp_path)
+    assert (first["outcome"], first["ended_by"]) == (outcome, by)
+    assert second["outcome"] == "reached"
+
+
+def test_what_was_given_back_and_taken_again_ends_at_its_target(tmp_path: Path) -> None:
+    built = Built().target(1, 512, 0).fill(1, 1, 512)
+    built.leak(5, 0.1, 256, within="oom leak", comm=b"stress").fill(5.5, 0.1, 256)
+    _, after = episodes(built.ends(6), tmp_path)
+    assert (after["outcome"], after["left"], after["churn_ratio"]) == ("reached", 1, 1)
+
+
+def test_sleeps_under_a_target_that_was_reached_have_a_row(tmp_path: Path) -> None:
+    built = Built().target(1, 512, 0).fill(1, 1, 512)
+    built.call("sleep", 5, 0.2, 0, 0, within="worker").ends(6)
+    _, after = episodes(built, tmp_path)
+    assert (after["kind"], after["sleeps"]) == ("after", 1)
+
+
+def test_text_names_them(tmp_path: Path) -> None:
+    built = Built().target(1, 512, 0).fill(1, 1, 512).leak(5, 0.1, 256, within="oom leak", tid=70)
+    said = report_text(build(built.ends(6).write(tmp_path / "r.btrace")), only=["episodes"])
+    row = next(line.split() for line in said.splitlines() if " after " in line)
+    assert row[:8] == ["2", "2.0", "4.0", "after", "512", "2", "unfinished", "0"]
+    assert row[8:] == ["256", "-", "0.000", "-"]
 
 
 def test_an_open_fill_counts_what_the_host_was_told_when_the_recording_ends(
@@ -198,7 +241,8 @@ def test_an_episode_s_answers_equal_those_of_a_plain_loop(
     if target == base:
         assert rows == []
         return
-    (row,) = rows
+    row, *after = rows
+    assert [one["kind"] for one in after] == ["after"] * bool(reached and at > reached)
     assert row["outcome"] == ("unfinished" if reached is None else "reached")
     assert row["end_s"] == pytest.approx(end if reached is None else reached)
     longest = longest if reached is not None else max(longest, end - last)

@@ -303,7 +303,7 @@ def test_a_gap_begins_when_noticed_if_the_driver_had_been_bound_again(tmp_path: 
 def test_nothing_happened_to_the_driver(tmp_path: Path, verbose: bool) -> None:
     report = report_of(Built().ends(3), tmp_path)
     assert ("\nDriver\n" in report_text(report, verbose=verbose)) is verbose
-    assert report.results["driver"].tables == {"calls": [], "gaps": []}
+    assert report.results["driver"].tables == {"calls": [], "gaps": [], "frozen": []}
 
 
 @pytest.mark.parametrize(("slept_ns", "said"), [(2_500_000_000, True), (3_000_000, False)])
