@@ -173,9 +173,31 @@ def needers(causes: Result, cause: str) -> list[dict[str, Any]]:
     ]
 
 
+def inflations_of(results: Results) -> list[tuple[int, dict[str, Any]]]:
+    """The inflate episodes, each with its number among all."""
+    rows = results["episodes"].tables["episodes"]
+    return [(number, row) for number, row in enumerate(rows, 1) if row["direction"] == "inflate"]
+
+
 def said_needers(rows: list[dict[str, Any]]) -> str:
     """The first of `needers` in words; names are raw."""
     return ", ".join(f"{who['actor']} {who['share'] * 100:.0f} %" for who in rows[:3])
+
+
+def in_how_many(hit: int, of: int, episodes: str, targets: int = 0) -> str:
+    """For how many a finding holds, before what is said of the worst one; empty if there was but
+    one, or if that had been reached.
+
+    hit, of: so many of all; episodes: what they are, in the plural; targets: under so many that had
+    been reached it holds as well.
+    """
+    if of + targets <= 1 or (targets == 1 and not hit):
+        return ""
+    said = [f"in {hit:,} of {of:,} {episodes}"] * bool(hit)
+    said += [f"under {targets:,} targets that had been reached"] * (targets > 1)
+    said += ["under a target that had been reached"] * (targets == 1)
+    words = " and ".join(said)
+    return f"{words[0].upper()}{words[1:]}" + ("; the worst: " if hit + targets > 1 else ": ")
 
 
 def pages_of_page(results: Results) -> int:

@@ -9,6 +9,8 @@ from balloontrace.analysis.findings.base import (
     Evidence,
     Finding,
     Results,
+    in_how_many,
+    inflations_of,
     needers,
     said_needers,
     said_s,
@@ -40,15 +42,12 @@ class BusyNoOp(Finding):
     def check(self, results: Results) -> Evidence | None:
         """Look at each inflate episode, and at what moved after a target was reached; the evidence
         is the worst one's."""
-        hit = [
-            (number, row)
-            for number, row in enumerate(results["episodes"].tables["episodes"], start=1)
-            if row["direction"] == "inflate" and self._is_no_op(row)
-        ]
+        inflations = inflations_of(results)
+        hit = [(number, row) for number, row in inflations if self._is_no_op(row)]
         after = [row for row in results["periods"].tables["after"] if self._is_no_op(row)]
         reclaimed = [int(row["reclaimed_pages"]) for _, row in hit]
         if after and max(int(row["reclaimed_pages"]) for row in after) > max(reclaimed, default=0):
-            return self._after(after, results)
+            return self._after(after, len(hit), len(inflations), results)
         if not hit:
             return None
         number, worst = max(hit, key=lambda pair: int(pair[1]["reclaimed_pages"]))
@@ -56,6 +55,8 @@ class BusyNoOp(Finding):
         numbers = {
             "episode": number,
             "episodes": len(hit),
+            "of_episodes": len(inflations),
+            "targets": len(after),
             **{key: worst[key] for key in keys},
             "gained_pages": worst["end_pages"] - worst["start_pages"],
             "reclaimed_share": worst["reclaimed_pages"] / worst["inflated_pages"],
@@ -79,6 +80,7 @@ class BusyNoOp(Finding):
         worst = max(hit, key=lambda row: int(row["deflated_pages"]))
         numbers = {
             "stretches": len(hit),
+            "of_stretches": len(rows),
             **worst,
             "returned_share": worst["deflated_pages"] / worst["inflated_pages"],
         }
@@ -93,11 +95,16 @@ class BusyNoOp(Finding):
         share = self.RECLAIMED_SHARE * row["inflated_pages"]
         return bool(row[taken_back] >= max(self.RECLAIMED_PAGES, share) and share > 0)
 
-    def _after(self, after: list[dict[str, Any]], results: Results) -> Evidence:
-        """The evidence of what moved after a target was reached."""
+    def _after(
+        self, after: list[dict[str, Any]], hit: int, inflations: int, results: Results
+    ) -> Evidence:
+        """The evidence of what moved after a target was reached; hit: so many inflations show the
+        same."""
         worst = max(after, key=lambda row: int(row["reclaimed_pages"]))
         keys = ("target_pages", "inflated_pages", "reclaimed_pages", "left", "reached_s", "end_s")
         numbers = {
+            "episodes": hit,
+            "of_episodes": inflations,
             "targets": len(after),
             **{key: worst[key] for key in keys},
             "times_the_target": worst["inflated_pages"] / max(1, worst["target_pages"]),
@@ -112,6 +119,7 @@ _CERTAIN = "each leak was seen inside the shrinker's scan"
 def _sentence_of_counters(numbers: dict[str, Any]) -> str:
     """The evidence of counters in words."""
     return (
+        f"{in_how_many(numbers['stretches'], numbers['of_stretches'], 'stretches')}"
         f"From {numbers['start_s']:.1f} s to {numbers['end_s']:.1f} s "
         f"{numbers['inflated_pages']:,} pages went in and {numbers['deflated_pages']:,} came out "
         f"({numbers['returned_share'] * 100:.0f} %), in the same tenths of a second: the balloon "
@@ -120,10 +128,16 @@ def _sentence_of_counters(numbers: dict[str, Any]) -> str:
     )
 
 
+def _in_how_many(numbers: dict[str, Any]) -> str:
+    return in_how_many(
+        numbers["episodes"], numbers["of_episodes"], "inflations", numbers["targets"]
+    )
+
+
 def _sentence_after(numbers: dict[str, Any]) -> str:
     """The same, of a target that had been reached."""
     return (
-        f"The target of {numbers['target_pages']:,} pages was reached at "
+        f"{_in_how_many(numbers)}The target of {numbers['target_pages']:,} pages was reached at "
         f"{numbers['reached_s']:.1f} s; until {numbers['end_s']:.1f} s reclaim took back "
         f"{numbers['reclaimed_pages']:,} pages and the driver took in "
         f"{numbers['inflated_pages']:,} again, {numbers['times_the_target']:.1f} times the target. "
@@ -134,9 +148,9 @@ def _sentence_after(numbers: dict[str, Any]) -> str:
 def _sentence(numbers: dict[str, Any]) -> str:
     """The evidence of a busy no-op in words."""
     return (
-        f"Episode {numbers['episode']}, {numbers['start_s']:.1f} s to {numbers['end_s']:.1f} s: "
-        f"asked to grow by {numbers['asked_pages']:,} pages, the balloon took in "
-        f"{numbers['inflated_pages']:,} and grew by {numbers['gained_pages']:,}; "
+        f"{_in_how_many(numbers)}Episode {numbers['episode']}, {numbers['start_s']:.1f} s to "
+        f"{numbers['end_s']:.1f} s: asked to grow by {numbers['asked_pages']:,} pages, the "
+        f"balloon took in {numbers['inflated_pages']:,} and grew by {numbers['gained_pages']:,}; "
         f"reclaim took back {numbers['reclaimed_pages']:,} "
         f"({numbers['reclaimed_share'] * 100:.0f} % of what went in). "
         f"Longest time without progress {said_s(numbers['longest_no_progress_s'])}. "

@@ -5,7 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from balloontrace.analysis.findings.base import Evidence, Finding, Results, needers, said_needers
+from balloontrace.analysis.findings.base import (
+    Evidence,
+    Finding,
+    Results,
+    in_how_many,
+    needers,
+    said_needers,
+)
 
 
 class OomPingPong(Finding):
@@ -47,6 +54,7 @@ class OomPingPong(Finding):
         pages = max(worst["pages"], worst["retaken_pages"])
         numbers = {
             "bouts": len(hit),
+            "of_bouts": len(results["oom"].tables["bouts"]),
             **{key: worst[key] for key in (*keys, "recorder_calls", "recorder_pages")},
             "pages": pages,
             "retaken_share": worst["retaken_pages"] / pages,
@@ -78,6 +86,7 @@ def _sentence(numbers: dict[str, Any]) -> str:
         0: "nobody was killed",
     }.get(numbers["killed"], f"OOM kills: {numbers['killed']}")
     return (
+        f"{in_how_many(numbers['bouts'], numbers['of_bouts'], 'bouts')}"
         f"From {numbers['start_s']:.1f} s to {numbers['end_s']:.1f} s the OOM killer asked the "
         f"balloon {numbers['calls']:,} times and got {numbers['pages']:,} pages; the size worker "
         f"took at least {numbers['retaken_pages']:,} of them again "

@@ -5,7 +5,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from balloontrace.analysis.findings.base import Evidence, Finding, Results
+from balloontrace.analysis.findings.base import (
+    Evidence,
+    Finding,
+    Results,
+    in_how_many,
+)
 
 
 class OomThrash(Finding):
@@ -47,6 +52,7 @@ class OomThrash(Finding):
         keys = ("start_s", "end_s", "refaulted_pages", "some_share", "full_share", "sampled_s")
         numbers = {
             "bouts": len(hit),
+            "of_bouts": len(results["oom"].tables["bouts"]),
             **{key: worst[key] for key in keys},
             "calls": worst["calls"] + worst["recorder_calls"],
             "pages": _given_back(worst),
@@ -89,6 +95,7 @@ def _sentence(numbers: dict[str, Any]) -> str:
         f"for {full * 100:.0f} % of it all did (PSI)"
     )
     return (
+        f"{in_how_many(numbers['bouts'], numbers['of_bouts'], 'bouts')}"
         f"From {numbers['start_s']:.1f} s to {numbers['end_s']:.1f} s the OOM notifier gave back "
         f"{numbers['pages']:,} pages in {numbers['calls']:,} calls "
         f"({numbers['given_back_bytes_per_s'] / 2**20:.2f} MiB/s). "

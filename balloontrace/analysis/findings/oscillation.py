@@ -5,7 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from balloontrace.analysis.findings.base import Evidence, Finding, Results, pages_of_page, said_s
+from balloontrace.analysis.findings.base import (
+    Evidence,
+    Finding,
+    Results,
+    in_how_many,
+    pages_of_page,
+    said_s,
+)
 
 
 class Oscillation(Finding):
@@ -36,8 +43,10 @@ class Oscillation(Finding):
         unit = pages_of_page(results)
         numbers = {
             "targets": len(hit),
+            "of_targets": len(rows),
             "cycles": worst["turns"] // 2,
             **{key: worst[key] for key in _KEYS},
+            "pages_each": worst["inflated_pages"] / (worst["turns"] / 2),
             "rate_per_s": worst["turns"] / 2 / max(1e-9, worst["end_s"] - worst["reached_s"]),
             "page_pages": unit,
             "target_is_multiple": worst["target_pages"] % unit == 0,
@@ -55,16 +64,21 @@ def _certainty(numbers: dict[str, Any]) -> tuple[str, str]:
     return "high", "every turn was seen, and the target lies between two pages of the guest"
 
 
+_PERIODS = "periods after a target had been reached"
+
+
 def _sentence(numbers: dict[str, Any]) -> str:
     """The evidence in words."""
     unit = numbers["page_pages"]
     multiple = "a multiple" if numbers["target_is_multiple"] else "no multiple"
     return (
+        f"{in_how_many(numbers['targets'], numbers['of_targets'], _PERIODS)}"
         f"The target of {numbers['target_pages']:,} pages was reached at "
         f"{numbers['reached_s']:.1f} s; in the {said_s(numbers['end_s'] - numbers['reached_s'])} "
         f"until {numbers['end_s']:.1f} s the size worker took pages in and out "
-        f"{numbers['cycles']:,} times, {numbers['inflated_pages']:,} in and "
-        f"{numbers['deflated_pages']:,} out, between {numbers['least_pages']:,} and "
-        f"{numbers['most_pages']:,}. The target is {multiple} of the guest's page "
+        f"{numbers['cycles']:,} times, {numbers['pages_each']:,.0f} pages each, "
+        f"{numbers['inflated_pages']:,} in and {numbers['deflated_pages']:,} out, between "
+        f"{numbers['least_pages']:,} and {numbers['most_pages']:,}. "
+        f"The target is {multiple} of the guest's page "
         f"({unit:,} balloon pages)."
     )

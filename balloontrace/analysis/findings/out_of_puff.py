@@ -5,7 +5,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from balloontrace.analysis.findings.base import Evidence, Finding, Results, said_s
+from balloontrace.analysis.findings.base import (
+    Evidence,
+    Finding,
+    Results,
+    in_how_many,
+    inflations_of,
+    said_s,
+)
 
 
 class OutOfPuff(Finding):
@@ -36,11 +43,8 @@ class OutOfPuff(Finding):
     def check(self, results: Results) -> Evidence | None:
         """Look at each inflate episode, and at what came after a target was reached; the evidence
         is the one's that slept longest."""
-        hit = [
-            (number, row)
-            for number, row in enumerate(results["episodes"].tables["episodes"], start=1)
-            if row["direction"] == "inflate" and self._out_of_puff(row)
-        ]
+        inflations = inflations_of(results)
+        hit = [(number, row) for number, row in inflations if self._out_of_puff(row)]
         after = [
             row
             for row in results["periods"].tables["after"]
@@ -48,7 +52,7 @@ class OutOfPuff(Finding):
         ]
         slept_s = max((float(row["sleep_s"]) for _, row in hit), default=0.0)
         if after and max(float(row["sleep_s"]) for row in after) > slept_s:
-            return _after(after)
+            return _after(after, len(hit), len(inflations))
         if not hit:
             return None
         number, worst = max(hit, key=lambda pair: float(pair[1]["sleep_s"]))
@@ -56,6 +60,8 @@ class OutOfPuff(Finding):
         numbers = {
             "episode": number,
             "episodes": len(hit),
+            "of_episodes": len(inflations),
+            "targets": len(after),
             **{key: worst[key] for key in (*keys, "first_sleep_s", "longest_no_progress_s")},
             "short_pages": worst["target_pages"] - worst["end_pages"],
         }
@@ -71,22 +77,31 @@ class OutOfPuff(Finding):
         return late and (episode["sleeps"] or 0) >= self.SLEEPS
 
 
-def _after(after: list[dict[str, Any]]) -> Evidence:
-    """The evidence of a target that was reached and could not be held."""
+def _after(after: list[dict[str, Any]], hit: int, inflations: int) -> Evidence:
+    """The evidence of a target that was reached and could not be held; hit: so many inflations
+    show the same."""
     worst = max(after, key=lambda row: float(row["sleep_s"]))
     keys = ("reached_s", "end_s", "target_pages", "end_pages", "sleeps", "sleep_s")
     numbers = {
+        "episodes": hit,
+        "of_episodes": inflations,
         "targets": len(after),
         **{key: worst[key] for key in keys},
         "short_pages": worst["target_pages"] - worst["end_pages"],
     }
     said = (
-        f"The target of {numbers['target_pages']:,} pages was reached at "
+        f"{_in_how_many(numbers)}The target of {numbers['target_pages']:,} pages was reached at "
         f"{numbers['reached_s']:.1f} s and could not be held: until {numbers['end_s']:.1f} s the "
         f"driver slept {numbers['sleeps']:,} times for want of a page, {numbers['sleep_s']:.1f} s "
         f"in all, and ended {numbers['short_pages']:,} pages short."
     )
     return Evidence(numbers, said, "high", _CERTAIN)
+
+
+def _in_how_many(numbers: dict[str, Any]) -> str:
+    return in_how_many(
+        numbers["episodes"], numbers["of_episodes"], "inflations", numbers["targets"]
+    )
 
 
 _CERTAIN = "each sleep is the driver's own answer to a failed allocation"
@@ -102,7 +117,8 @@ def _sentence(numbers: dict[str, Any]) -> str:
         f"({numbers['outcome']})"
     )
     return (
-        f"Episode {numbers['episode']}, {numbers['start_s']:.1f} s to {numbers['end_s']:.1f} s: "
+        f"{_in_how_many(numbers)}Episode {numbers['episode']}, {numbers['start_s']:.1f} s to "
+        f"{numbers['end_s']:.1f} s: "
         f"inflation slept {numbers['sleeps']:,} times for want of a page, "
         f"{numbers['sleep_s']:.1f} s in all, first at {numbers['first_sleep_s']:.1f} s; {ended}. "
         f"Longest time without progress {said_s(numbers['longest_no_progress_s'])}."

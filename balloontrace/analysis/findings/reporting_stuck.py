@@ -60,10 +60,10 @@ def _still_open(numbers: dict[str, Any]) -> str:
     if held is not None:
         size = f"of {held:,} pages ({held * BALLOON_PAGE_BYTES / 2**20:,.0f} MiB)"
     before = numbers["calls"] - numbers["open"]
+    others = f"{before:,} others were answered" if before else "no other was answered"
     return (
         f"A report {size} that began at {numbers['open_at_s']:.1f} s had no answer when the "
-        f"recording ended, {numbers['open_s']:.1f} s later. Of {numbers['calls']:,} reports "
-        f"{before:,} were answered."
+        f"recording ended, {numbers['open_s']:.1f} s later; {others}."
     )
 
 

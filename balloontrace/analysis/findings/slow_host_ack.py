@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from itertools import accumulate
 from typing import Any
 
 from balloontrace.analysis.findings.base import Evidence, Finding, Results
@@ -55,6 +57,7 @@ class SlowHostAck(Finding):
             "pages": sum(row["pages"] for row in queues),
             "longest_s": max(row["longest_s"] for row in slow),
             "open": sum(row["open"] for row in queues),
+            **_episodes(results),
         }
         few = numbers["slow_acks"] < self.FEW
         return Evidence(
@@ -67,6 +70,18 @@ class SlowHostAck(Finding):
         )
 
 
+def _episodes(results: Results) -> dict[str, int]:
+    """In how many of the episodes there were slow waits; none are known without targets."""
+    waits = sorted((one["start_s"], one["end_s"]) for one in results["host_acks"].intervals["slow"])
+    starts = [start_s for start_s, _ in waits]
+    ends = list(accumulate((end_s for _, end_s in waits), max))
+    rows = results["episodes"].tables.get("episodes", [])
+    moving = [row for row in rows if row["inflated_pages"] or row["deflated_pages"]]
+    begun = [bisect_left(starts, row["end_s"]) for row in moving]
+    hit = sum(n > 0 and ends[n - 1] > row["start_s"] for n, row in zip(begun, moving, strict=True))
+    return {"episodes": hit, "of_episodes": len(moving)}
+
+
 def _sentence(numbers: dict[str, Any]) -> str:
     """The evidence in words."""
     unanswered = numbers["open"]
@@ -76,5 +91,10 @@ def _sentence(numbers: dict[str, Any]) -> str:
         f"more, {numbers['slow_s']:.1f} s together. All waits took {numbers['ack_s']:.1f} s for "
         f"{numbers['pages']:,} pages, all of inflating and deflating {numbers['moving_s']:.1f} s; "
         f"the longest wait took {numbers['longest_s']:.1f} s."
+        + (
+            f" They were in {numbers['episodes']:,} of {numbers['of_episodes']:,} episodes."
+            if numbers["of_episodes"] > 1
+            else ""
+        )
         + (f" {unanswered:,} had no answer when the recording ended." if unanswered else "")
     )

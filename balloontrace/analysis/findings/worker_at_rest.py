@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from balloontrace.analysis.findings.base import Evidence, Finding, Results
+from balloontrace.analysis.findings.base import Evidence, Finding, Results, in_how_many
 
 
 class WorkerAtRest(Finding):
@@ -39,6 +39,8 @@ class WorkerAtRest(Finding):
         episode = episodes[worst["episode"] - 1]
         numbers = {
             "times": len(hit),
+            "episodes": len({span["episode"] for span in hit}),
+            "of_episodes": sum(row["direction"] is not None for row in episodes),
             **{key: worst[key] for key in ("episode", "rest_s", "start_s", "end_s")},
             **{key: episode[key] for key in ("direction", "outcome", "target_pages")},
             "gained_pages": episode["gained_pages"],
@@ -63,6 +65,7 @@ def _sentence(numbers: dict[str, Any]) -> str:
     """The evidence in words."""
     also = f" This was the longest of {numbers['times']:,} times." if numbers["times"] > 1 else ""
     return (
+        f"{in_how_many(numbers['episodes'], numbers['of_episodes'], 'episodes')}"
         f"Episode {numbers['episode']} ({numbers['direction']}, target "
         f"{numbers['target_pages']:,} pages): between {numbers['start_s']:.1f} s and "
         f"{numbers['end_s']:.1f} s the worker made no call for {numbers['rest_s']:.1f} s. Of "

@@ -60,14 +60,27 @@ class HostAcks(Question):
     requires = ("ack",)
 
     def run(self, trace: Trace) -> Result:
-        """Table `queues`: one row for each virtqueue that was used; seconds, balloon pages."""
+        """Table `queues`: one row for each virtqueue that was used; seconds, balloon pages.
+        Intervals `slow`: the waits of SLOW_S and more."""
         acks = trace.calls("ack")
         columns = ("start_ns", "duration_ns", "open", "done")
         rows = [
             _row(trace, name, acks.picked(acks["queue"] == trace.number("queues", name), *columns))
             for name in (*QUEUES, "other")
         ]
-        return Result(self.name, tables={"queues": [row for row in rows if row["acks"]]})
+        slow = acks.picked(np.asarray(acks["duration_ns"]) >= SLOW_S * 1e9, *columns)
+        ends_ns = slow["start_ns"] + slow["duration_ns"]
+        spans = zip(slow["start_ns"].tolist(), ends_ns.tolist(), strict=True)
+        return Result(
+            self.name,
+            tables={"queues": [row for row in rows if row["acks"]]},
+            intervals={
+                "slow": [
+                    {"start_s": trace.seconds(start_ns), "end_s": trace.seconds(end_ns)}
+                    for start_ns, end_ns in spans
+                ]
+            },
+        )
 
 
 def _row(trace: Trace, queue: str, acks: pd.DataFrame) -> dict[str, Any]:
