@@ -7,6 +7,7 @@ from typing import Any
 
 from balloontrace.analysis.base import Question, Result, Section
 from balloontrace.analysis.fields import Field, Shape, Unit
+from balloontrace.analysis.trace.sample_gaps import sample_gaps
 from balloontrace.analysis.trace.trace import Trace, section
 from balloontrace.analysis.trace.underway import is_underway
 
@@ -51,6 +52,18 @@ class Recording(Question):
             Field("events", Unit.NUMBER),
             Field("open_calls", Unit.NUMBER, "still under way when it ended"),
             Field("command", _COMMAND, "that was recorded"),
+            Field(
+                "sample_gaps",
+                (
+                    Field("number", Unit.NUMBER, "of times without a sample"),
+                    Field("total_s", Unit.SECONDS),
+                    Field("longest_s", Unit.SECONDS),
+                    Field("longest_at_s", Unit.MOMENT),
+                    Field("longest_silent", Unit.FLAG, "no event in that either"),
+                ),
+                "the guest's clock went on and the recorder did not run, 5 s or more; not while "
+                "the guest was suspended; null: not known",
+            ),
             Field("since_s", Unit.MOMENT, "begin of the window that is shown; null: all is"),
             Field("until_s", Unit.MOMENT, "its end"),
             *(Field("since_at", Unit.CLOCK), Field("until_at", Unit.CLOCK)),
@@ -89,6 +102,7 @@ class Recording(Question):
                 "events": len(trace.all_events),
                 "open_calls": trace.trailer.get("open_calls"),
                 "command": trace.trailer.get("command"),
+                "sample_gaps": _sample_gaps(trace),
                 **shown,
             },
         )
@@ -104,6 +118,23 @@ def _shown(trace: Trace) -> dict[str, Any]:
         "until_s": trace.seconds(end_ns),
         "since_at": trace.wall_clock(begin_ns),
         "until_at": trace.wall_clock(end_ns),
+    }
+
+
+def _sample_gaps(trace: Trace) -> dict[str, Any] | None:
+    """Times in which the recorder was not run (sample_gaps.py)."""
+    gaps = sample_gaps(trace)
+    if gaps is None:
+        return None
+    content = {"number": gaps.number, "total_s": gaps.total_ns / 1e9}
+    if gaps.longest is None:
+        return content | dict.fromkeys(("longest_s", "longest_at_s", "longest_silent"))
+    start_ns, end_ns = gaps.longest
+    return {
+        **content,
+        "longest_s": (end_ns - start_ns) / 1e9,
+        "longest_at_s": trace.seconds(start_ns),
+        "longest_silent": gaps.silent,
     }
 
 

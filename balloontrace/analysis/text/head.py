@@ -8,7 +8,7 @@ from typing import Any
 from balloontrace import driver_behaviour
 from balloontrace.analysis.base import Result
 from balloontrace.analysis.report import Report
-from balloontrace.analysis.text.writer import BAD, GOOD, WARN, count, exact_seconds, seconds
+from balloontrace.analysis.text.writer import BAD, GOOD, WARN, count, exact_seconds, seconds, times
 
 
 def facts(report: Report) -> list[tuple[str, str, str]]:
@@ -25,6 +25,7 @@ def _trust(report: Report) -> list[tuple[str, str, str]]:
         rows.append(("", f"from {facts['started_at']} to {facts['ended_at']}", ""))
     rows += _window(facts)
     rows += [("", text, BAD) for text in _losses(facts, report.results["recorder"].scalars)]
+    rows += [("", text, WARN) for text in _not_run(facts["sample_gaps"])]
     style = {True: GOOD, False: BAD, None: WARN}[reconciliation["agrees"]]
     rows.append(("vmstat", reconciliation["summary"], style))
     return rows + [("", text, BAD) for text in _untraceable(report.results["driver"])]
@@ -129,6 +130,21 @@ def _losses(facts: dict[str, Any], recorder: dict[str, Any]) -> list[str]:
             f"next time: record --ring-kib {4 * kib}"
         )
     return lines
+
+
+def _not_run(gaps: dict[str, Any] | None) -> list[str]:
+    """That the recorder was not run for a while, and perhaps nothing in the guest was."""
+    if not gaps or not gaps["number"]:
+        return []
+    when = f"{seconds(gaps['longest_s'])} from {gaps['longest_at_s']:,.1f} s on"
+    if gaps["number"] > 1:
+        together = seconds(gaps["total_s"])
+        when = f"{times(gaps['number'])}, {together} together, the longest {when}"
+    if gaps["longest_silent"]:
+        why = "nor was there an event: its host did not run the guest, or the guest was stuck"
+    else:
+        why = "though there were events: the guest was too busy to run the recorder"
+    return [f"NOT RUN: no sample for {when}, {why}"]
 
 
 def _gap(recorder: dict[str, Any]) -> str:
