@@ -86,8 +86,8 @@ def _sentence(numbers: dict[str, Any]) -> str:
     gib = numbers["inflated_pages"] * BALLOON_PAGE_BYTES / 2**30
     return (
         f"From {numbers['start_s']:.1f} s to {numbers['end_s']:.1f} s the host took memory and "
-        f"gave it back {numbers['cycles']:,} times, {gib:,.1f} GiB each way, "
-        f"{numbers['times_the_memory']:.1f} times the guest's memory. It kept it for "
+        f"gave it back {numbers['cycles']:,} times, {gib:,.1f} GiB in all, "
+        f"{numbers['times_the_memory']:.1f} times the guest's memory, each way. It kept it for "
         f"{numbers['top_median_s']:.1f} s (median; at most {numbers['top_longest_s']:.1f} s); "
         f"moving it took {numbers['moving_s']:.1f} s."
     )
