@@ -68,7 +68,7 @@ def verdict_of(results: Mapping[str, Result]) -> Result:
         doubts.append(
             "the guest lacked memory beside the balloon, and no known pathology shows why"
         )
-    if doubts and not _did_nothing(results):
+    if doubts and (found or not _did_nothing(results)):
         return _result(None, f"cannot tell, because {'; '.join(doubts)}: {numbers}", doubts)
     because = [numbers] if lacks is None else [_lack(lacks), numbers]
     return _result(False, f"the balloon is not what this guest suffers from: {numbers}", because)

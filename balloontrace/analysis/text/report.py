@@ -15,7 +15,7 @@ from balloontrace.analysis.text.rows import said, write_table
 from balloontrace.analysis.text.writer import DIM, WARN, WIDTH, Page
 from balloontrace.errors import EXIT_USAGE, UserError
 
-ABOVE_TIMELINE = ("findings",)
+ABOVE_TIMELINE = ("findings", "memory")
 """What a reader must see before the picture."""
 
 
@@ -28,8 +28,8 @@ def report_text(
     width: int = WIDTH,
 ) -> str:
     """The report in at most `width` columns. verbose: all sections and rows; timeline: draws one
-    under the findings (see timeline/terminal.py); only: the sections to show, by default all that
-    have something for most readers.
+    below what stands above it (see timeline/terminal.py); only: the sections to show, by default
+    all that have something for most readers.
 
     Raises UserError if there is no section of a name in `only`.
     """

@@ -259,8 +259,10 @@ def chart(scenes: list[Scene]) -> Chart:
     with one scale."""
     builder = _Builder(scenes)
     sources = {scene.side: ColumnDataSource(readout(scene)) for scene in scenes}
-    for draw in (_size, _flow, _lanes, _psi, _memory):
+    for draw in (_size, _flow, _lanes, _psi, _reclaim, _memory):
         for scene in scenes:
+            if draw is _reclaim and not scene.timeline.tables["reclaim"]:
+                continue
             plot = draw(builder, scene)
             builder.words(plot, scene, labelled=draw is _size)
             if draw is not _lanes:  # its marks speak for themselves
@@ -397,6 +399,18 @@ def _psi(builder: _Builder, scene: Scene) -> Any:
     if len(some):
         builder.area(plot, series.FULL, edges, np.zeros(len(full)), np.nan_to_num(full))
         builder.line(plot, series.SOME, edges, np.append(some, some[-1]), step=True, width=1.5)
+    return plot
+
+
+def _reclaim(builder: _Builder, scene: Scene) -> Any:
+    found = [scene.reclaim()[1].values() for scene in builder.scenes]
+    most = max(float(values.max()) for columns in found for values in columns)
+    title = "Refaults and swap: pages per s between two samples"
+    plot = builder.panel(scene, "reclaim", title, 130, 0, most * 1.06, "pages/s")
+    edges, columns = scene.reclaim()
+    for name, values in columns.items():
+        style = series.RECLAIM[name]
+        builder.line(plot, style, edges, np.append(values, values[-1]), step=True, width=1.5)
     return plot
 
 

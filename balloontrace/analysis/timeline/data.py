@@ -18,6 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from balloontrace.analysis.base import Result, not_recorded
+from balloontrace.analysis.timeline.reclaim import reclaim
 from balloontrace.analysis.trace.balloon_size import known_curve
 from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.trace.counters import moved_of
@@ -92,8 +93,9 @@ def timeline(
     `causes`, those of `flow` that occur; `not_recorded`, part of the picture -> what it lacks.
     Tables: `size` and `target`, step functions (`at_s`, `pages`); `flow`, one row per bin in which
     pages moved (`start_s`, `in`, and one key per cause); `psi` (`start_s`, `end_s`, `some` and
-    `full` in percent of that time); `memory` (`at_s`, `free_bytes`, `available_bytes`); `marks`,
-    one row per kind and bin (`kind`, `at_s` of the first, `count`, `pages`, `busy_s`, `who`);
+    `full` in percent of that time); `reclaim` (see reclaim.py); `memory` (`at_s`, `free_bytes`,
+    `available_bytes`); `marks`, one row per kind and bin (`kind`, `at_s` of the first, `count`,
+    `pages`, `busy_s`, `who`);
     `words`, what people said in the guest (`at_s`, `text`).
     Intervals: `no_progress`, `gaps` (no driver was traced), in order of time.
     """
@@ -121,6 +123,7 @@ def timeline(
         "flow": flow,
         "psi": psi,
         "memory": memory,
+        "reclaim": reclaim(trace, cut.number),
         "words": results["marks"].tables.get("marks", [])[:MOST_WORDS],
         "marks": [row for kind in MARKS for row in _marks(trace, cut, kind, results)],
     }

@@ -90,7 +90,8 @@ def _panels(scenes: list[Scene]) -> list[tuple[Any, Scene, float]]:
     """What draws each panel, of which recording, and its share of the height."""
     parts: list[tuple[Any, float]] = [(_size, 3.0), (_flow, 2.6), (_lanes, 1.3)]
     if len(scenes) == 1:
-        parts += [(_psi, 1.1), (_memory, 1.3)]
+        some = scenes[0].timeline.tables["reclaim"]
+        parts += [(_psi, 1.1), *([(_reclaim, 1.1)] if some else []), (_memory, 1.3)]
     return [(draw, scene, ratio) for scene in scenes for draw, ratio in parts]
 
 
@@ -188,6 +189,26 @@ def _psi(axis: Axes, scene: Scene, scenes: list[Scene]) -> None:
     axis.set_yticks([0, 50, 100])
     axis.set_ylabel("PSI memory\n% of time")
     _legend_or_why(axis, scene.lacks("psi"))
+
+
+def _reclaim(axis: Axes, scene: Scene, scenes: list[Scene]) -> None:
+    """What was read again, and swapped."""
+    edges, columns = scene.reclaim()
+    for name, values in columns.items():
+        style = series.RECLAIM[name]
+        axis.stairs(
+            *(values, edges),
+            baseline=None,
+            color=style.light,
+            linestyle=style.dash,
+            label=style.label,
+            linewidth=1.4,
+        )
+    axis.set_ylim(bottom=0)
+    axis.set_ylabel("reclaim\npages/s")
+    axis.yaxis.set_major_formatter(FuncFormatter(_number))
+    axis.yaxis.set_major_locator(MaxNLocator(3))
+    _legend_or_why(axis, "")
 
 
 def _memory(axis: Axes, scene: Scene, scenes: list[Scene]) -> None:

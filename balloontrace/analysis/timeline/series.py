@@ -53,6 +53,11 @@ OUT = {
 }
 SOME = Style("some tasks stalled", "#e69f00", "#f0b840", dash="solid")
 FULL = Style("all tasks stalled (full)", "#d55e00", "#f0752b", "/")
+RECLAIM = {
+    "refaults": Style("refaults", "#d55e00", "#f0752b"),
+    "swapped_in": Style("swapped in", "#0072b2", "#56b4e9", dash="dashed"),
+    "swapped_out": Style("swapped out", "#cc79a7", "#dd94bd", dash="dotted"),
+}
 FREE = Style("free", "#009e73", "#2fd0a5")
 AVAILABLE = Style("available", "#0072b2", "#56b4e9", dash="dashed")
 LANES = {
@@ -188,6 +193,16 @@ class Scene:
             for key in ("some", "full")
         )
         return edges, some, full
+
+    def reclaim(self) -> tuple[Floats, dict[str, Floats]]:
+        """Edges, and pages per second from each edge to the next, of what there was: empty if there
+        was nothing."""
+        rows = self.timeline.tables["reclaim"]
+        if not rows:
+            return np.empty(0), {}
+        edges = np.append(self._times(rows, "start_s"), rows[-1]["end_s"] - self.origin_s)
+        columns = {name: [row[name] or 0.0 for row in rows] for name in RECLAIM}
+        return edges, {name: np.array(column) for name, column in columns.items() if any(column)}
 
     def memory(self) -> tuple[Floats, Floats, Floats]:
         """Moments, MiB free, MiB available (NaN: not known)."""

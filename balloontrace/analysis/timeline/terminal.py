@@ -24,6 +24,8 @@ SIGNS, MORE = "123456789", "^"
 Range = tuple[int, int]
 """Least and greatest value in a column."""
 
+RATES = {"refaults": "refaults/s", "swapped_in": "swap in/s", "swapped_out": "swap out/s"}
+
 LANES = {
     "no_progress": ("no progress", "="),
     "sleep": ("Out of puff", "s"),
@@ -41,7 +43,8 @@ def timeline(page: Page, course: Result, blocks: bool = True) -> None:
     lanes = {kind: line for kind in LANES if (line := _lane(course, kind, columns)).strip()}
     tallest = max((row["pages"] or 0 for row in (*size, *target)), default=0)
     words = course.tables["words"]
-    if not (tallest and size) and not lanes and not words:
+    rates = _rates(course, columns, BLOCKS if blocks else ASCII_BLOCKS)
+    if not (tallest and size) and not lanes and not words and not rates:
         return
     begin_s, end_s = _span(course)
     sizes, targets = (
@@ -51,6 +54,7 @@ def timeline(page: Page, course: Result, blocks: bool = True) -> None:
     part = NOW_AND_THEN if blocks else ASCII_NOW_AND_THEN
     legend = f"; {part}: for a part of it" if any(part in line for line in lines) else ""
     page.heading(f"Timeline ({seconds((end_s - begin_s) / columns)} a column{legend})")
+    lines += rates
     for kind, line in lanes.items():
         lines.append(f"{LANES[kind][0]:>12} {line}")
     begin, middle = f"{begin_s:,.1f}" if begin_s else "0", f"{(begin_s + end_s) / 2:,.1f}"
@@ -142,6 +146,28 @@ def _places(course: Result, columns: int) -> str:
         if cells[place] == " ":
             cells[place] = SIGNS[number] if number < len(SIGNS) else MORE
     return "".join(cells)
+
+
+def _rates(course: Result, columns: int, blocks: str) -> list[str]:
+    """A line for each of refaults and swap that there was: the greatest in each column, by the
+    greatest of all, which a line below says."""
+    begin_s, end_s = _span(course)
+    width_s = ((end_s - begin_s) or 1.0) / columns
+    lines = []
+    for key, title in RATES.items():
+        cells = [0.0] * columns
+        for row in course.tables["reclaim"]:
+            first, last = (
+                min(columns - 1, max(0, int((row[end] - begin_s) / width_s)))
+                for end in ("start_s", "end_s")
+            )
+            for place in range(first, last + 1):
+                cells[place] = max(cells[place], row[key] or 0.0)
+        if most := max(cells):
+            drawn = "".join(blocks[-int(-cell * 8 // most)] for cell in cells)
+            lines.append(f"{title:>12} {drawn}")
+            lines.append(f"{'':12} at most {most:,.0f}/s")
+    return lines
 
 
 def _lane(course: Result, kind: str, columns: int) -> str:

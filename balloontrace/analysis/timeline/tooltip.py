@@ -32,6 +32,8 @@ def readout(scene: Scene) -> dict[str, Any]:
     ]
     if not scene.lacks("psi"):
         columns["PSI memory"] = _pressure(scene, edges[1:])
+    if scene.timeline.tables["reclaim"]:
+        columns["reclaim"] = _reclaimed(scene, edges[1:])
     if not scene.lacks("memory"):
         columns["memory"] = _left(scene, edges[1:])
     return columns
@@ -45,6 +47,21 @@ def _pressure(scene: Scene, moments: Any) -> list[str]:
         f"{_percent(some[place])} some, {_percent(full[place])} full "
         f"({edges[place]:,.1f} to {edges[place + 1]:,.1f} s)"
         if 0 <= place < len(some)
+        else ABSENT
+        for place in places.tolist()
+    ]
+
+
+def _reclaimed(scene: Scene, moments: Any) -> list[str]:
+    """Refaults and swap of the time between samples that has each moment, in words."""
+    edges, columns = scene.reclaim()
+    places = np.searchsorted(edges, moments, side="left") - 1
+    return [
+        ", ".join(
+            f"{values[place]:,.0f} {series.RECLAIM[name].label}/s"
+            for name, values in columns.items()
+        )
+        if 0 <= place < len(edges) - 1
         else ABSENT
         for place in places.tolist()
     ]
