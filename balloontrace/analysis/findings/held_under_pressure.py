@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from balloontrace.analysis.findings.base import Evidence, Finding, Results
+from balloontrace.analysis.findings.base import Evidence, Finding, Results, known
 from balloontrace.events import BALLOON_PAGE_BYTES
 
 _PER_S = {
@@ -38,7 +38,12 @@ class HeldUnderPressure(Finding):
     def check(self, results: Results) -> Evidence | None:
         """Look at the stretches; the evidence is that of the longest."""
         memory = results["memory"]
-        stretches = memory.tables["starved"]
+        lowered = [
+            one
+            for one in results["episodes"].tables.get("episodes", [])
+            if one["direction"] == "deflate"
+        ]
+        stretches = [one for one in memory.tables["starved"] if not _overlaps(one, lowered)]
         if not stretches:
             return None
         worst = max(stretches, key=lambda one: float(one["end_s"] - one["start_s"]))
@@ -47,12 +52,13 @@ class HeldUnderPressure(Finding):
         less = min(held, facts["floor_bytes"] - worst["available_bytes"])
         numbers = {
             "stretches": len(stretches),
-            "starved_s": facts["starved_s"],
+            "starved_s": sum(one["end_s"] - one["start_s"] for one in stretches),
             **{key: worst[key] for key in (*_KEYS, *_PER_S)},
             "balloon_share": held / facts["ram_bytes"],
             "floor_bytes": facts["floor_bytes"],
             "less_bytes": less,
             "most_pages": (held - less) // BALLOON_PAGE_BYTES,
+            "target_seen": known(results, "periods.targets_whole"),
         }
         if worst["psi_full_share"] is None:
             sure = "low", "PSI was not recorded: whether tasks had to wait for memory is not known"
@@ -75,6 +81,13 @@ _KEYS = (
 )
 
 
+def _overlaps(stretch: dict[str, Any], episodes: list[dict[str, Any]]) -> bool:
+    """Whether the host asked for less meanwhile: then it is not what holds the memory."""
+    return any(
+        one["start_s"] < stretch["end_s"] and one["end_s"] > stretch["start_s"] for one in episodes
+    )
+
+
 def _sentence(numbers: dict[str, Any]) -> str:
     """The evidence in words."""
     held = numbers["balloon_pages"] * BALLOON_PAGE_BYTES
@@ -85,13 +98,18 @@ def _sentence(numbers: dict[str, Any]) -> str:
         else f"for {some * 100:.0f} % of the time some task waited for memory, for "
         f"{full * 100:.0f} % all did (PSI)"
     )
+    target = (
+        "its target did not change"
+        if numbers["target_seen"]
+        else "whether its target changed was not traced"
+    )
     rates = ", ".join(
         f"{numbers[key]:,.0f} {said}" for key, said in _PER_S.items() if (numbers[key] or 0) >= 1
     )
     return (
         f"From {numbers['start_s']:.1f} s to {numbers['end_s']:.1f} s the balloon stood still with "
-        f"{held / 2**20:,.0f} MiB, {numbers['balloon_share'] * 100:.0f} % of the guest's RAM, and "
-        f"nobody asked for less. Meanwhile {numbers['available_bytes'] / 2**20:,.0f} MiB were "
+        f"{held / 2**20:,.0f} MiB, {numbers['balloon_share'] * 100:.0f} % of the guest's RAM; "
+        f"{target}. Meanwhile {numbers['available_bytes'] / 2**20:,.0f} MiB were "
         f"available (median), {waited}; per second: {rates}. To keep "
         f"{numbers['floor_bytes'] / 2**20:,.0f} MiB available the balloon must hold at least "
         f"{numbers['less_bytes'] / 2**20:,.0f} MiB less, at most "

@@ -87,6 +87,15 @@ def test_held_under_pressure_says_how_much_less_to_ask_for(tmp_path: Path) -> No
         assert "at least 350 MiB less, at most 1,698 MiB" in row["summary"]
 
 
+def test_a_host_that_asked_for_less_is_not_what_holds_it(tmp_path: Path) -> None:
+    said = found(starving(), tmp_path)["held-under-pressure"]["summary"]
+    assert "its target did not change" in said
+    said = found(counted(starving()), tmp_path)["held-under-pressure"]["summary"]
+    assert "whether its target changed was not traced" in said
+    asked = starving().target(1.0, 0, 2048 * MIB_PAGES)
+    assert "held-under-pressure" not in found(asked, tmp_path)
+
+
 def test_of_a_starving_spell_only_that_counts(tmp_path: Path) -> None:
     built = grows(at_rest(seconds=300), 100, 200, some=0.9, full=0.7, pgmajfault=500)
     evidence = found(built, tmp_path)["held-under-pressure"]["evidence"]
