@@ -37,7 +37,9 @@ class Minutes:
         if picked is None and (np.diff(samples.time_ns) < 0).any():
             self._picked = np.argsort(samples.time_ns, kind="stable")
         self.time_ns = self._of(samples.time_ns)
-        self.begins = np.searchsorted(self.time_ns, self.time_ns - MINUTE_NS, side="left")
+        begins = np.searchsorted(self.time_ns, self.time_ns - MINUTE_NS, side="left")
+        # Where samples are further apart than that, from one to the next.
+        self.begins = np.minimum(begins, np.maximum(0, np.arange(len(begins)) - 1))
 
     def column(self, source: str, key: str) -> Ints:
         """One of samples.WANTED, in order of time."""
@@ -69,11 +71,13 @@ class Minutes:
         span_ns = int(time_ns[-1] - time_ns[0])
         total = int(column[-1] - column[0])
         per_s = total / span_ns * 1e9
-        whole = np.flatnonzero(time_ns - time_ns[0] >= MINUTE_NS)
-        if not len(whole):
+        whole = int(np.searchsorted(time_ns, time_ns[0] + MINUTE_NS, side="left"))
+        if whole == len(time_ns):
             return Growth(total, per_s, per_s, int(time_ns[0]), int(time_ns[-1]))
-        grown = (column[whole] - column[begins[whole]]) / (time_ns[whole] - time_ns[begins[whole]])
-        last = int(whole[grown.argmax()])
+        from_places = begins[whole:]
+        spans_ns = np.maximum(1, time_ns[whole:] - time_ns[from_places])
+        grown = (column[whole:] - column[from_places]) / spans_ns
+        last = whole + int(grown.argmax())
         worst_ns = int(time_ns[begins[last]]), int(time_ns[last])
         return Growth(total, per_s, float(grown.max()) * 1e9, *worst_ns)
 

@@ -76,6 +76,14 @@ def test_the_worst_minute(tmp_path: Path) -> None:
     assert said.scalars["psi_some_share"] == pytest.approx(0.1)
 
 
+def test_samples_that_are_minutes_apart(tmp_path: Path) -> None:
+    built = grows(at_rest(seconds=300), pgmajfault=3)
+    built.samples = [built.samples[at] for at in (0, 1, 150, 300)]
+    said = report(built, tmp_path).results["memory"]
+    row = {row["what"]: row for row in said.tables["rates"]}["major faults"]
+    assert (row["total"], row["per_s"], row["worst_per_s"]) == (900, 3.0, 3.0)
+
+
 def test_the_kernel_counts_another_size(tmp_path: Path) -> None:
     built = at_rest()
     for sample in built.samples:
