@@ -54,6 +54,8 @@ class Minutes:
 
     def only(self, which: Bools) -> Minutes:
         """The same of some of the samples."""
+        if which.all():
+            return self
         places = np.arange(len(self._samples)) if self._picked is None else self._picked
         return Minutes(self._samples, places[which])
 

@@ -70,11 +70,13 @@ def starved(minutes: Minutes, sizes: Ints, ram: int) -> list[Starved] | None:
     if read.sum() < 2:
         return None
     minutes, sizes = minutes.only(read), sizes[read]
-    first = np.maximum(minutes.begins, _rest_begins(sizes, ram))
-    last = np.arange(len(sizes))
+    # Few of ten days' samples are of a guest with hardly any memory: the rest costs nothing.
+    little = minutes.column("meminfo", "MemAvailable") < AVAILABLE_SHARE * ram
+    last = np.flatnonzero(little & (sizes * BALLOON_PAGE_BYTES >= HELD_SHARE * ram))
+    first = np.maximum(minutes.begins[last], _rest_begins(sizes, ram)[last])
+    starving = _starving(minutes, ram, first, last)
     spans: list[tuple[int, int]] = []
-    for place in np.flatnonzero(_starving(minutes, sizes, ram, first, last)).tolist():
-        begin = int(first[place])
+    for begin, place in zip(first[starving].tolist(), last[starving].tolist(), strict=True):
         if spans and begin <= spans[-1][1]:
             spans[-1] = spans[-1][0], place
         else:
@@ -89,17 +91,17 @@ def _rest_begins(sizes: Ints, ram: int) -> Ints:
     return begins
 
 
-def _starving(minutes: Minutes, sizes: Ints, ram: int, first: Ints, last: Ints) -> Bools:
-    """Whether the guest starved in the time that ends at each sample."""
+def _starving(minutes: Minutes, ram: int, first: Ints, last: Ints) -> Bools:
+    """Whether the guest starved in the times between these samples; there is little memory at the
+    end of each."""
     available = minutes.column("meminfo", "MemAvailable")
     long = minutes.time_ns[last] - minutes.time_ns[first] >= LEAST_NS
-    held = sizes * BALLOON_PAGE_BYTES >= HELD_SHARE * ram
-    little = (available < AVAILABLE_SHARE * ram) & (available[first] < AVAILABLE_SHARE * ram)
+    little = available[first] < AVAILABLE_SHARE * ram
     busy = minutes.per_s("vmstat", "pgmajfault", first, last) >= MAJOR_FAULTS_PER_S
     busy |= minutes.per_s("vmstat", "allocstall", first, last) >= STALLS_PER_S
     if minutes.having(("vmstat", "pswpin")).all():
         busy |= minutes.per_s("vmstat", "pswpin", first, last) >= SWAP_INS_PER_S
-    starving: Bools = long & held & little & busy
+    starving: Bools = long & little & busy
     if minutes.having(*_PRESSURE).all():
         starving &= minutes.per_s("memory", "full_us", first, last) / 1e6 >= FULL_SHARE
     return starving
