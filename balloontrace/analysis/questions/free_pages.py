@@ -163,7 +163,7 @@ def _open(trace: Trace, calls: pd.DataFrame) -> dict[str, Any]:
 def _free(trace: Trace) -> dict[str, Any]:
     """The least and the most free memory that was sampled."""
     column: Ints = trace.samples.column("meminfo", "MemFree")
-    known = column[column != UNREAD] * 1024 // BALLOON_PAGE_BYTES
+    known = column[column != UNREAD] // BALLOON_PAGE_BYTES
     if not len(known):
         return dict.fromkeys(("least_free_pages", "most_free_pages"))
     return {"least_free_pages": int(known.min()), "most_free_pages": int(known.max())}

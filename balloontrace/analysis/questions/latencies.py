@@ -84,7 +84,8 @@ class Latencies(Question):
             ),
         ),
     )
-    optional = ("fill", "leak", "ack", *FILL_PARTS, *WHOLE_CALLS)
+    # That there are no reports without reporting is said in the section of free pages.
+    optional = ("fill", "leak", "ack", *FILL_PARTS, *(k for k in WHOLE_CALLS if k != "report"))
 
     def run(self, trace: Trace) -> Result:
         """One row per call and phase (None: the whole call), in seconds; None if not recorded."""

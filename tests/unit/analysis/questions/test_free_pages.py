@@ -95,9 +95,9 @@ def test_churn_begins_at_its_thresholds(
 
 def test_churn_with_its_evidence(tmp_path: Path) -> None:
     built = churning(6)
-    for second, free_kib in ((5, 1 << 20), (90, 2 << 20)):
+    for second, free in ((5, 1 << 30), (90, 2 << 30)):
         built.sample(second, {})
-        built.samples[-1]["meminfo"] = {"MemFree": free_kib, "MemAvailable": free_kib}
+        built.samples[-1]["meminfo"] = {"MemFree": free, "MemAvailable": free}
     finding = found(report_of(built.ends(120), tmp_path))["reporting-churn"]
     evidence = finding["evidence"]
     assert evidence["times_the_memory"] == pytest.approx(12, rel=1e-3)
