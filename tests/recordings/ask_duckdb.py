@@ -125,7 +125,7 @@ def answers(parquet: Path) -> dict[str, Any]:
             "inflated_pages": int(inflated),
             "deflated_pages": int(deflated),
             "migrated_pages": int(migrated),
-            "churn_ratio": 1 - abs(int(inflated) - int(deflated)) / int(inflated + deflated),
+            "round_trip_ratio": 1 - abs(int(inflated) - int(deflated)) / int(inflated + deflated),
         },
         "causes": [
             {"cause": cause, "actor_kind": actor, "calls": calls, "pages": int(pages),

@@ -10,6 +10,8 @@ def differing(reported: Any, asked: Any, path: str = "") -> list[str]:
     """Where what was asked of DuckDB is not what the report says."""
     if isinstance(asked, dict):
         return [d for key in asked for d in differing(reported[key], asked[key], f"{path}/{key}")]
+    if path == "/episodes":  # SQL is asked of those on the way to a target alone
+        reported = [row for row in reported if row["kind"] == "target"]
     if isinstance(asked, list):
         if len(reported) != len(asked):
             return [f"{path}: {len(reported)} and {len(asked)} rows"]

@@ -26,12 +26,12 @@ class ReportingChurn(Finding):
     feature = "reporting"
 
     TIMES_A_MINUTE = 4.0
-    """So many times the guest's memory within a minute. A page that was reported is reported again
-    only after somebody took and freed it (PageReported), so all beyond the first time was. Guests
-    that start and end programs all the time showed 2."""
+    """So many times the guest's memory within a minute. A page that was reported (PageReported) is
+    reported again only after somebody took and freed it, or its neighbour, with which it then makes
+    one block. Guests that start and end programs all the time showed 2."""
 
     TIMES = 5.0
-    """And in all: at least four times was all of the guest's memory taken again."""
+    """And in all: at least four times was all of the guest's memory reported again."""
 
     def check(self, results: Results) -> Evidence | None:
         """Look at the whole, and at the busiest minute."""
@@ -46,13 +46,14 @@ class ReportingChurn(Finding):
             **{key: facts[key] for key in keys},
             "memory_pages": memory,
             "times_the_memory": facts["pages"] / memory,
-            "taken_again_pages": facts["pages"] - memory,
+            "again_pages": facts["pages"] - memory,
         }
         return Evidence(numbers, _sentence(numbers), "medium", _CERTAIN)
 
 
 _CERTAIN = (
-    "a page is reported twice only if it was in use between; what the faults cost was not recorded"
+    "a page is reported twice only if it, or its neighbour, was in use between; what the faults "
+    "cost was not recorded"
 )
 
 
@@ -66,7 +67,7 @@ def _sentence(numbers: dict[str, Any]) -> str:
     return (
         f"{numbers['calls']:,} reports told the host of {numbers['pages']:,} pages, "
         f"{numbers['times_the_memory']:.1f} times the guest's memory: at least "
-        f"{numbers['taken_again_pages']:,} had been taken again since they were reported. In the "
+        f"{numbers['again_pages']:,} again, after they or their neighbours had been in use. In the "
         f"busiest minute, from {numbers['most_from_s']:.1f} s on, it was "
         f"{numbers['most_pages_per_minute']:,}. The reports took {numbers['total_s']:.1f} s "
         f"({numbers['share'] * 100:.0f} % of the time).{free}"

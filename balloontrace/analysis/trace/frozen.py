@@ -10,11 +10,11 @@ import pandas as pd
 
 from balloontrace.analysis.trace.trace import Bools, Trace
 
-USES = ("fill", "leak", "ack", "report", "hint", "migrate", "scan", "oom_notify")
-"""What uses the virtqueues, each from outside of the next: an ack lies in a fill or a leak, a leak
-may lie in a scan."""
+USES = ("fill", "leak", "report", "hint", "migrate")
+"""What uses the virtqueues. A scan and an OOM notification use them in their leaks, and an ack lies
+in a fill, a leak or a migration."""
 
-_IDLE = ("fill", "leak", "hint", "scan", "oom_notify")
+_IDLE = ("fill", "leak", "hint")
 """Calls of these kinds that did nothing may have ended before they came to a virtqueue."""
 
 

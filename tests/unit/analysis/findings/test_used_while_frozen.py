@@ -73,6 +73,7 @@ def test_a_driver_that_was_never_restored(tmp_path: Path) -> None:
         ("scan", 6, 0.1, 128, 0),  # found nothing to free
         ("count", 6, 0.1, 0, 256),  # reads a number
         ("sleep", 6, 0.2, 0, 0),
+        ("leak", 6, 0.1, 256, 0),  # found no page
     ],
 )
 def test_what_uses_no_virtqueue_then(

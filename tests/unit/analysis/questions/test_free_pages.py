@@ -101,7 +101,7 @@ def test_churn_with_its_evidence(tmp_path: Path) -> None:
     finding = found(report_of(built.ends(120), tmp_path))["reporting-churn"]
     evidence = finding["evidence"]
     assert evidence["times_the_memory"] == pytest.approx(12, rel=1e-3)
-    assert evidence["taken_again_pages"] == evidence["pages"] - MEMORY_PAGES
+    assert evidence["again_pages"] == evidence["pages"] - MEMORY_PAGES
     assert evidence["share"] == pytest.approx(0.05)
     assert "Free memory was between 1,024 and 2,048 MiB." in finding["summary"]
 
