@@ -29,7 +29,7 @@ class AllocationRefused(Finding):
         "vm.overcommit_memory=0. With deflate-on-OOM negotiated (QEMU: deflate-on-oom=on) the "
         "driver leaves the total, and with it the limit, as they are."
     )
-    unless = "deflate_on_oom"
+    possible = "memory.total_lowered"
     needs = ("refusals", "memory.overcommit", "memory.total_lowered", "memory.size_most_pages")
 
     NEAR_SHARE = 0.9

@@ -83,8 +83,8 @@ class Finding(ABC):
     of one, `result.scalar.key` within that, which must be known;
     needs_of_counters: the same where nothing was traced (`record --counters`); empty: counters
     cannot show it;
-    feature, unless: the device's feature that it takes, and that with which it cannot be; where it
-    cannot, nothing is needed to say that there is no such finding;
+    possible: `result.scalar` that is False where the guest's device or driver cannot have it; then
+    nothing else is needed to say that there is none;
     blames_balloon: whether the balloon, its driver or its host is the cause.
     """
 
@@ -94,8 +94,7 @@ class Finding(ABC):
     remedy: ClassVar[str]
     needs: ClassVar[tuple[str, ...]]
     needs_of_counters: ClassVar[tuple[str, ...]] = ()
-    feature: ClassVar[str] = ""
-    unless: ClassVar[str] = ""
+    possible: ClassVar[str] = ""
     blames_balloon: ClassVar[bool] = True
     registered: ClassVar[dict[str, type[Finding]]] = {}
 
@@ -124,7 +123,7 @@ def check_all(results: Results) -> Result:
     counted = results["recording"].scalars["counter_interval_s"] is not None
     for name in sorted(Finding.registered):
         finding = Finding.registered[name]
-        if not _possible(finding, results):
+        if finding.possible and _value(results, finding.possible) is False:
             checked.append(name)
             continue
         needs = finding.needs_of_counters if counted else finding.needs
@@ -142,24 +141,23 @@ def check_all(results: Results) -> Result:
     return Result(FINDINGS.name, {"checked": checked, "unchecked": unchecked}, {"findings": rows})
 
 
-def _possible(finding: type[Finding], results: Results) -> bool:
-    """Whether it can be, by the features that were negotiated; True where they are not known."""
-    guest = results["guest"].scalars
-    lacks = bool(finding.feature) and finding.feature not in guest["features"]
-    return guest["device"] is None or not (lacks or finding.unless in guest["features"])
-
-
 def known(results: Results, need: str) -> bool:
     """Whether what `need` names (see Finding) was recorded."""
     name, *path = need.split(".")
     if results[name].missing:
         return False
+    return not path or _value(results, need) is not None
+
+
+def _value(results: Results, path: str) -> Any:
+    """A scalar of a result, or a value within it; None if that is not known."""
+    name, *keys = path.split(".")
     value: Any = results[name].scalars
-    for key in path:
-        value = value[key]
+    for key in keys:
+        value = value.get(key)
         if value is None:
-            return False
-    return True
+            return None
+    return value
 
 
 def needers(causes: Result, cause: str) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ class ReportingChurn(Finding):
         "reported costs the host a call to give it up, and the guest a fault when it takes it."
     )
     needs = ("free_pages.reporting.pages", "guest.memory_bytes")
-    feature = "reporting"
+    possible = "free_pages.reporting_offered"
 
     TIMES_A_MINUTE = 4.0
     """So many times the guest's memory within a minute. A page that was reported (PageReported) is

@@ -26,7 +26,7 @@ class ReportingStuck(Finding):
         "or suspending the guest waits as well."
     )
     needs = ("free_pages.reporting.calls",)
-    feature = "reporting"
+    possible = "free_pages.reporting_offered"
 
     OPEN_S = 5.0
     """Open for so long at the end. A report takes milliseconds: up to 22 ms in guests without

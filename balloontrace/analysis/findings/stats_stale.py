@@ -22,7 +22,7 @@ class StatsStale(Finding):
         "tasks that hang in the kernel (dmesg: blocked for more than 120 seconds)."
     )
     needs = ("statistics.asked", "statistics.answered")
-    feature = "stats_vq"
+    possible = "statistics.offered"
     blames_balloon = False
 
     LATE_S = 5.0

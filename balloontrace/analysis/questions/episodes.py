@@ -138,8 +138,7 @@ class Progress(Question):
         "episodes",
         "Episodes",
         40,
-        "from each change of the target until it is reached, changes again, or the recording ends; "
-        "and what was done after it had been reached",
+        "from each change of the target until it is reached or changes; what was done after it",
         tables=(Table("episodes", EPISODE, "episodes"),),
         first_screen=always,
     )

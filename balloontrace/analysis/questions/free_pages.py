@@ -63,6 +63,7 @@ class FreePages(Question):
         120,
         "free page reporting and free page hinting",
         (
+            Field("reporting_offered", Unit.FLAG, "by the device; null: not known"),
             Field("reporting", _REPORTING),
             Field(
                 "hinting",
@@ -85,11 +86,24 @@ class FreePages(Question):
         not recorded, pages None if a call's could not be seen. Table `hint_runs`: see
         hint_runs.py."""
         if not any(trace.recorded(kind) for kind in self.optional):
-            return Result(self.name, missing=not_recorded(trace, self.optional))
+            lacking = not_recorded(trace, self.optional)
+            return Result(self.name, {"reporting_offered": _offered(trace)}, missing=lacking)
         if not any(trace.negotiated(kind) for kind in self.optional):
-            return Result(self.name, missing=[f"{k} (not negotiated)" for k in self.optional])
-        scalars = {"reporting": _reporting(trace), "hinting": _hinting(trace)}
+            lacking = [f"{kind} (not negotiated)" for kind in self.optional]
+            return Result(self.name, {"reporting_offered": _offered(trace)}, missing=lacking)
+        scalars = {
+            "reporting_offered": _offered(trace),
+            "reporting": _reporting(trace),
+            "hinting": _hinting(trace),
+        }
         return Result(self.name, scalars, {"hint_runs": _runs(trace)})
+
+
+def _offered(trace: Trace) -> bool | None:
+    """Whether there can be reports at all; None if there can, and none would have been seen."""
+    if not trace.negotiated("report"):
+        return False
+    return True if trace.recorded("report") else None
 
 
 def _reporting(trace: Trace) -> dict[str, Any] | None:

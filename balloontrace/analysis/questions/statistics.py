@@ -40,6 +40,7 @@ class Statistics(Question):
         125,
         "what the host asked of the guest's memory, and what it was told",
         (
+            Field("offered", Unit.FLAG, "by the device; null: not known"),
             Field("asked", Unit.NUMBER, "interrupts of the host", "asked"),
             Field("answered", Unit.NUMBER, title="answered"),
             Field(
@@ -74,17 +75,18 @@ class Statistics(Question):
         ),
         shown=_asked,
     )
-    requires = ("stats",)
-    optional = ("stats_ask",)
+    optional = ("stats", "stats_ask")
 
     def run(self, trace: Trace) -> Result:
         """Scalars in seconds; what was sent as it was sent: pages as bytes, counts since boot."""
         if not trace.negotiated("stats"):
-            return Result(self.name, missing=["stats (not negotiated)"])
+            return Result(self.name, {"offered": False}, missing=["stats (not negotiated)"])
+        if lacking := not_recorded(trace, ("stats",)):
+            return Result(self.name, {"offered": None}, missing=lacking)
         answers = trace.calls("stats")
         started, is_open = np.asarray(answers["start_ns"]), np.asarray(answers["open"])
         scalars: dict[str, Any] = dict.fromkeys(field.key for field in self.section.fields)
-        scalars["answered"] = int((~is_open).sum())
+        scalars |= {"offered": True, "answered": int((~is_open).sum())}
         if not not_recorded(trace, ("stats_ask",)):
             asks = np.sort(np.asarray(trace.calls("stats_ask")["start_ns"]))
             ended = np.asarray(answers["end_ns"])
