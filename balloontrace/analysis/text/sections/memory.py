@@ -53,7 +53,7 @@ _THREADS = {"kswapd": "kswapd", "kcompactd": "kcompactd", "kworker": "size worke
 _HEADS = {
     "ram_changes": "RAM changed:",
     "starved": "starving while the balloon stood still:",
-    "kills": "OOM kills that /proc/vmstat counted:",
+    "kills": "OOM kills by the kernel's count:",
 }
 
 
