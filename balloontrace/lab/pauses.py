@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 
 from balloontrace.errors import UserError
+from balloontrace.lab.host import as_root
 from balloontrace.lab.remote import RemoteGuest
 
 _LIMIT_S = 60.0
@@ -13,15 +15,26 @@ _POLL_S = 0.05
 
 
 def stop(guest: RemoteGuest, seconds: float) -> None:
-    """Let no CPU of the guest run for so long; its clocks go on, and it is told nothing.
+    """Let the host run nothing of the guest for so long, whose clocks go on.
 
-    Raises UserError if QEMU refuses.
+    QMP's own `stop` would stop them, too: the guest could not tell. Raises UserError if its QEMU
+    may not be stopped.
     """
-    guest.monitor.execute("stop")
+    _signal(guest, "STOP")
     try:
         time.sleep(seconds)
     finally:
-        guest.monitor.execute("cont")
+        _signal(guest, "CONT")
+
+
+def _signal(guest: RemoteGuest, name: str) -> None:
+    pid = guest.host_pid()
+    if not pid:  # to kill it is to signal ourselves
+        raise UserError("the guest cannot be stopped: it does not run")
+    command = as_root(["kill", f"-{name}", str(pid)])
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise UserError(f"cannot send SIG{name} to the guest's QEMU: {done.stderr.strip()}")
 
 
 def suspend(guest: RemoteGuest, seconds: float) -> None:

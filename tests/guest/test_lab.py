@@ -71,6 +71,36 @@ def test_idle_moves_every_page_once_and_leaves_nothing_behind(tmp_path: Path) ->
     assert {"clock", "target", "actual", "reached"} <= set(views)
 
 
+OFFERED = """
+[guest]
+memory = "512M"
+swap = "64M"
+reporting = true
+hinting = true
+kernel_options = "init_on_free=1 trial=1"
+[host]
+stats_interval_s = 1
+[[balloon]]
+run = "grep -q ' trial=1$' /proc/cmdline && grep -q ^/root/swap /proc/swaps"
+hint_s = 1
+target = "1/8"
+limit_s = 60
+"""
+
+
+def test_what_a_scenario_offers_reaches_its_guest(tmp_path: Path) -> None:
+    scenario = tmp_path / "offered.toml"
+    scenario.write_text(OFFERED)
+    balloontrace("lab", "run", str(scenario), "--out", str(tmp_path))
+    report = whole_report(tmp_path / "offered-stock.btrace")
+    # The driver takes page_poison only where its kernel fills free pages.
+    assert {"reporting", "free_page_hint", "page_poison"} <= set(report["guest"]["features"])
+    assert report["free_pages"]["hinting"]["lent_pages"] > 0
+    events = host_events(tmp_path / "offered-stock.host.jsonl")
+    (asked,) = [event for event in events if event["event"] == "host"]
+    assert asked["stats_interval_s"] == 1
+
+
 def test_founding_experiment_on_the_stock_driver(founding: Path) -> None:
     report = whole_report(founding / "page-cache-stock.btrace")
     inflate = report["episodes"][0]
