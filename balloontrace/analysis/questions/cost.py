@@ -148,7 +148,12 @@ def _tasks(trace: Trace) -> list[dict[str, Any]]:
     codes[actors != _TASK] = -1
     # Sums by hand: a data frame's groups take several times the memory of what they are of.
     shape = len(ACTORS) + 1, len(names) + 1, len(STALLS)
-    groups = np.ravel_multi_index((actors, codes + 1, calls["kind"].to_numpy(np.int64)), shape)
+    groups = actors  # ravel_multi_index makes copies
+    codes += 1
+    for length, axis in zip(shape[1:], (codes, calls["kind"].to_numpy()), strict=True):
+        groups *= length
+        groups += axis
+    del codes, axis
     groups, found = pd.factorize(groups, sort=True)
     actor, name, kind = np.unravel_index(found, shape)
     table = pd.DataFrame({"actor": actor, "name": name - 1, "kind": kind})

@@ -53,7 +53,7 @@ however few events there are. It stays in the processor's cache."""
 
 
 _PIECE = 1 << 18
-"""Calls of a piece."""
+"""Calls that are looked at together."""
 
 
 class _Column:
@@ -234,12 +234,16 @@ class Events:
         kinds = self._kinds.values[places]
         codes, known = np.empty(len(places), dtype=np.int64), dict[str, int]()
         for kind in np.unique(kinds).tolist():
-            mine, fields = kinds == kind, self._fields[kind]
-            rows = np.searchsorted(np.flatnonzero(self._kinds.values == kind), places[mine])
-            runs = np.searchsorted(fields.run_starts.values, rows, side="right") - 1
+            mine, fields = np.flatnonzero(kinds == kind), self._fields[kind]
             run_codes, names = _names(fields.run_tasks["comm"].values)
             numbers = [known.setdefault(name, len(known)) for name in names]
-            codes[mine] = np.array(numbers, dtype=np.int64)[run_codes[runs]]
+            run_codes = np.array(numbers, dtype=np.int64)[run_codes]
+            of_kind = np.flatnonzero(self._kinds.values == kind)
+            for first in range(0, len(mine), _PIECE):  # of all the steps would take much memory
+                some = mine[first : first + _PIECE]
+                rows = np.searchsorted(of_kind, places[some])
+                runs = np.searchsorted(fields.run_starts.values, rows, side="right") - 1
+                codes[some] = run_codes[runs]
         return codes, list(known)
 
     def kinds(self) -> list[int]:
@@ -332,16 +336,16 @@ class Calls:
 
     def picked(self, which: Bools, *names: str) -> pd.DataFrame:
         """These columns of some of the calls, as a data frame of its own; nothing else is kept."""
-        columns = {name: self.once(name) for name in names}
-        return pd.DataFrame({name: columns[name][which] for name in names}, copy=False)
+        # One after the other: of all calls they would take several times as much.
+        return pd.DataFrame({name: self.once(name)[which] for name in names}, copy=False)
 
     def pieces(self, which: Bools, *names: str) -> Iterator[pd.DataFrame]:
         """`picked`, some calls at a time: all of them take much memory."""
-        rows = np.flatnonzero(which)
         columns = {name: self.once(name) for name in names}
-        for first in range(0, len(rows), _PIECE):
-            some = rows[first : first + _PIECE]
-            yield pd.DataFrame({name: values[some] for name, values in columns.items()}, copy=False)
+        for first in range(0, len(which), _PIECE):
+            part = slice(first, first + _PIECE)
+            some = {name: values[part][which[part]] for name, values in columns.items()}
+            yield pd.DataFrame(some, copy=False)
 
     def names(self) -> tuple[Ints, list[str]]:
         """For each event an index in the list of task names (see Trace.names)."""
