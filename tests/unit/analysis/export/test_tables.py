@@ -136,7 +136,7 @@ def test_the_schema_documents_itself(tmp_path: Path) -> None:
     file = pq.ParquetFile(tmp_path / "p" / "ack.parquet")
     assert file.metadata.row_group(0).column(0).compression == "ZSTD"
     described = json.loads((tmp_path / "p" / "recording.json").read_text())
-    assert described["tables"]["ack"]["rows"] == 20_285
+    assert described["tables"]["ack"]["rows"] == len(trace.calls("ack")) > 10_000
     assert set(described["tables"]["ack"]["columns"]) == set(
         pq.read_schema(tmp_path / "p" / "ack.parquet").names
     )
@@ -150,11 +150,11 @@ def test_units_of_what_was_asked_and_done(tmp_path: Path) -> None:
         if kind.done != "not used"
     }
     kernel = {"count", "scan", "oom_notify", "migrate", "reclaim"}
-    plain = {"bind", "oom_kill"}
+    plain = {"bind", "oom_kill", "stats"}
     assert {kind for kind, title in used.items() if title == "done_kernel_pages"} == kernel
     assert {kind for kind, title in used.items() if title == "done"} == plain
     balloon = {kind for kind, title in used.items() if title == "done_balloon_pages"}
-    assert balloon == {"fill", "leak", "ack", "target", "report", "hint"}
+    assert balloon == {"fill", "leak", "ack", "target", "report", "reporting", "hint"}
 
 
 def test_the_recordings_own_header_goes_first(tmp_path: Path) -> None:
@@ -194,7 +194,8 @@ def test_rows_are_written_in_groups(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     whole_text = csv_of(trace, tmp_path / "whole-csv")
     monkeypatch.setattr(tables, "ROWS_AT_ONCE", 1000)
     parts = parquet_of(trace, tmp_path / "parts")
-    assert pq.ParquetFile(tmp_path / "parts" / "ack.parquet").num_row_groups == 21
+    groups = -(-len(trace.calls("ack")) // 1000)
+    assert pq.ParquetFile(tmp_path / "parts" / "ack.parquet").num_row_groups == groups > 10
     assert all(parts[name].equals(whole[name]) for name in whole)
     assert csv_of(trace, tmp_path / "parts-csv") == whole_text
 

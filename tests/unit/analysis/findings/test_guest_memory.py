@@ -22,6 +22,7 @@ def at_rest(
     """A guest of 4 GiB with a balloon at rest, and nothing that anybody waits for."""
     built = Built(base=mib * MIB_PAGES)
     built.header["balloon"]["features"] = list(features)
+    built.header["guest"]["overcommit_memory"] = "0"
     for at in range(seconds + 1):
         counters = {**vmstat(built.base), **dict.fromkeys(_COUNTERS, 0)}
         sizes = {"MemTotal": 4096 * MIB, "MemFree": 30 * MIB, "MemAvailable": available_mib * MIB}
