@@ -51,7 +51,7 @@ class Quiet:
         """Calls in order of time (after how many seconds, kind, within, pages), and a sample, as
         the recorder writes what it finds when it wakes up."""
         counters = dict(self._sample["vmstat"])
-        for name in counters:
+        for name in counters.keys() - {"oom_kill"}:  # a guest at rest kills nobody
             counters[name] += at_s * 37 % 1000 + at_s
         sample = {**self._sample, "t_ns": self._begin_ns + at_s * SECOND_NS, "vmstat": counters}
         if calls:

@@ -40,6 +40,9 @@ refaults of files from others."""
 BEFORE_KILL_NS = 5_000_000_000
 """A sample can be taken when the victim's memory is free already, and its kill not counted yet."""
 
+MOST_KILLS = 1000
+"""Rows of kills: a guest that kills all day has no more to tell."""
+
 OVERCOMMIT = {"0": "heuristic", "1": "always", "2": "never beyond CommitLimit"}
 """vm.overcommit_memory (Documentation/mm/overcommit-accounting.rst)."""
 
@@ -140,7 +143,7 @@ class Memory(Question):
                     Field("available_bytes", Unit.BYTES, "least in the 5 s before", "available"),
                 ),
                 "samples with kills",
-                "OOM kills as /proc/vmstat counts them",
+                "OOM kills as /proc/vmstat counts them, the first 1,000",
             ),
         ),
         first_screen=answered,
@@ -169,14 +172,14 @@ class Memory(Question):
             "starved_s": _total_s(stretches),
             "floor_bytes": int(ram.first * AVAILABLE_SHARE) if ram else None,
         }
-        kills = _kills(trace, minutes, sizes)
-        scalars["oom_kills"] = _killed(trace, kills)
+        kills, counted = _kills(trace, minutes, sizes) or ([], None)
+        scalars["oom_kills"] = _killed(trace, counted)
         changes = ram.changes if ram else ()
         tables = {
             "rates": [row for what in RATES if (row := _rate(trace, minutes, what))],
             "ram_changes": [{"at_s": trace.seconds(at), "ram_bytes": now} for at, now in changes],
             "starved": [_starved_row(trace, one) for one in stretches or []],
-            "kills": kills or [],
+            "kills": kills,
         }
         return Result(self.name, scalars, tables)
 
@@ -308,8 +311,9 @@ def _rate(trace: Trace, minutes: Minutes, what: str) -> dict[str, Any] | None:
     }
 
 
-def _kills(trace: Trace, minutes: Minutes, sizes: Ints) -> list[dict[str, Any]] | None:
-    """One row per pair of samples between which the kernel counted a kill; None: it does not."""
+def _kills(trace: Trace, minutes: Minutes, sizes: Ints) -> tuple[list[dict[str, Any]], int] | None:
+    """One row per pair of samples between which the kernel counted a kill, the first MOST_KILLS,
+    and how many it counted in all; None: it does not."""
     read = minutes.having(("vmstat", "oom_kill"))
     if read.sum() < 2:
         return None
@@ -323,21 +327,23 @@ def _kills(trace: Trace, minutes: Minutes, sizes: Ints) -> list[dict[str, Any]] 
         before = before[before != UNREAD]
         return int(before.min()) if len(before) else None
 
-    return [
+    grown = np.maximum(np.diff(counts), 0)
+    rows = [
         {
             "start_s": trace.seconds(told.time_ns[place]),
             "end_s": trace.seconds(told.time_ns[place + 1]),
-            "kills": int(counts[place + 1] - counts[place]),
+            "kills": int(grown[place]),
             "balloon_pages": None if pages[place] == UNREAD else int(pages[place]),
             "available_bytes": least(place),
         }
-        for place in np.flatnonzero(np.diff(counts) > 0).tolist()
+        for place in np.flatnonzero(grown)[:MOST_KILLS].tolist()
     ]
+    return rows, int(grown.sum())
 
 
-def _killed(trace: Trace, counted: list[dict[str, Any]] | None) -> int | None:
+def _killed(trace: Trace, counted: int | None) -> int | None:
     if counted is not None:
-        return sum(int(row["kills"]) for row in counted)
+        return counted
     return len(trace.calls("oom_kill")) if trace.recorded("oom_kill") else None
 
 

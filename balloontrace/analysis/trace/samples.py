@@ -122,6 +122,15 @@ def _pack(numbers: Ints) -> _Pack:
     return _Pack(least, above.astype(np.min_scalar_type(most - least)))
 
 
+class _Places(NamedTuple):
+    """Where the numbers of a sample stand, in the order of flatten: those that are a column each,
+    and of each column that is a sum, those that it is of."""
+
+    columns: list[int]
+    numbers: list[int]
+    sums: dict[int, list[int]]
+
+
 class Samples:
     """Moment and numbers of each regular sample, in the order in which they were taken.
 
@@ -160,8 +169,9 @@ class Samples:
         if self._places is None or numbers.min() < 0:
             return False
         rows = np.full((len(numbers), len(_PARTS)), UNREAD, np.int64)
-        for column, places in self._places.items():
-            rows[:, column] = numbers[:, places].sum(axis=1) & _MOST
+        rows[:, self._places.columns] = numbers[:, self._places.numbers]
+        for column, parts in self._places.sums.items():
+            rows[:, column] = numbers[:, parts].sum(axis=1) & _MOST
         self._values.frombytes(rows.tobytes())
         self._pack()
         return True
@@ -242,9 +252,6 @@ def _number_of(source: str, key: str) -> int:
     return 1 + _COLUMNS.index((source, key))
 
 
-_Places = dict[int, list[int]]
-
-
 def _summed(values: tuple[int, ...]) -> list[int]:
     """A number for each column from one for each of _PATHS."""
     row = list(values)
@@ -260,8 +267,7 @@ def _sum(known: list[int]) -> int:
 
 
 def _places(content: dict[str, Any]) -> _Places | None:
-    """The columns that a sample has, and the places of each one's numbers in the order of flatten;
-    None if it is no regular sample."""
+    """Where the numbers of a sample's columns stand; None if it is no regular sample."""
     paths: list[tuple[str, ...]] = []
 
     def walk(inner: dict[str, Any], above: tuple[str, ...]) -> None:
@@ -277,4 +283,7 @@ def _places(content: dict[str, Any]) -> _Places | None:
         return None
     found = {path: place for place, path in enumerate(paths)}
     there = ([found[path] for path in parts if path in found] for parts in _PARTS)
-    return {column: places for column, places in enumerate(there) if places}
+    of = {column: places for column, places in enumerate(there) if places}
+    alone = {column: places[0] for column, places in of.items() if len(places) == 1}
+    sums = {column: places for column, places in of.items() if len(places) > 1}
+    return _Places(list(alone), list(alone.values()), sums)

@@ -271,3 +271,10 @@ def test_allocations_refused_by_a_limit_that_the_balloon_lowered(tmp_path: Path)
 )
 def test_other_refusals_are_not_the_balloons(built: Built, tmp_path: Path) -> None:
     assert "allocation-refused" not in found(built, tmp_path)
+
+
+def test_a_guest_that_kills_all_day_is_counted_and_not_listed(tmp_path: Path) -> None:
+    built = grows(at_rest(seconds=1200), oom_kill=2)
+    memory = report_of(built, tmp_path).results["memory"]
+    assert memory.scalars["oom_kills"] == 2400
+    assert [row["kills"] for row in memory.tables["kills"]] == [2] * 1000
