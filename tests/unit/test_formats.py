@@ -23,7 +23,8 @@ from balloontrace.recording.reader import Recording, read_recording
 from balloontrace.recording.writer import ITEM_BYTES, LEAST_PLANES, REFERENCE_INTERVAL, Writer
 
 DATA = Path(__file__).parents[1] / "data"
-FIXTURES = sorted(DATA.glob("*.btrace"))
+FIXTURES = sorted(set(DATA.glob("*.btrace")) - set(DATA.glob("*-tour.btrace")))
+"""Recorded before format 2; `make support` makes those of the tour anew."""
 
 
 def in_format_1(blocks: list[tuple[int, bytes]]) -> bytes:
@@ -84,7 +85,7 @@ def test_what_format_1_holds_is_held_by_format_2(fixture: Path, tmp_path: Path) 
     assert kinds == {1, 2, 3, 4, layout.DIFFERENCES}
 
 
-@pytest.mark.parametrize("name", ["6.1-stock-oom", "6.1-driver-reloaded", "6.12-tour"])
+@pytest.mark.parametrize("name", ["6.1-stock-oom", "6.1-driver-reloaded", "6.1-arm64"])
 def test_reports_of_both_formats_are_the_same(name: str, tmp_path: Path) -> None:
     old, new = DATA / f"{name}.btrace", tmp_path / f"{name}.btrace"
     contents = [(block.kind, block.payload) for block in blocks_of(old.read_bytes())]
