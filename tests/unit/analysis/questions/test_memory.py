@@ -248,7 +248,10 @@ def test_free_pages(tmp_path: Path) -> None:
     lent = {"calls": 2, "lent_pages": 4096, "returned_pages": 1024, "total_s": 1.5}
     assert scalars["hinting"] == lent
     text = report_text(report)
-    assert "reporting: 3 calls, 1,024 pages reported, 1.8 s, refused once" in text
+    assert (
+        "reporting: 3 calls, 1,024 pages reported, 1.8 s (19.4 % of the time), refused once" in text
+    )
+    assert "had not returned at the end: begun at 8.0 s, open for 1.0 s" in text
     assert "hinting: 2 calls, 4,096 pages lent, 1,024 taken back, 1.5 s" in text
 
 
