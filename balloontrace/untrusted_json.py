@@ -47,7 +47,12 @@ def pair(value: object) -> bool:
 _COUNTERS = {"before": {...: whole}, "after": {...: whole}}
 _MAYBE = (text, None)
 _DRIVER = {"version": _MAYBE, "srcversion": _MAYBE, "taint": _MAYBE, "symbols": [text]}
-_BALLOON = {"device": _MAYBE, "features": [text], "driver": _DRIVER}
+_BALLOON = {
+    "device": _MAYBE,
+    "features": [text],
+    "driver": _DRIVER,
+    "reporting_order": (whole, None),
+}
 _SEAM = {
     "rung": _MAYBE,
     "number": whole,

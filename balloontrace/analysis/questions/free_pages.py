@@ -38,6 +38,9 @@ _REPORTING = (
     Field("open_at_s", Unit.MOMENT, "when the first of those began"),
     Field("open_s", Unit.SECONDS, "for how long that had been open"),
     Field("open_pages", Unit.PAGES, "in the blocks of those"),
+    Field("order", Unit.NUMBER, "blocks of 2^order kernel pages and more are reported"),
+    Field("worker_runs", Unit.NUMBER, "of the kernel's worker, which looks for free blocks"),
+    Field("worker_s", Unit.SECONDS, "in those, reports included"),
     Field("least_free_pages", Unit.PAGES, "MemFree in the samples; null: not sampled"),
     Field("most_free_pages", Unit.PAGES, "likewise"),
 )
@@ -125,8 +128,18 @@ def _reporting(trace: Trace) -> dict[str, Any] | None:
         "pages_per_call": mean,
         **_latencies(trace, returned),
         **_open(trace, calls[calls["open"]]),
+        "order": trace.balloon.get("reporting_order"),
+        **_worker(trace),
         **_free(trace),
     }
+
+
+def _worker(trace: Trace) -> dict[str, Any]:
+    """What looking for free blocks cost, page_reporting_process of mm/page_reporting.c."""
+    if not trace.recorded("reporting"):
+        return dict.fromkeys(("worker_runs", "worker_s"))
+    runs = trace.events("reporting")
+    return {"worker_runs": len(runs), "worker_s": _seconds(runs)}
 
 
 _MINUTE_NS = 60_000_000_000

@@ -95,6 +95,10 @@ def transport(found: str) -> str:
     return TRANSPORTS.get(os.path.basename(bus), "")
 
 
+_REPORTING_ORDER = "/sys/module/page_reporting/parameters/page_reporting_order"
+_ORDERS = 64
+
+
 def describe() -> dict[str, Any]:
     """`balloon` of the header: device, negotiated features by name, and the driver's module."""
     found = device()
@@ -104,7 +108,17 @@ def describe() -> dict[str, Any]:
         "driver": {
             name: text(f"{_MODULE}/{name}") or None for name in ("version", "srcversion", "taint")
         },
+        "reporting_order": _reporting_order(),
     }
+
+
+def _reporting_order() -> int | None:
+    """Free page reporting tells of blocks of so many pages and more, as a power of two (a parameter
+    since commit 9f849c6fbe1b "mm/page_reporting: export reporting order as module parameter", in
+    v5.14; before that pageblock_order); None: not told, or nothing has registered to be reported to
+    yet (-1)."""
+    told = text(_REPORTING_ORDER)
+    return int(told) if told.isdigit() and int(told) < _ORDERS else None
 
 
 def is_module() -> bool:

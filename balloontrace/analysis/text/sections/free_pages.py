@@ -40,6 +40,12 @@ def _reporting(page: Page, facts: dict[str, Any]) -> None:
         f"reported, {seconds(facts['total_s'])} ({percent(facts['share'])} of the time)"
         + (f", refused {times(facts['refused'])}" if facts["refused"] else "")
     )
+    if facts["worker_runs"]:
+        blocks = "" if facts["order"] is None else f", for blocks of order {facts['order']} and up"
+        page.line(
+            f"the kernel's worker looked for free blocks {times(facts['worker_runs'])}{blocks}: "
+            f"{seconds(facts['worker_s'])}, reports included"
+        )
     if facts["longest_s"] is not None:
         page.line(
             f"a report: {count(facts['pages_per_call'])} pages in the mean, median "

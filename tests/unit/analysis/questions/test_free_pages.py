@@ -161,3 +161,17 @@ def test_pages_of_the_balloon_are_none_of_hinting(tmp_path: Path) -> None:
     built.call("scan", 4, 0.002, 256, 256, within="", tid=70)
     (run,) = runs(built.ends(9), tmp_path)
     assert (run["reclaimed_pages"], run["ended"]) == (0, "lent")
+
+
+def test_what_looking_for_free_blocks_costs(tmp_path: Path) -> None:
+    built = Built().call("reporting", 1, 0.5, 0, 1024).call("reporting", 3, 0.25, 0, 0)
+    built.call("report", 1.1, 0.2, 1024, 1024)
+    built.header["balloon"] |= {"features": ["reporting"], "reporting_order": 9}
+    report = build(built.ends(9).write(tmp_path / "r.btrace"))
+    reporting = report.results["free_pages"].scalars["reporting"]
+    assert (reporting["order"], reporting["worker_runs"]) == (9, 2)
+    assert reporting["worker_s"] == pytest.approx(0.75)
+    said = (
+        "the kernel's worker looked for free blocks 2 times, for blocks of order 9 and up: 750.0 ms"
+    )
+    assert said in report_text(report, only=["free_pages"])
