@@ -8,8 +8,6 @@ from typing import Any
 from balloontrace.analysis.findings.base import Evidence, Finding, Results
 from balloontrace.events import BALLOON_PAGE_BYTES
 
-STRICT = "never beyond CommitLimit"
-
 
 class AllocationRefused(Finding):
     """ENOMEM while the balloon holds memory: LKML 2017-10.
@@ -29,8 +27,8 @@ class AllocationRefused(Finding):
         "vm.overcommit_memory=0. With deflate-on-OOM negotiated (QEMU: deflate-on-oom=on) the "
         "driver leaves the total, and with it the limit, as they are."
     )
-    possible = "memory.total_lowered"
-    needs = ("refusals", "memory.overcommit", "memory.total_lowered", "memory.size_most_pages")
+    possible = "memory.commit_limit_lowered"
+    needs = ("refusals", "memory.commit_limit_lowered", "memory.size_most_pages")
 
     NEAR_SHARE = 0.9
     """Of CommitLimit that was committed in a sample: below that, whoever was refused asked for more
@@ -43,9 +41,12 @@ class AllocationRefused(Finding):
         """Look at who was refused, and how near the limit was."""
         rows, memory = results["refusals"].tables["refusals"], results["memory"].scalars
         committed, held = memory["committed_most_share"], memory["size_most_share"]
-        if not rows or memory["overcommit"] != STRICT or not memory["total_lowered"]:
-            return None
-        if committed is None or committed < self.NEAR_SHARE or (held or 0) < self.HELD_SHARE:
+        if (
+            not rows
+            or committed is None
+            or committed < self.NEAR_SHARE
+            or (held or 0) < self.HELD_SHARE
+        ):
             return None
         numbers = {
             "start_s": min(row["first_s"] for row in rows),

@@ -43,7 +43,8 @@ BEFORE_KILL_NS = 5_000_000_000
 MOST_KILLS = 1000
 """Rows of kills: a guest that kills all day has no more to tell."""
 
-OVERCOMMIT = {"0": "heuristic", "1": "always", "2": "never beyond CommitLimit"}
+NEVER = "2"
+OVERCOMMIT = {"0": "heuristic", "1": "always", NEVER: "never beyond CommitLimit"}
 """vm.overcommit_memory (Documentation/mm/overcommit-accounting.rst)."""
 
 _CPU = ("kswapd", "kcompactd", "kworker")
@@ -74,6 +75,11 @@ class Memory(Question):
         (
             Field("ram_bytes", Unit.BYTES, "MemTotal, plus the balloon where the driver lowers it"),
             Field("total_lowered", Unit.FLAG, "MemTotal lacks what the balloon holds"),
+            Field(
+                "commit_limit_lowered",
+                Unit.FLAG,
+                "CommitLimit counts, and lacks a share of what the balloon holds",
+            ),
             Field("size_begin_pages", Unit.PAGES),
             Field("size_end_pages", Unit.PAGES),
             Field("size_most_pages", Unit.PAGES),
@@ -164,9 +170,7 @@ class Memory(Question):
             **_available(trace, minutes),
             **_pressure(minutes),
             **_commit(minutes),
-            "overcommit": OVERCOMMIT.get(
-                str(section(trace.header, "guest").get("overcommit_memory"))
-            ),
+            **_overcommit(trace, ram),
             **_cpu(trace),
             **_swap(trace, minutes, sizes),
             "starved_s": _total_s(stretches),
@@ -182,6 +186,14 @@ class Memory(Question):
             "kills": kills,
         }
         return Result(self.name, scalars, tables)
+
+
+def _overcommit(trace: Trace, ram: Ram | None) -> dict[str, Any]:
+    """How the kernel treats CommitLimit, and whether the balloon lowers that."""
+    mode = section(trace.header, "guest").get("overcommit_memory")
+    never, lowered = (None if mode is None else mode == NEVER), ram.lowered if ram else None
+    both = False if False in (never, lowered) else None if None in (never, lowered) else True
+    return {"overcommit": OVERCOMMIT.get(str(mode)), "commit_limit_lowered": both}
 
 
 def _size(trace: Trace, minutes: Minutes, sizes: Ints, ram: Ram | None) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from balloontrace.tracers.attach.seams import (
 )
 from balloontrace.tracers.machine import balloon, bpf_calls, namespaces
 from balloontrace.tracers.machine.btf import Btf
+from balloontrace.tracers.machine.files import text
 from balloontrace.tracers.machine.symbols import Symbol, find_functions
 
 
@@ -47,6 +48,8 @@ class Attachment(NamedTuple):
     described: dict[str, Any]
     held: Held
 
+
+_OVERCOMMIT, _NEVER = "/proc/sys/vm/overcommit_memory", "2"
 
 NO_RUNG = {"rung": None, "number": 0, "loses": ""}
 """Of a seam that is not attached, in the header."""
@@ -236,6 +239,8 @@ class _Trial:
                 reason = "another rung was asked for"
             elif rung.all_devices and seam.feature not in self._features:
                 reason = f"{seam.feature} is not negotiated, and other devices would pay"
+            elif rung.by_commit_limit and text(_OVERCOMMIT) != _NEVER:
+                reason = "the guest overcommits (vm.overcommit_memory), and every fork would pay"
             else:
                 reason = self._why_not(rung)
             if not reason:

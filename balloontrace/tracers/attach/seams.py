@@ -70,7 +70,8 @@ class Rung(NamedTuple):
     needs; settings: entries of state.LAYOUT it sets; needs: those that a seam before it must have
     set; loses: what this rung cannot tell that the one above it can; feature: what it sees happens
     only if that is negotiated; all_devices: its probes are hit by what other devices do, too, which
-    is not worth while as long as the seam's feature is not negotiated.
+    is not worth while as long as the seam's feature is not negotiated; by_commit_limit: every fork
+    and mmap of the guest hits it, and only a guest that never overcommits has anything to tell.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Rung(NamedTuple):
     loses: str = ""
     feature: str = ""
     all_devices: bool = False
+    by_commit_limit: bool = False
 
 
 class Seam(NamedTuple):
@@ -285,6 +287,7 @@ SEAMS: tuple[Seam, ...] = (
             Rung(
                 "return of __vm_enough_memory",
                 [Probe("__vm_enough_memory", "refuse", enters=False, arguments=False)],
+                by_commit_limit=True,
             )
         ],
     ),
