@@ -63,7 +63,8 @@ def test_inflation_that_is_still_in_flight(tmp_path: Path) -> None:
 
 def test_a_guest_that_reads_its_programs_again_and_again(tmp_path: Path) -> None:
     report = ran("oom-thrash", tmp_path, kernel="5.10")
-    found = evidence(report, "oom-thrash")
+    # It starves beside a balloon at rest, which holds as well where OOMs are further apart.
+    found = evidence(report, "oom-thrash", *ids_of(report) & {"held-under-pressure"})
     assert found["refaults_per_page"] >= 16
     assert found["full_share"] >= 0.05
     assert report["oom"]["killed"] == 0

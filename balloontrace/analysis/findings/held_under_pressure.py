@@ -37,13 +37,14 @@ class HeldUnderPressure(Finding):
 
     def check(self, results: Results) -> Evidence | None:
         """Look at the stretches; the evidence is that of the longest."""
-        memory = results["memory"]
-        lowered = [
+        memory, episodes = results["memory"], results["episodes"].tables.get("episodes", [])
+        lowered = [one for one in episodes if one["direction"] == "deflate"]
+        slept = [one for one in episodes if one["sleeps"]]
+        stretches = [
             one
-            for one in results["episodes"].tables.get("episodes", [])
-            if one["direction"] == "deflate"
+            for one in memory.tables["starved"]
+            if not _overlaps(one, lowered) and not (_only_stalls(one) and _overlaps(one, slept))
         ]
-        stretches = [one for one in memory.tables["starved"] if not _overlaps(one, lowered)]
         if not stretches:
             return None
         worst = max(stretches, key=lambda one: float(one["end_s"] - one["start_s"]))
@@ -81,8 +82,15 @@ _KEYS = (
 )
 
 
+def _only_stalls(stretch: dict[str, Any]) -> bool:
+    """Whether nothing was read or swapped in again: then who stalled may be the size worker itself,
+    which waits for memory to put into the balloon."""
+    return all((stretch[key] or 0) < 1 for key in _PER_S if key != "stalls_per_s")
+
+
 def _overlaps(stretch: dict[str, Any], episodes: list[dict[str, Any]]) -> bool:
-    """Whether the host asked for less meanwhile: then it is not what holds the memory."""
+    """Whether any of these was under way meanwhile. One in which the host asked for less: then it
+    is not what holds the memory."""
     return any(
         one["start_s"] < stretch["end_s"] and one["end_s"] > stretch["start_s"] for one in episodes
     )

@@ -278,3 +278,15 @@ def test_a_guest_that_kills_all_day_is_counted_and_not_listed(tmp_path: Path) ->
     memory = report_of(built, tmp_path).results["memory"]
     assert memory.scalars["oom_kills"] == 2400
     assert [row["kills"] for row in memory.tables["kills"]] == [2] * 1000
+
+
+@pytest.mark.parametrize(("refaults", "hit"), [(0, False), (500, True)])
+def test_the_size_worker_that_waits_for_memory_is_no_guest_that_starves(
+    refaults: int, hit: bool, tmp_path: Path
+) -> None:
+    built = at_rest(available_mib=7)
+    grows(built, some=0.2, full=0.15, allocstall_normal=80, workingset_refault_file=refaults)
+    built.target(0.1, 3500 * MIB_PAGES, 2048 * MIB_PAGES)
+    for number in range(300):
+        built.call("sleep", 1 + number * 0.25, 0.2, 0, 0, within="worker")
+    assert ("held-under-pressure" in found(built, tmp_path)) == hit
