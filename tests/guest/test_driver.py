@@ -119,11 +119,8 @@ def test_a_device_that_is_plugged_in_later_is_waited_for_and_traced(
         recording, said = _ended(recorder, fetch)
     assert refused.returncode == 3
     assert "no virtio balloon device" in refused.stderr
-    assert recording.header["balloon"] | {"driver": {}} == {
-        "device": None,
-        "features": [],
-        "driver": {},
-    }
+    assert recording.header["balloon"]["device"] is None
+    assert recording.header["balloon"]["features"] == []
     assert "reporting" in said["guest"]["features"]
     assert said["free_pages"]["reporting"]["pages"] > 0
     assert _pages(said) == (12 * MIB_PAGES, 0)
