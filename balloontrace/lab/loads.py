@@ -57,9 +57,10 @@ def tour(guest: Guest) -> Tour:
     report(guest)
     hint(guest)
     statistics = ask_for_statistics(guest)
+    # Before any OOM: after one, kswapd may have given up (kswapd_failures), and nobody wakes it.
+    out_of_puff(guest)
     oom_notify(guest)
     happened = Tour(statistics, kill_in_cgroup(guest), kill_globally(guest))
-    out_of_puff(guest)
     rebind(guest)
     move_balloon(guest, 0)
     return happened
@@ -134,9 +135,6 @@ def _killed(guest: Guest, command: str) -> int:
 def out_of_puff(guest: Guest) -> None:
     """The host wants all of the memory: inflation ends in sleeps; then it gives all back."""
     balloon = guest.balloon
-    # After an OOM kswapd may have given up (kswapd_failures), and is not woken until reclaim finds
-    # something again: there is something to find.
-    guest.run("truncate -s 200M /root/cache; cat /root/cache > /dev/null")
     balloon.set_target_pages(balloon.memory_pages - 4 * MIB_PAGES)
     rest_since, actual = time.monotonic(), -1
     while time.monotonic() < rest_since + _REST_S:
@@ -144,7 +142,6 @@ def out_of_puff(guest: Guest) -> None:
         if (now := balloon.actual_pages()) > actual + MIB_PAGES:
             rest_since, actual = time.monotonic(), now
     move_balloon(guest, 0)
-    guest.run("rm /root/cache")
 
 
 def hint(guest: Guest) -> None:
