@@ -126,26 +126,33 @@ def _lacks_memory(memory: Result) -> bool | None:
     return None
 
 
-def _doubts(results: Mapping[str, Result]) -> list[str]:
-    """What of the recording, or of what was traced, leaves room for what was not seen."""
+def reservations(results: Mapping[str, Result]) -> list[str]:
+    """What of the recording leaves room for what was not seen."""
     recording = results["recording"].scalars
     agrees = results["reconciliation"].scalars["agrees"]
-    counted = recording["counter_interval_s"] is not None
-    blaming = [
-        name
-        for name in results["findings"].scalars["unchecked"]
-        if Finding.registered[name].blames_balloon
-    ]
-    doubts = {
+    reasons = {
         "the recording goes on": recording["underway"],
         "the recording is not whole": not recording["complete"] and not recording["underway"],
         "events were lost": bool(recording["lost_events"]),
         "its totals disagree with /proc/vmstat": agrees is False,
         "its totals could not be checked": agrees is None,
-        "nothing was traced": counted,
-        f"{', '.join(blaming)} could not be looked for": bool(blaming) and not counted,
+        "nothing was traced": recording["counter_interval_s"] is not None,
     }
-    return [text for text, applies in doubts.items() if applies]
+    return [text for text, applies in reasons.items() if applies]
+
+
+def _doubts(results: Mapping[str, Result]) -> list[str]:
+    """The same, and what could not be looked for of what would be the balloon's doing."""
+    counted = results["recording"].scalars["counter_interval_s"] is not None
+    blaming = [
+        name
+        for name in results["findings"].scalars["unchecked"]
+        if Finding.registered[name].blames_balloon
+    ]
+    doubts = reservations(results)
+    if blaming and not counted:
+        doubts.append(f"{', '.join(blaming)} could not be looked for")
+    return doubts
 
 
 def _did_nothing(results: Mapping[str, Result]) -> bool:

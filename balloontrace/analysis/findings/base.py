@@ -204,6 +204,16 @@ def pages_of_page(results: Results) -> int:
     return max(1, int(page_size) // BALLOON_PAGE_BYTES)
 
 
+def said_waits(some: float | None, full: float | None) -> str:
+    """The shares of the time that PSI tells of memory, in words; None: not recorded."""
+    if some is None or full is None:
+        return "how long tasks waited for memory was not recorded"
+    return (
+        f"for {some * 100:.0f} % of the time some task waited for memory, "
+        f"for {full * 100:.0f} % of it all did (PSI)"
+    )
+
+
 def said_s(seconds: float | None) -> str:
     """A time in words; None: nothing is known of it."""
     return "not known" if seconds is None else f"{seconds:.1f} s"

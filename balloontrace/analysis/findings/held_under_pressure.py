@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from balloontrace.analysis.findings.base import Evidence, Finding, Results, known
+from balloontrace.analysis.findings.base import Evidence, Finding, Results, known, said_waits
 from balloontrace.events import BALLOON_PAGE_BYTES
 
 _PER_S = {
@@ -99,13 +99,7 @@ def _overlaps(stretch: dict[str, Any], episodes: list[dict[str, Any]]) -> bool:
 def _sentence(numbers: dict[str, Any]) -> str:
     """The evidence in words."""
     held = numbers["balloon_pages"] * BALLOON_PAGE_BYTES
-    some, full = numbers["psi_some_share"], numbers["psi_full_share"]
-    waited = (
-        "how long tasks waited for memory was not recorded"
-        if some is None or full is None
-        else f"for {some * 100:.0f} % of the time some task waited for memory, for "
-        f"{full * 100:.0f} % all did (PSI)"
-    )
+    waited = said_waits(numbers["psi_some_share"], numbers["psi_full_share"])
     target = (
         "its target did not change"
         if numbers["target_seen"]

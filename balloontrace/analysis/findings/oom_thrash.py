@@ -10,6 +10,7 @@ from balloontrace.analysis.findings.base import (
     Finding,
     Results,
     in_how_many,
+    said_waits,
 )
 
 
@@ -87,13 +88,7 @@ def _given_back(bout: dict[str, Any]) -> int:
 
 def _sentence(numbers: dict[str, Any]) -> str:
     """The evidence in words."""
-    some, full = numbers["some_share"], numbers["full_share"]
-    stalled = (
-        "how long tasks waited for memory was not recorded"
-        if some is None or full is None
-        else f"for {some * 100:.0f} % of the time some task waited for memory, "
-        f"for {full * 100:.0f} % of it all did (PSI)"
-    )
+    stalled = said_waits(numbers["some_share"], numbers["full_share"])
     return (
         f"{in_how_many(numbers['bouts'], numbers['of_bouts'], 'bouts')}"
         f"From {numbers['start_s']:.1f} s to {numbers['end_s']:.1f} s the OOM notifier gave back "

@@ -9,6 +9,7 @@ from balloontrace import driver_behaviour
 from balloontrace.analysis.base import Result
 from balloontrace.analysis.report import Report
 from balloontrace.analysis.text.writer import BAD, GOOD, WARN, count, exact_seconds, seconds, times
+from balloontrace.analysis.verdict import reservations
 
 
 def facts(report: Report) -> list[tuple[str, str, str]]:
@@ -57,20 +58,12 @@ def verdict(report: Report) -> tuple[str, str]:
     found = [finding["title"] for finding in findings.tables["findings"]]
     if found:
         return "; ".join(found), BAD
-    agrees = report.results["reconciliation"].scalars["agrees"]
     unchecked = len(findings.scalars["unchecked"])
     known = unchecked + len(findings.scalars["checked"])
-    reservations = {
-        "the recording goes on": recording["underway"],
-        "the recording is not whole": not recording["complete"] and not recording["underway"],
-        "events were lost": bool(recording["lost_events"]),
-        "its totals disagree with /proc/vmstat": agrees is False,
-        "its totals could not be checked": agrees is None,
-        "nothing was traced": _counted(recording),
-        f"{unchecked} of {known} pathologies could not be looked for": unchecked > 0,
-    }
     here = "" if recording["since_s"] is None else " in this window"
-    but = [text for text, applies in reservations.items() if applies]
+    but = reservations(report.results)
+    if unchecked:
+        but.append(f"{unchecked} of {known} pathologies could not be looked for")
     if but:
         return f"nothing found{here}, but {', and '.join(but)}", WARN
     return f"healthy{here}: none of {known} known pathologies, and nothing is missing", GOOD
