@@ -109,7 +109,7 @@ class Driver(Question):
 def _suspends_known(trace: Trace) -> bool | None:
     """Whether each suspend was seen, or it is known that there was none."""
     seen = trace.recorded("freeze") and trace.recorded("restore")
-    return True if seen or trace.trailer.get("suspended_ns") == 0 else None
+    return True if seen or trace.suspended_ns == 0 else None
 
 
 def _frozen(trace: Trace, one: Frozen) -> dict[str, Any]:
@@ -129,10 +129,10 @@ def _frozen(trace: Trace, one: Frozen) -> dict[str, Any]:
 
 def _suspended_s(trace: Trace) -> float | None:
     """Seconds, to 10 ms: two clocks are read in turn. None if the recording does not say."""
-    suspended_ns = trace.trailer.get("suspended_ns")
+    suspended_ns = trace.suspended_ns
     if suspended_ns is None or (suspended_ns and trace.is_part):
         return None  # when it was is not recorded
-    return round(int(suspended_ns) / 1e9, 2)
+    return round(suspended_ns / 1e9, 2)
 
 
 def _calls(trace: Trace, kind: str) -> list[dict[str, Any]]:

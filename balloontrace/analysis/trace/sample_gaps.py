@@ -61,7 +61,7 @@ def _suspends(trace: Trace) -> list[tuple[int, int]] | None:
     """From each freeze's begin to the end of the restore after it; None: the guest was suspended,
     and no freeze was seen."""
     freezes = sorted(trace.events("freeze")["start_ns"].tolist())
-    if trace.trailer.get("suspended_ns") and not freezes:
+    if trace.suspended_ns and not freezes:
         return None
     woke = sorted(trace.events("restore")["end_ns"].tolist())
     return [

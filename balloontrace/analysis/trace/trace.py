@@ -86,6 +86,13 @@ class Trace:
         return self.recording.header
 
     @property
+    def suspended_ns(self) -> int | None:
+        """For how long the guest was suspended; None: the recording does not say. What is below
+        10 ms is the time between two readings in recordings of early versions."""
+        slept_ns = self.trailer.get("suspended_ns")
+        return slept_ns if slept_ns is None or slept_ns >= 10_000_000 else 0
+
+    @property
     def trailer(self) -> dict[str, Any]:
         """The recording's trailer; empty if the recorder did not get to write it."""
         return self.recording.trailer or {}

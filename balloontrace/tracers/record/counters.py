@@ -10,7 +10,8 @@ from __future__ import annotations
 import time
 
 from balloontrace.recording.writer import Writer
-from balloontrace.tracers.record.recorder import own_costs, suspended_ns, write_end
+from balloontrace.tracers.record.recorder import own_costs, write_end
+from balloontrace.tracers.record.suspended import suspended_ns, suspended_since
 from balloontrace.tracers.samplers import OF_A_TRACE, Samplers
 from balloontrace.tracers.samplers.kernel_threads import KernelThreads
 from balloontrace.tracers.samplers.vmstat import BALLOON_COUNTERS, balloon_counters
@@ -101,7 +102,7 @@ class CounterRecorder:
         trailer = {
             "reason": reason,
             "ended_ns": time.monotonic_ns(),
-            "suspended_ns": max(0, suspended_ns() - self._slept_before_ns),
+            "suspended_ns": suspended_since(self._slept_before_ns),
             "vmstat_detach": {"before": now, "after": now},
             "events": 0,
             "lost_events": 0,

@@ -19,6 +19,7 @@ from balloontrace.tracers.machine import system_calls
 from balloontrace.tracers.machine.c_modules import signal
 from balloontrace.tracers.record import accounting, stacks
 from balloontrace.tracers.record.ring import ITEM_BYTES, Ring
+from balloontrace.tracers.record.suspended import suspended_ns, suspended_since
 from balloontrace.tracers.samplers import OF_A_TRACE, Samplers
 from balloontrace.tracers.samplers.tasks import SeenTasks
 from balloontrace.tracers.samplers.vmstat import balloon_counters
@@ -197,7 +198,7 @@ class Recorder:
         trailer = {
             "reason": reason,
             "ended_ns": time.monotonic_ns(),
-            "suspended_ns": max(0, suspended_ns() - self._slept_before_ns),
+            "suspended_ns": suspended_since(self._slept_before_ns),
             "vmstat_detach": {"before": before, "after": after},
             "counters": counters,
             "events": self._events,
@@ -251,12 +252,6 @@ def write_end(writer: Writer, trailer: dict[str, Any], marks: Marks | None, sync
     writer.trailer(trailer)
     if sync:
         writer.sync()
-
-
-def suspended_ns() -> int:
-    """How long this machine has been suspended since it booted, give or take the two readings."""
-    since_boot, awake = time.CLOCK_BOOTTIME, time.CLOCK_MONOTONIC
-    return time.clock_gettime_ns(since_boot) - time.clock_gettime_ns(awake)
 
 
 def own_costs() -> dict[str, Any]:

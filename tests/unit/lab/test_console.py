@@ -67,3 +67,11 @@ def test_the_emulators_oops_is_told_from_any_other(tmp_path: Path, oops: str) ->
     for line in others:
         other = followed(tmp_path, line)
         assert other.emulator_oops == other.trouble.replace("QEMU ended", "") == ""
+
+
+def test_a_timer_that_did_not_fire_may_be_the_emulators_and_is_waited_for(tmp_path: Path) -> None:
+    line = "rcu: \tPossible timer handling issue on cpu=1 timer-softirq=8"
+    stuck = followed(tmp_path, "rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:", line)
+    assert (stuck.emulator_oops, stuck.trouble) == (line, "QEMU ended")
+    slow = followed(tmp_path, line, "balloontrace-lab: ready")
+    assert slow.wait_ready(0)
