@@ -22,15 +22,20 @@ DRIVERS = ("stock", "shrinker", "none")
 """The balloon drivers a guest can have."""
 
 _KVM = Path("/dev/kvm")
-_EMULATED_PARAMETERS = "mitigations=off "
-"""For a kernel on an emulated CPU, which does not speculate."""
+_EMULATED_CPU = "max,-erms,-fsrm,-fzrm,-fsrs,-fsrc"
+"""For a CPU that QEMU emulates: its kernel does not clear and copy pages byte by byte, which the
+emulator does one by one."""
+
+_EMULATED_PARAMETERS = "mitigations=off tsc=reliable "
+"""For a kernel on an emulated CPU, which does not speculate, and whose vCPUs have one counter. By
+itself such a kernel reads the time from an HPET, another device to emulate."""
 
 _ACCEL_PARAMETERS = {"kvm": "", "tcg": _EMULATED_PARAMETERS, "tcg-single": _EMULATED_PARAMETERS}
 _ACCEL_OPTIONS = {
     "kvm": ("-accel", "kvm", "-cpu", "host"),
-    "tcg": ("-accel", "tcg,thread=multi,tb-size=256", "-cpu", "max"),  # a small cache is enough
+    "tcg": ("-accel", "tcg,thread=multi,tb-size=256", "-cpu", _EMULATED_CPU),  # small is enough
     # One host thread for all vCPUs: slower, but none runs code that another is just patching.
-    "tcg-single": ("-accel", "tcg,thread=single,tb-size=256", "-cpu", "max"),
+    "tcg-single": ("-accel", "tcg,thread=single,tb-size=256", "-cpu", _EMULATED_CPU),
 }
 
 ACCELERATORS = tuple(_ACCEL_OPTIONS)

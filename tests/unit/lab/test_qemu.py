@@ -55,7 +55,7 @@ def test_kernel_options_come_last_and_so_win() -> None:
 
 
 def test_only_an_emulated_cpu_goes_without_mitigations() -> None:
-    assert value(argv(GuestConfig(), accel="tcg"), "-cpu") == "max"
+    assert value(argv(GuestConfig(), accel="tcg"), "-cpu").startswith("max,")
     assert value(argv(GuestConfig(), accel="kvm"), "-cpu") == "host"
     assert "mitigations=off" in value(argv(GuestConfig(), accel="tcg"), "-append").split()
     assert "mitigations=off" not in value(argv(GuestConfig(), accel="kvm"), "-append")
