@@ -7,7 +7,7 @@ A reference, not a yardstick: other hardware, other kernels, other settings.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from balloontrace.analysis.base import Result, Section, declared, never
 from balloontrace.analysis.fields import Field, Table, Unit
@@ -70,6 +70,10 @@ def _rate(direction: str) -> Callable[[Results], float | None]:
     return rate
 
 
+def _not_traced(results: Results) -> None:
+    """What others have instead of this balloon has nothing beside it."""
+
+
 SCATTER_GATHER = Source(
     "[PATCH v12 5/8] virtio-balloon: VIRTIO_BALLOON_F_SG, W. Wang and L. Li, July 2017",
     "https://lkml.iu.edu/hypermail/linux/kernel/1707.1/02765.html",
@@ -80,6 +84,9 @@ HYPERALLOC = Source(
     "https://github.com/luhsra/hyperalloc-bench",
     "bare metal, Linux 6.1, 20 GiB resized over QMP, 10 s of rest, 10 runs without the first",
 )
+# Medians of the nine runs in inflate/inflate.dref, rows virtio-balloon-huge and virtio-mem.
+HYPERALLOC_HUGE = replace(HYPERALLOC, how="the same, by a virtio-balloon changed to 2 MiB pages")
+HYPERALLOC_VIRTIO_MEM = replace(HYPERALLOC, how="the same, by virtio-mem, no device passed through")
 
 PUBLISHED = (
     Published("fill: allocation", ((6.5, ""),), "%", SCATTER_GATHER, _fill_share("allocation")),
@@ -98,6 +105,22 @@ PUBLISHED = (
         _rate("inflate"),
     ),
     Published("deflating", ((2.34, ""),), "GiB/s", HYPERALLOC, _rate("deflate")),
+    Published(
+        "inflating, 2 MiB pages",
+        ((135, "touched before"), (288, "untouched")),
+        "GiB/s",
+        HYPERALLOC_HUGE,
+        _not_traced,
+    ),
+    Published("deflating, 2 MiB pages", ((325, ""),), "GiB/s", HYPERALLOC_HUGE, _not_traced),
+    Published(
+        "unplugging, virtio-mem",
+        ((34.4, "touched before"), (42.2, "untouched")),
+        "GiB/s",
+        HYPERALLOC_VIRTIO_MEM,
+        _not_traced,
+    ),
+    Published("plugging, virtio-mem", ((102, ""),), "GiB/s", HYPERALLOC_VIRTIO_MEM, _not_traced),
 )
 
 
