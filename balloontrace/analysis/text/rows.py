@@ -20,6 +20,9 @@ from balloontrace.analysis.text.writer import (
 SHOWN_ROWS = 10
 """Rows of a table without -v; the rest is counted, and all of them are in --json."""
 
+SHOWN_CHARACTERS = 32
+"""Of the name of a control group: twelve tell a container's id from others."""
+
 
 def write_table(page: Page, table: Table, rows: Sequence[dict[str, Any]], verbose: bool) -> None:
     """The columns that have a title; the first rows, verbose: all."""
@@ -70,3 +73,10 @@ def said(field: Field, value: Any) -> str:
         case Unit.FLAG:
             return "yes" if value else "no"
     return str(value)
+
+
+def in_groups(paths: list[str]) -> str:
+    """Where the tasks ran: the last part of the path, if it is one; else how many."""
+    if len(paths) > 1:
+        return f" (in {len(paths)} control groups)"
+    return f" ({paths[0].rpartition('/')[2][:SHOWN_CHARACTERS]})" if paths else ""

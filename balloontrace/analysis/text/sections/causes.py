@@ -6,12 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 from balloontrace.analysis.base import Result
-from balloontrace.analysis.text.rows import SHOWN_ROWS, more
+from balloontrace.analysis.text.rows import SHOWN_ROWS, in_groups, more
 from balloontrace.analysis.text.writer import Page, count, percent, seconds
 from balloontrace.analysis.trace.causes import actor_name
-
-SHOWN_CHARACTERS = 32
-"""Of the name of a control group: twelve tell a container's id from others."""
 
 
 def show(page: Page, result: Result, verbose: bool) -> None:
@@ -41,16 +38,9 @@ def _cause(row: dict[str, Any], total: int) -> list[str]:
     """One cause; total: pages that were taken out in all."""
     return [
         row["cause"],
-        actor_name(row) + _in_groups(row["cgroups"]),
+        actor_name(row) + in_groups(row["cgroups"]),
         count(row["pages"]),
         percent(row["pages"] / total if total else None),
         count(row["calls"]),
         seconds(row["busy_s"]),
     ]
-
-
-def _in_groups(paths: list[str]) -> str:
-    """Where the tasks ran: the last part of the path, if it is one; else how many."""
-    if len(paths) > 1:
-        return f" (in {len(paths)} control groups)"
-    return f" ({paths[0].rpartition('/')[2][:SHOWN_CHARACTERS]})" if paths else ""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from balloontrace.analysis.base import Result
-from balloontrace.analysis.text.rows import SHOWN_ROWS, more
+from balloontrace.analysis.text.rows import SHOWN_ROWS, in_groups, more
 from balloontrace.analysis.text.writer import ABSENT, BAD, WARN, Page, count, number, seconds, times
 
 
@@ -43,7 +43,7 @@ def show(page: Page, result: Result, verbose: bool) -> None:
 def _kill(row: dict[str, Any]) -> list[str]:
     return [
         number(row["at_s"], 1),
-        _name(row["victim"]),
+        _name(row["victim"]) + in_groups([row["victim_cgroup"]] if row["victim_cgroup"] else []),
         _pid(row["victim_pid"]),
         {True: "a memory cgroup", False: "the guest", None: ABSENT}[row["memcg"]],
         _name(row["needed_by"]),

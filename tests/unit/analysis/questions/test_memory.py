@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,7 @@ def test_the_notifier_and_the_victims(tmp_path: Path) -> None:
         "at_s": 2.5,
         "victim": "stress",
         "victim_pid": 70,
+        "victim_cgroup": None,
         "memcg": False,
         "needed_by": "stress",
         "needed_by_pid": 70,
@@ -188,12 +190,16 @@ def test_the_notifier_and_the_victims(tmp_path: Path) -> None:
 
 def test_the_victim_of_a_memory_cgroup(tmp_path: Path) -> None:
     built = Built().call("oom_kill", 3, 0, 0, 81, tid=99, comm=b"nginx", flags="memcg")
+    built.samples.append({"t_ns": ns(2), "cgroups": {"81": "/system.slice/web.service"}})
     report = report_of(built.ends(9), tmp_path)
     (kill,) = report.results["oom"].tables["kills"]
     # Nobody asked the notifier: who needed the memory has a number, and no name.
     assert (kill["memcg"], kill["needed_by"], kill["needed_by_pid"]) == (True, None, 99)
     line = next(line for line in report_text(report).splitlines() if "nginx" in line)
-    assert line.split() == ["3.0", "task", "nginx", "81", "a", "memory", "cgroup", "-", "99"]
+    assert re.split("  +", line.strip()) == [
+        "3.0", "task nginx (web.service)", "81", "a memory cgroup", "-", "99",
+    ]  # fmt: skip
+    assert kill["victim_cgroup"] == "/system.slice/web.service"
 
 
 def test_a_victim_s_name_does_nothing_to_the_terminal(tmp_path: Path) -> None:
