@@ -43,8 +43,8 @@ class BusyNoOp(Finding):
         """Look at each inflate episode, and at what moved after a target was reached; the evidence
         is the worst one's."""
         inflations = inflations_of(results)
-        hit = [(number, row) for number, row in inflations if self._is_no_op(row)]
-        after = [row for row in results["periods"].tables["after"] if self._is_no_op(row)]
+        hit = [(number, row) for number, row in inflations if self.is_no_op(row)]
+        after = [row for row in results["periods"].tables["after"] if self.is_no_op(row)]
         reclaimed = [int(row["reclaimed_pages"]) for _, row in hit]
         if after and max(int(row["reclaimed_pages"]) for row in after) > max(reclaimed, default=0):
             return self._after(after, len(hit), len(inflations), results)
@@ -74,7 +74,7 @@ class BusyNoOp(Finding):
         behaviour = results["guest"].scalars["driver_behaviour"]
         asked = "deflate_on_oom" in results["guest"].scalars["features"]
         rows = results["counters"].tables["back_and_forth"]
-        hit = [row for row in rows if self._is_no_op(row, "deflated_pages")]
+        hit = [row for row in rows if self.is_no_op(row, "deflated_pages")]
         if not hit or not asked or behaviour == "oom-notifier":
             return None
         worst = max(hit, key=lambda row: int(row["deflated_pages"]))
@@ -90,10 +90,12 @@ class BusyNoOp(Finding):
         because = "who took the pages back was not seen, and the driver's functions are not known"
         return Evidence(numbers, _sentence_of_counters(numbers), "low", because)
 
-    def _is_no_op(self, row: dict[str, Any], taken_back: str = "reclaimed_pages") -> bool:
+    @classmethod
+    def is_no_op(cls, row: dict[str, Any], taken_back: str = "reclaimed_pages") -> bool:
         """Whether much of what went in was taken back. taken_back: the key of how much was."""
-        share = self.RECLAIMED_SHARE * row["inflated_pages"]
-        return bool(row[taken_back] >= max(self.RECLAIMED_PAGES, share) and share > 0)
+        share = cls.RECLAIMED_SHARE * row["inflated_pages"]
+        taken = row[taken_back] or 0  # None: not recorded
+        return bool(taken >= max(cls.RECLAIMED_PAGES, share) and share > 0)
 
     def _after(
         self, after: list[dict[str, Any]], hit: int, inflations: int, results: Results

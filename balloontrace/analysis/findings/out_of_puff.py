@@ -13,10 +13,12 @@ from balloontrace.analysis.findings.base import (
     inflations_of,
     said_s,
 )
+from balloontrace.analysis.findings.busy_no_op import BusyNoOp
 
 
 class OutOfPuff(Finding):
-    """Allocations of the inflation fail."""
+    """Allocations of the inflation fail, though reclaim gives nothing of it back to the guest: a
+    busy no-op has such sleeps, too, and what they want for is in the balloon's own shrinker."""
 
     id = "out-of-puff"
     severity = "medium"
@@ -48,7 +50,9 @@ class OutOfPuff(Finding):
         after = [
             row
             for row in results["periods"].tables["after"]
-            if (row["sleeps"] or 0) >= self.SLEEPS and row["end_pages"] < row["target_pages"]
+            if (row["sleeps"] or 0) >= self.SLEEPS
+            and row["end_pages"] < row["target_pages"]
+            and not BusyNoOp.is_no_op(row)
         ]
         slept_s = max((float(row["sleep_s"]) for _, row in hit), default=0.0)
         if after and max(float(row["sleep_s"]) for row in after) > slept_s:
@@ -74,7 +78,8 @@ class OutOfPuff(Finding):
     def _out_of_puff(self, episode: dict[str, Any]) -> bool:
         stood_still_s = episode["longest_no_progress_s"] or 0
         late = episode["outcome"] != "reached" or stood_still_s >= self.LATE_S
-        return late and (episode["sleeps"] or 0) >= self.SLEEPS
+        slept = (episode["sleeps"] or 0) >= self.SLEEPS
+        return late and slept and not BusyNoOp.is_no_op(episode)
 
 
 def _after(after: list[dict[str, Any]], hit: int, inflations: int) -> Evidence:

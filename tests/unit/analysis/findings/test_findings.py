@@ -243,6 +243,13 @@ def test_sleeps_after_each_of_which_inflation_goes_on_are_kswapd_being_late(tmp_
     assert found(built.ends(40), tmp_path) == {}
 
 
+def test_a_busy_no_op_that_sleeps_is_not_out_of_puff(tmp_path: Path) -> None:
+    built = sleepy(5)
+    for i in range(40):  # what it took reclaim takes back: no memory is lacking
+        built.leak(0.6 + i * 0.005, 0.004, MIB_PAGES, within="scan leak")
+    assert found(built.ends(6.5), tmp_path).keys() == {"busy-no-op"}
+
+
 def test_a_few_sleeps_are_no_finding(tmp_path: Path) -> None:
     assert found(sleepy(4).ends(9), tmp_path) == {}
 
