@@ -47,6 +47,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Count boots in one file, whichever process boots: workers, and what they run."""
     config.addinivalue_line("markers", "one_kernel: does not depend on the kernel")
+    config.addinivalue_line(
+        "markers", "oldest_and_newest: what changed has changed between these two kernels"
+    )
     config.addinivalue_line("markers", "micro: also on a kernel without modules and kprobes")
     if not hasattr(config, "workerinput"):
         descriptor, path = tempfile.mkstemp(prefix="balloontrace-boots-")
@@ -90,11 +93,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test in a guest runs on every kernel; one kernel after the other."""
+    """Every test in a guest runs on every kernel, unless it is marked; one kernel after the other."""
     if "kernel" in metafunc.fixturenames:
         kernels = metafunc.config.getoption("--kernel") or list(load_kernels())
         if metafunc.definition.get_closest_marker("one_kernel"):
             kernels = [ONE_KERNEL if ONE_KERNEL in kernels else kernels[0]]
+        elif metafunc.definition.get_closest_marker("oldest_and_newest"):
+            packaged = [kernel for kernel in kernels if not _is_compiled(kernel)]
+            kernels = [
+                k for k in kernels if k in (*packaged[:1], *packaged[-1:]) or k not in packaged
+            ]
         metafunc.parametrize("kernel", kernels, scope="session")
 
 

@@ -58,6 +58,7 @@ def test_the_shrinkers_no_op_is_found_without_tracing(shrinker: Guest, fetch: Fe
     assert by_counters["counters"]["kworker_cpu_s"] > 0
 
 
+@pytest.mark.oldest_and_newest
 @pytest.mark.micro
 def test_it_takes_no_privilege(stock: Guest, fetch: Fetch) -> None:
     move_balloon(stock, 0)

@@ -44,6 +44,7 @@ def _pages(report: dict[str, Any]) -> tuple[int, int]:
     return report["totals"]["inflated_pages"], report["totals"]["deflated_pages"]
 
 
+@pytest.mark.oldest_and_newest
 def test_a_driver_that_is_loaded_again_is_traced_again(stock: Guest, fetch: Fetch) -> None:
     move_balloon(stock, 30 * MIB_PAGES)
     recorder = Recorder(stock, "--means", "kprobe")  # the other means keep the module loaded
@@ -65,6 +66,7 @@ def test_a_driver_that_is_loaded_again_is_traced_again(stock: Guest, fetch: Fetc
     move_balloon(stock, 0)
 
 
+@pytest.mark.oldest_and_newest
 def test_a_suspended_guest_empties_and_refills_its_balloon(
     kernel: str, fetch: Fetch, guests: Guests
 ) -> None:

@@ -83,6 +83,7 @@ def test_the_best_means_is_taken(stock: Guest, fetch: Fetch, kernel: str) -> Non
     assert bool(header["means"]["not"]) is (best != "kprobe.multi")
 
 
+@pytest.mark.oldest_and_newest
 def test_a_driver_that_its_links_hold_is_not_unloaded(
     stock: Guest, fetch: Fetch, kernel: str
 ) -> None:
@@ -155,6 +156,7 @@ def test_probes_that_do_not_fire_are_noticed(own: Guest, fetch: Fetch) -> None:
     assert report_of(recording)["reconciliation"]["agrees"] is False
 
 
+@pytest.mark.oldest_and_newest
 def test_a_storm_that_is_cut_off_keeps_every_cause(shrinker: Guest, fetch: Fetch) -> None:
     move_balloon(shrinker, 500 * MIB_PAGES)
     shrinker.run("truncate -s 900M /root/cache")

@@ -163,6 +163,7 @@ def test_bpftrace_counts_the_same(stock: Guest, kernel: str, fetch: Fetch) -> No
     assert f"@leaks: {leaks}\n" in theirs
 
 
+@pytest.mark.oldest_and_newest
 @pytest.mark.micro
 @pytest.mark.parametrize(
     ("arguments", "budget_bytes"),
@@ -193,6 +194,7 @@ def test_nothing_stays_attached(stock: Guest) -> None:
         stock.run("until ! bpftool prog list | grep -q kprobe; do sleep 0.1; done", timeout_s=10)
 
 
+@pytest.mark.one_kernel
 def test_the_command_line_begins_without_what_draws_tables(stock: Guest) -> None:
     show = "import sys, balloontrace.cli.app; print(sys.modules.get('rich'))"
     program = ["env", "PYTHONPATH=/opt/balloontrace", "python3", "-c", show]

@@ -30,6 +30,7 @@ def capabilities(guest: Guest, pid: int | str) -> set[int]:
     return {bit for bit in range(mask.bit_length()) if mask >> bit & 1}
 
 
+@pytest.mark.oldest_and_newest
 def test_a_recorder_keeps_only_the_privileges_it_needs(stock: Guest, fetch: Fetch) -> None:
     move_balloon(stock, 0)
     command = ("sh", "-c", "cat /proc/self/status; exec sleep 1000")
@@ -119,6 +120,7 @@ def test_a_disk_that_takes_nothing_is_said_at_once(stock: Guest) -> None:
     assert done.stderr == "balloontrace: cannot write /mnt/ro/r.btrace: Read-only file system\n"
 
 
+@pytest.mark.oldest_and_newest
 def test_a_guest_that_stops_loses_a_cpu_and_sets_its_clock_is_recorded_whole(
     stock: Guest, fetch: Fetch
 ) -> None:
