@@ -93,16 +93,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test in a guest runs on every kernel, unless it is marked; one kernel after the other."""
+    """A test in a guest runs on every kernel, unless it is marked; one kernel after the other."""
     if "kernel" in metafunc.fixturenames:
         kernels = metafunc.config.getoption("--kernel") or list(load_kernels())
         if metafunc.definition.get_closest_marker("one_kernel"):
             kernels = [ONE_KERNEL if ONE_KERNEL in kernels else kernels[0]]
         elif metafunc.definition.get_closest_marker("oldest_and_newest"):
             packaged = [kernel for kernel in kernels if not _is_compiled(kernel)]
-            kernels = [
-                k for k in kernels if k in (*packaged[:1], *packaged[-1:]) or k not in packaged
-            ]
+            kernels = [kernel for kernel in kernels if kernel not in packaged[1:-1]]
         metafunc.parametrize("kernel", kernels, scope="session")
 
 
