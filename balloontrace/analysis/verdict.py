@@ -51,14 +51,16 @@ def verdict_of(results: Mapping[str, Result]) -> Result:
     ]
     sure = [row for row in found if row["certainty"] != "low"]
     numbers = _numbers(results["memory"])
+    lacks = _lacks_memory(results["memory"])
     if sure:
         ids = ", ".join(row["id"] for row in sure)
-        return _result(True, f"the balloon is the cause ({ids}): {numbers}", _summaries(sure))
+        though = f", though {_lack(lacks)}" if lacks is False else ""
+        sentence = f"the balloon is the cause ({ids}){though}: {numbers}"
+        return _result(True, sentence, _summaries(sure))
     doubts = _doubts(results)
     if found:
         ids = ", ".join(row["id"] for row in found)
         doubts = [f"{ids} is of low certainty", *doubts]
-    lacks = _lacks_memory(results["memory"])
     held = results["memory"].scalars["size_most_share"]
     if held is None:
         doubts.append("how much of RAM the balloon held is not known")

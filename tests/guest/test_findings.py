@@ -154,6 +154,33 @@ def test_inflation_that_pushes_a_task_to_swap(tmp_path: Path) -> None:
     assert report["oom"]["killed"] == 0
 
 
+def test_work_items_that_are_not_run(tmp_path: Path) -> None:
+    report = ran("frozen-work", tmp_path)
+    found = evidence(report, "stats-stale", "worker-at-rest")
+    assert found["longest_answer_s"] >= 10  # they were frozen for 12 s, and it asks each second
+    (resting,) = (row for row in report["findings"] if row["id"] == "worker-at-rest")
+    assert resting["evidence"]["rest_s"] >= 10
+    assert resting["evidence"]["gained_pages"] == GIB_PAGES // 16
+    assert {row["outcome"] for row in report["episodes"]} == {"reached"}
+    frozen = {row["cause"]: row["pages"] for row in report["causes"]}["freeze"]
+    assert frozen == GIB_PAGES // 16
+
+
+def test_a_device_that_takes_its_time_with_a_report(tmp_path: Path) -> None:
+    report = ran("reporting-stuck", tmp_path)
+    found = evidence(report, "reporting-stuck")
+    assert found["longest_s"] >= 10
+    assert found["pages"] > 0
+
+
+def test_memory_that_is_reported_and_taken_again_and_again(tmp_path: Path) -> None:
+    report = ran("reporting-churn", tmp_path)
+    found = evidence(report, "reporting-churn")
+    assert found["times_the_memory"] >= 5
+    assert found["pages"] == report["free_pages"]["reporting"]["pages"]
+    assert report["free_pages"]["hinting"]["lent_pages"] > 0
+
+
 @pytest.mark.parametrize("scenario", ["held-with-room", "spared-beside-balloon", "swap-unused"])
 def test_what_is_alike_and_well(tmp_path: Path, scenario: str) -> None:
     report = ran(scenario, tmp_path)

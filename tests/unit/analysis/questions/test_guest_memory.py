@@ -125,6 +125,15 @@ def test_a_guest_that_lacks_memory_for_no_known_reason(tmp_path: Path) -> None:
     assert said["sentence"].startswith("cannot tell, because the guest lacked memory beside")
 
 
+def test_a_fault_of_the_balloon_that_cost_no_memory_is_said_so(tmp_path: Path) -> None:
+    built = at_rest(available_mib=1000)
+    for i in range(4):
+        built.ack(1 + i, 0.9, MIB_PAGES, "inflate", "worker")
+    said = verdict(built, tmp_path)
+    assert said["is_balloon"] is True
+    assert "the cause (slow-host-ack), though the guest did not lack memory" in said["sentence"]
+
+
 def test_an_absence_that_was_not_traced_is_none(tmp_path: Path) -> None:
     said = verdict(counted(at_rest(available_mib=1000)), tmp_path)
     assert (said["is_balloon"], said["because"]) == (None, ["nothing was traced"])
