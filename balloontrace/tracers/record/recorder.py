@@ -18,6 +18,7 @@ from balloontrace.tracers.attach.follow import Follower
 from balloontrace.tracers.machine import system_calls
 from balloontrace.tracers.machine.c_modules import signal
 from balloontrace.tracers.record import accounting, stacks
+from balloontrace.tracers.record.endings import ENDINGS
 from balloontrace.tracers.record.ring import ITEM_BYTES, Ring
 from balloontrace.tracers.record.suspended import suspended_ns, suspended_since
 from balloontrace.tracers.samplers import OF_A_TRACE, Samplers
@@ -54,12 +55,6 @@ SETTLE_S = 0.2
 SETTLE_INTERVAL_S = 0.01
 """How long calls that are under way at the end may take to return, and the programs that run then
 to end; and how often it is looked."""
-
-ENDINGS: dict[int, str] = {
-    signal.SIGINT: "interrupted",
-    signal.SIGTERM: "terminated",
-    signal.SIGHUP: "terminal closed",
-}
 
 
 class Recorder:

@@ -21,7 +21,8 @@ from balloontrace.tracers.machine import capabilities, interpreter, namespaces, 
 from balloontrace.tracers.machine.c_modules import signal, socket
 from balloontrace.tracers.record import accounting
 from balloontrace.tracers.record.command import Command
-from balloontrace.tracers.record.recorder import ENDINGS, Recorder, Wakeups, loop
+from balloontrace.tracers.record.endings import ENDINGS
+from balloontrace.tracers.record.recorder import Recorder, Wakeups, loop
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
