@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,7 @@ from balloontrace.analysis.trace.calls import (
     waits,
 )
 from balloontrace.analysis.trace.causes import ACTORS, by_kswapd, by_recorder
+from balloontrace.analysis.trace.columns import Bools, Ints
 from balloontrace.analysis.trace.pressure import MemoryPressure
 from balloontrace.analysis.trace.trace import Trace, known_pages, section
 
@@ -136,37 +137,60 @@ def _unknown(row: dict[str, Any]) -> bool:
     return all(row[f"{delay}_s"] is None for delay in DELAYS)
 
 
+class _Sums(NamedTuple):
+    """Of the calls of one of STALLS that one actor made; actor: an index in ACTORS, or _TASK, whose
+    name is given."""
+
+    actor: int
+    name: str
+    kind: str
+    calls: int
+    ns: int
+    ack_ns: int
+    longest_ns: int
+    pages: int
+
+
 def _tasks(trace: Trace) -> list[dict[str, Any]]:
     """One row for each task that was in the driver's code and is not the size worker."""
-    frames = [_stalls(trace, number) for number in range(len(STALLS))]
-    frames = [frame for frame in frames if len(frame)] or frames[:1]
-    calls = pd.concat(frames) if len(frames) > 1 else frames[0]
-    del frames
+    of_task: dict[tuple[int, str], list[_Sums]] = {}
+    for kind in STALLS:
+        for sums in _sums(trace, kind):
+            of_task.setdefault((sums.actor, sums.name), []).append(sums)
+    rows = [_row(trace, of_task[task]) for task in sorted(of_task)]
+    return sorted(rows, key=lambda row: (-float(row["stalled_s"]), -int(row["calls"])))
+
+
+def _sums(trace: Trace, kind: str) -> Iterator[_Sums]:
+    """Each actor's calls of a kind. What is outermost does not overlap what is of another kind, so
+    that each can be looked at alone."""
+    calls = trace.calls(kind).picked(_is_stall(trace, kind), *COLUMNS, "pid")
     trace.forget_arrays()
-    ack_ns = time_inside(calls, _acks_of_others(trace))
+    ack_ns = time_inside(calls, _acks_of_others(trace) if len(calls) else ())
     actors, (codes, names) = _actors(trace, calls), trace.names_of(calls)
     codes[actors != _TASK] = -1
-    # Sums by hand: a data frame's groups take several times the memory of what they are of.
-    shape = len(ACTORS) + 1, len(names) + 1, len(STALLS)
-    groups = actors  # ravel_multi_index makes copies
     codes += 1
-    for length, axis in zip(shape[1:], (codes, calls["kind"].to_numpy()), strict=True):
-        groups *= length
-        groups += axis
-    del codes, axis
+    # Sums by hand: a data frame's groups take several times the memory of what they are of.
+    shape = len(ACTORS) + 1, len(names) + 1
+    groups = actors  # ravel_multi_index makes copies
+    groups *= shape[1]
+    groups += codes
+    del codes
     groups, found = pd.factorize(groups, sort=True)
-    actor, name, kind = np.unravel_index(found, shape)
-    table = pd.DataFrame({"actor": actor, "name": name - 1, "kind": kind})
-    columns = {"ns": calls["duration_ns"], "ack_ns": ack_ns, "pages": calls["pages"], "calls": 1}
-    for column, values in columns.items():
+
+    def summed(values: Ints | int) -> list[int]:
         sums = np.zeros(len(found), np.int64)
-        np.add.at(sums, groups, np.asarray(values))
-        table[column] = sums
-    longest = np.full(len(found), np.iinfo(np.int64).min)
-    np.maximum.at(longest, groups, calls["duration_ns"].to_numpy())
-    table["longest"] = longest
-    rows = [_row(trace, names, kinds) for _, kinds in table.groupby(["actor", "name"])]
-    return sorted(rows, key=lambda row: (-float(row["stalled_s"]), -int(row["calls"])))
+        np.add.at(sums, groups, values)
+        return [int(value) for value in sums]
+
+    durations_ns = calls["duration_ns"].to_numpy()
+    longest_ns = np.full(len(found), np.iinfo(np.int64).min)
+    np.maximum.at(longest_ns, groups, durations_ns)
+    numbers = summed(1), summed(durations_ns), summed(ack_ns), longest_ns.tolist()
+    pages = summed(_pages(trace, kind))
+    actor, name = (places.tolist() for places in np.unravel_index(found, shape))
+    for who, place, *sums in zip(actor, name, *numbers, pages, strict=True):
+        yield _Sums(who, ["", *names][place], kind, *sums)
 
 
 def _acks_of_others(trace: Trace) -> Iterator[pd.DataFrame]:
@@ -176,35 +200,39 @@ def _acks_of_others(trace: Trace) -> Iterator[pd.DataFrame]:
     return acks.pieces(own, *COLUMNS)
 
 
-def _row(trace: Trace, names: list[str], kinds: pd.DataFrame) -> dict[str, Any]:
-    """One task's row. kinds: sums of each kind of call it made."""
-    actor, name = int(kinds["actor"].iloc[0]), int(kinds["name"].iloc[0])
-    totals = kinds.sum()
-    by_kind = {STALLS[kind]: ns for kind, ns in zip(kinds["kind"], kinds["ns"], strict=True)}
+def _row(trace: Trace, sums: list[_Sums]) -> dict[str, Any]:
+    """One task's row. sums: of each kind of call it made."""
+    actor, name = sums[0].actor, sums[0].name
+    by_kind = {one.kind: one for one in sums}
     recorded = {kind: trace.recorded(kind) for kind in STALLS}
-    migrated = int(kinds["pages"][kinds["kind"] == STALLS.index("migrate")].sum())
+    migrated = by_kind["migrate"].pages if "migrate" in by_kind else 0
     return {
-        "actor": names[name] if actor == _TASK else list(ACTORS.values())[actor],
+        "actor": name if actor == _TASK else list(ACTORS.values())[actor],
         "actor_kind": [*ACTORS, "task"][actor],
-        "calls": int(totals["calls"]),
-        "stalled_s": int(totals["ns"]) / 1e9,
-        "longest_s": int(kinds["longest"].max()) / 1e9,
-        "host_ack_s": int(totals["ack_ns"]) / 1e9 if trace.recorded("ack") else None,
-        "freed_pages": int(totals["pages"]) - migrated,
+        "calls": sum(one.calls for one in sums),
+        "stalled_s": sum(one.ns for one in sums) / 1e9,
+        "longest_s": max(one.longest_ns for one in sums) / 1e9,
+        "host_ack_s": sum(one.ack_ns for one in sums) / 1e9 if trace.recorded("ack") else None,
+        "freed_pages": sum(one.pages for one in sums) - migrated,
         "migrated_pages": migrated if recorded["migrate"] else None,
-        **{f"{k}_s": int(by_kind.get(k, 0)) / 1e9 if recorded[k] else None for k in STALLS},
+        **{
+            f"{kind}_s": (by_kind[kind].ns if kind in by_kind else 0) / 1e9
+            if recorded[kind]
+            else None
+            for kind in STALLS
+        },
     }
 
 
-def _stalls(trace: Trace, number: int) -> pd.DataFrame:
-    """The calls of one of STALLS that are outermost, and not the size worker's."""
-    kind = STALLS[number]
-    calls = trace.calls(kind)
-    chosen = outermost(trace, kind) & ~of_worker(trace, kind)
-    unit = 1 if kind == "leak" else trace.pages_per_page
-    return calls.picked(chosen, *COLUMNS, "pid").assign(
-        kind=np.int8(number), pages=known_pages(calls)[chosen] * unit
-    )
+def _is_stall(trace: Trace, kind: str) -> Bools:
+    """Which calls of one of STALLS are outermost, and not the size worker's."""
+    return outermost(trace, kind) & ~of_worker(trace, kind)
+
+
+def _pages(trace: Trace, kind: str) -> Ints:
+    """What each of them gave back, or moved: balloon pages."""
+    pages = known_pages(trace.calls(kind))[_is_stall(trace, kind)]
+    return pages if kind == "leak" else pages * trace.pages_per_page
 
 
 def _actors(trace: Trace, calls: pd.DataFrame) -> npt.NDArray[np.int64]:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from balloontrace.analysis.base import Question, Result, Section
 from balloontrace.analysis.fields import Field, Table, Unit
+from balloontrace.analysis.trace.columns import Bools, Calls, Ints
 from balloontrace.analysis.trace.trace import Trace, known_pages
 
 SLOW_S = 0.1
@@ -63,12 +63,13 @@ class HostAcks(Question):
         """Table `queues`: one row for each virtqueue that was used; seconds, balloon pages.
         Intervals `slow`: the waits of SLOW_S and more."""
         acks = trace.calls("ack")
-        columns = ("start_ns", "duration_ns", "open", "done")
+        is_slow = np.asarray(acks["duration_ns"]) >= SLOW_S * 1e9
+        queues = np.asarray(acks["queue"])
         rows = [
-            _row(trace, name, acks.picked(acks["queue"] == trace.number("queues", name), *columns))
+            _row(trace, name, acks, queues == trace.number("queues", name), is_slow)
             for name in (*QUEUES, "other")
         ]
-        slow = acks.picked(np.asarray(acks["duration_ns"]) >= SLOW_S * 1e9, *columns)
+        slow = acks.picked(is_slow, "start_ns", "duration_ns")
         ends_ns = slow["start_ns"] + slow["duration_ns"]
         spans = zip(slow["start_ns"].tolist(), ends_ns.tolist(), strict=True)
         return Result(
@@ -83,22 +84,31 @@ class HostAcks(Question):
         )
 
 
-def _row(trace: Trace, queue: str, acks: pd.DataFrame) -> dict[str, Any]:
-    """One virtqueue. slow: acks of at least SLOW_S; open: not answered when the recording ended."""
-    took_ns = acks["duration_ns"].to_numpy()
-    slow = acks[took_ns >= SLOW_S * 1e9]
+def _row(trace: Trace, queue: str, acks: Calls, which: Bools, is_slow: Bools) -> dict[str, Any]:
+    """One virtqueue. slow: acks of at least SLOW_S; open: not answered when the recording ended.
+
+    One column after the other: of all acks they take a fifth of what a report may.
+    """
+    pages = int(known_pages(acks.picked(which, "done")).sum())
+    took_ns = np.asarray(acks["duration_ns"])[which]
+    total_ns, longest_ns = int(took_ns.sum()), took_ns.max(initial=0)
+    slow = acks.picked(which & is_slow, "start_ns", "duration_ns")
+    ends_ns = slow["start_ns"] + slow["duration_ns"]
     return {
         "queue": queue,
-        "acks": len(acks),
-        "pages": int(known_pages(acks).sum()),
-        "total_s": int(acks["duration_ns"].sum()) / 1e9,
-        "median_s": float(np.median(took_ns)) / 1e9 if len(acks) else None,
-        "longest_s": int(took_ns.max()) / 1e9 if len(acks) else None,
-        "open": int(acks["open"].sum()),
+        "acks": len(took_ns),
+        "pages": pages,
+        "total_s": total_ns / 1e9,
+        "median_s": _median_ns(took_ns) / 1e9 if len(took_ns) else None,
+        "longest_s": int(longest_ns) / 1e9 if len(took_ns) else None,
+        "open": int(np.count_nonzero(np.asarray(acks["open"])[which])),
         "slow": len(slow),
         "slow_s": int(slow["duration_ns"].sum()) / 1e9,
         "slow_from_s": trace.seconds(slow["start_ns"].min()) if len(slow) else None,
-        "slow_until_s": trace.seconds((slow["start_ns"] + slow["duration_ns"]).max())
-        if len(slow)
-        else None,
+        "slow_until_s": trace.seconds(ends_ns.max()) if len(slow) else None,
     }
+
+
+def _median_ns(took_ns: Ints) -> float:
+    """The median of some durations, whose order it changes."""
+    return float(np.median(took_ns, overwrite_input=True))

@@ -169,7 +169,10 @@ def time_inside(calls: Columns, parts: Iterable[pd.DataFrame]) -> Ints:
             np.add.at(sums, place[same], time_ns.astype(np.float64))
     # Of damaged events they may be more than 63 bits hold.
     np.clip(sums, -_MOST_NS, _MOST_NS, out=sums)
-    return sums.astype(np.int64)
+    whole: Ints = sums.view(np.int64)
+    for first in range(0, len(sums), _AT_ONCE):  # in place: all at once would be a copy
+        whole[first : first + _AT_ONCE] = sums[first : first + _AT_ONCE].astype(np.int64)
+    return whole
 
 
 def _keys(calls: Columns, of_open: int) -> Ints:
@@ -177,5 +180,7 @@ def _keys(calls: Columns, of_open: int) -> Ints:
     whatever the order in which the recorder wrote them."""
     keys: Ints = np.asarray(calls["tid"]).astype(np.int64)
     keys <<= _RECORD_BITS
-    keys |= np.where(np.asarray(calls["open"]), of_open, np.asarray(calls["record"]))
+    keys |= np.asarray(calls["record"])
+    is_open = np.asarray(calls["open"])
+    keys[is_open] = keys[is_open] & ~_LAST | of_open
     return keys

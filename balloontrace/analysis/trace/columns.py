@@ -302,7 +302,9 @@ class Calls:
     def _array(self, name: str) -> Array:
         match name:
             case "record":
-                return np.flatnonzero(self._kinds.values == self._kind) if len(self) else _NONE
+                # Half the memory, and enough for what fits into it.
+                record = np.flatnonzero(self._kinds.values == self._kind) if len(self) else _NONE
+                return record.astype(np.uint32)
             case "open":
                 is_open: Bools = self._stored("duration_ns") == _OPEN
                 return is_open

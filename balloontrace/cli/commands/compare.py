@@ -10,6 +10,7 @@ import typer
 
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output, pictures
+from balloontrace.cli.allocator import give_back_large_arrays
 from balloontrace.errors import EXIT_USAGE, UserError
 
 
@@ -39,6 +40,7 @@ def command(
     Of several runs on a side, medians with confidence intervals.
     """
     dependencies.require("compare")
+    give_back_large_arrays()
     sides = _sides(before, after, before_runs, after_runs)
     drawing = pictures.check(html, svg, [*sides[0], *sides[1]], force)
     from balloontrace.analysis.compare import compare

@@ -12,6 +12,7 @@ import typer
 
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output, pictures
+from balloontrace.cli.allocator import give_back_large_arrays
 from balloontrace.cli.options import SINCE, UNTIL
 from balloontrace.errors import EXIT_FAIL_ON, EXIT_FAILURE, EXIT_USAGE, UserError
 
@@ -60,6 +61,7 @@ def command(
     Of several recordings, a table with a line for each, then what was found in them.
     """
     dependencies.require("report")
+    give_back_large_arrays()
     drawing = pictures.check(html, svg, files, force)
     from balloontrace.analysis.json import report_json
     from balloontrace.analysis.report import report_of
