@@ -131,6 +131,7 @@ TRAILER: Shape = {
     "reason": text,
     "ended_ns": whole,
     "suspended_ns": whole,
+    "stolen_ns": whole,
     "vmstat_detach": _COUNTERS,
     "counters": {...: {...: whole}},
     "lost_events": whole,

@@ -64,6 +64,11 @@ class Recording(Question):
                 "the guest's clock went on and the recorder did not run, 5 s or more; not while "
                 "the guest was suspended; null: not known",
             ),
+            Field(
+                "stolen_share",
+                Unit.SHARE,
+                "of its CPUs' time, in which the host ran something else (steal); null: not known",
+            ),
             Field("since_s", Unit.MOMENT, "begin of the window that is shown; null: all is"),
             Field("until_s", Unit.MOMENT, "its end"),
             *(Field("since_at", Unit.CLOCK), Field("until_at", Unit.CLOCK)),
@@ -103,9 +108,19 @@ class Recording(Question):
                 "open_calls": trace.trailer.get("open_calls"),
                 "command": trace.trailer.get("command"),
                 "sample_gaps": _sample_gaps(trace),
+                "stolen_share": _stolen_share(trace),
                 **shown,
             },
         )
+
+
+def _stolen_share(trace: Trace) -> float | None:
+    """Of the time of all CPUs; None: not recorded, or a host whose steal is more than that."""
+    stolen_ns, cpus = trace.trailer.get("stolen_ns"), section(trace.header, "guest").get("cpus")
+    if stolen_ns is None or not cpus or trace.end_ns <= trace.begin_ns:
+        return None
+    share = int(stolen_ns) / (int(cpus) * (trace.end_ns - trace.begin_ns))
+    return share if 0 <= share <= 1 else None
 
 
 def _shown(trace: Trace) -> dict[str, Any]:

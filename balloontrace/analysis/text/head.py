@@ -11,6 +11,9 @@ from balloontrace.analysis.report import Report
 from balloontrace.analysis.text.writer import BAD, GOOD, WARN, count, exact_seconds, seconds, times
 from balloontrace.analysis.verdict import reservations
 
+STOLEN_SHARE = 0.05
+"""Of the guest's CPUs' time: a host that others share takes less without being late."""
+
 
 def facts(report: Report) -> list[tuple[str, str, str]]:
     """What must be known before any number is believed, and the guest: label, text, style."""
@@ -27,6 +30,9 @@ def _trust(report: Report) -> list[tuple[str, str, str]]:
     rows += _window(facts)
     rows += [("", text, BAD) for text in _losses(facts, report.results["recorder"].scalars)]
     rows += [("", text, WARN) for text in _not_run(facts["sample_gaps"])]
+    if (facts["stolen_share"] or 0) >= STOLEN_SHARE:
+        stolen = f"{facts['stolen_share'] * 100:.1f} % of its CPUs' time"
+        rows.append(("", f"STOLEN: the host ran something else for {stolen} (steal)", WARN))
     style = {True: GOOD, False: BAD, None: WARN}[reconciliation["agrees"]]
     rows.append(("vmstat", reconciliation["summary"], style))
     return rows + [("", text, BAD) for text in _untraceable(report.results["driver"])]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 
 from balloontrace.recording.writer import Writer
+from balloontrace.tracers.record.not_run import NotRun
 from balloontrace.tracers.record.recorder import own_costs, write_end
-from balloontrace.tracers.record.suspended import suspended_ns, suspended_since
 from balloontrace.tracers.samplers import OF_A_TRACE, Samplers
 from balloontrace.tracers.samplers.kernel_threads import KernelThreads
 from balloontrace.tracers.samplers.vmstat import BALLOON_COUNTERS, balloon_counters
@@ -44,7 +44,7 @@ class CounterRecorder:
         self._writer = Writer(output, options["path"])
         self._sync, self._marks = options["sync"], marks
         self._samplers = Samplers((*OF_A_TRACE, KernelThreads))
-        self._slept_before_ns, self._begun_ns = suspended_ns(), time.monotonic_ns()
+        self._not_run, self._begun_ns = NotRun(), time.monotonic_ns()
         self._samples = 0
         self._unwritten: list[tuple[int, list[Any]]] = []
         self._last: dict[str, Any] = {}
@@ -102,7 +102,7 @@ class CounterRecorder:
         trailer = {
             "reason": reason,
             "ended_ns": time.monotonic_ns(),
-            "suspended_ns": suspended_since(self._slept_before_ns),
+            **self._not_run.since(),
             "vmstat_detach": {"before": now, "after": now},
             "events": 0,
             "lost_events": 0,

@@ -19,8 +19,8 @@ from balloontrace.tracers.machine import system_calls
 from balloontrace.tracers.machine.c_modules import signal
 from balloontrace.tracers.record import accounting, stacks
 from balloontrace.tracers.record.endings import ENDINGS
+from balloontrace.tracers.record.not_run import NotRun
 from balloontrace.tracers.record.ring import ITEM_BYTES, Ring
-from balloontrace.tracers.record.suspended import suspended_ns, suspended_since
 from balloontrace.tracers.samplers import OF_A_TRACE, Samplers
 from balloontrace.tracers.samplers.tasks import SeenTasks
 from balloontrace.tracers.samplers.vmstat import balloon_counters
@@ -87,7 +87,7 @@ class Recorder:
         self._last_read_s = time.monotonic()
         self._longest_gap_s = 0.0
         self._seen = SeenTasks()
-        self._slept_before_ns = suspended_ns()
+        self._not_run = NotRun()
         self._functions: dict[str, list[str]] = content.get("calls", {})
         self._follower = Follower(handover, options, self._control, self._writer)
         begun = self._follower.begin()
@@ -193,7 +193,7 @@ class Recorder:
         trailer = {
             "reason": reason,
             "ended_ns": time.monotonic_ns(),
-            "suspended_ns": suspended_since(self._slept_before_ns),
+            **self._not_run.since(),
             "vmstat_detach": {"before": before, "after": after},
             "counters": counters,
             "events": self._events,

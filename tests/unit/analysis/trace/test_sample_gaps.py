@@ -54,6 +54,21 @@ def test_events_meanwhile_show_that_the_guest_was_run(tmp_path: Path) -> None:
     assert "though there were events" in " ".join(report_text(report).split())
 
 
+@pytest.mark.parametrize(
+    ("stolen_s", "share", "said"),
+    [(50, 0.25, True), (8, 0.04, False), (0, 0, False), (None, None, False), (999, None, False)],
+)
+def test_a_host_that_runs_something_else(
+    tmp_path: Path, stolen_s: int | None, share: float | None, said: bool
+) -> None:
+    built = sampled().ends(100)
+    assert built.trailer is not None
+    built.trailer["stolen_ns"] = stolen_s and stolen_s * 10**9
+    report = build(built.write(tmp_path / "r.btrace"))
+    assert report.recording.scalars["stolen_share"] == share  # of 100 s of two CPUs
+    assert ("STOLEN: the host ran something else for 25.0 %" in report_text(report)) is said
+
+
 @pytest.mark.parametrize("pauses", [(), ((20, 24),)])
 def test_what_a_busy_guest_does_is_none(
     tmp_path: Path, pauses: tuple[tuple[int, int], ...]

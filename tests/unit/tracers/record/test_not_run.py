@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import time
 
 import pytest
 
-from balloontrace.tracers.record.suspended import suspended_ns, suspended_since
+from balloontrace.tracers.record.not_run import NotRun, _stolen_ns
 
 
 class Clocks:
@@ -31,18 +32,25 @@ class Clocks:
 @pytest.fixture
 def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
     clocks = Clocks()
-    monkeypatch.setattr("balloontrace.tracers.record.suspended.time", clocks)
+    monkeypatch.setattr("balloontrace.tracers.record.not_run.time", clocks)
     return clocks
 
 
 @pytest.mark.parametrize("waits_ns", [[], [100, 30_000_000, 100], [900_000, 900, 100]])
 def test_the_time_between_two_readings_is_no_suspend(clocks: Clocks, waits_ns: list[int]) -> None:
-    before_ns = suspended_ns()
+    not_run = NotRun()
     clocks.waits_ns = waits_ns
-    assert suspended_since(before_ns) == 0
+    assert not_run.since()["suspended_ns"] == 0
 
 
 def test_a_suspend_is_seen_through_a_wait(clocks: Clocks) -> None:
-    before_ns = suspended_ns()
+    not_run = NotRun()
     clocks.slept_ns, clocks.waits_ns = 2 * 10**9, [100, 30_000_000, 100]
-    assert suspended_since(before_ns) == pytest.approx(2 * 10**9, abs=1_000_000)
+    assert not_run.since()["suspended_ns"] == pytest.approx(2 * 10**9, abs=1_000_000)
+
+
+def test_steal_is_what_the_kernel_says() -> None:
+    with open("/proc/stat", encoding="ascii") as stat:
+        steal = int(stat.readline().split()[8])
+    assert _stolen_ns() == pytest.approx(steal / os.sysconf("SC_CLK_TCK") * 1e9, abs=1e9)
+    assert NotRun().since()["stolen_ns"] <= 1e9
