@@ -11,13 +11,14 @@ from __future__ import annotations
 import ast
 import io
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
 from importlib.machinery import PathFinder
 from importlib.util import resolve_name
 from pathlib import Path, PurePosixPath
 
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
+from balloontrace.one_file import RECORDERS
 
 NAME = "balloontrace-record.pyz"
 
@@ -60,6 +61,7 @@ def made() -> bytes:
         **contents(),
         "LICENSE": _licence(Path(__file__).parents[1]),
         "__main__.py": _MAIN.encode(),
+        RECORDERS: "\n".join(sorted(_files(ENTRIES[1:]))).encode(),
     }
     held = io.BytesIO()
     held.write(_SHEBANG)
@@ -84,19 +86,23 @@ def unpack(directory: Path) -> None:
 def contents() -> dict[str, bytes]:
     """Name -> content of what the verbs run from. Raises UserError without pyroute2."""
     ours = Path(__file__).parent
-    roots = {"balloontrace": ours, "pyroute2": _pyroute2()}
+    programs = {
+        path.relative_to(ours.parent).as_posix(): path.read_bytes() for path in ours.glob(PROGRAMS)
+    }
+    return {**_files(ENTRIES), **programs, **_described("pyroute2")}
+
+
+def _files(entries: Iterable[str]) -> dict[str, bytes]:
+    """Name -> content of some of ENTRIES and of all that they import."""
+    roots = {"balloontrace": Path(__file__).parent, "pyroute2": _pyroute2()}
     files = {
         path.relative_to(roots[package].parent).as_posix(): path.read_bytes()
-        for package, path in _modules(roots)
+        for package, path in _modules(roots, entries)
     }
     # A folder in a zip is a package by this alone. pyroute2's own would load all of pyroute2, and
     # is never executed (samplers/delays.py).
     folders = {str(place) for name in files for place in list(PurePosixPath(name).parents)[:-1]}
-    empty = {f"{folder}/__init__.py": b"" for folder in folders}
-    programs = {
-        path.relative_to(ours.parent).as_posix(): path.read_bytes() for path in ours.glob(PROGRAMS)
-    }
-    return {**empty, **files, **programs, **_described("pyroute2")}
+    return {**{f"{folder}/__init__.py": b"" for folder in folders}, **files}
 
 
 def _pyroute2() -> Path:
@@ -111,9 +117,9 @@ def _pyroute2() -> Path:
     return Path(spec.origin).parent
 
 
-def _modules(roots: Mapping[str, Path]) -> Iterator[tuple[str, Path]]:
-    """(package, path) of ENTRIES and of all that they import, anywhere in a file."""
-    waiting, seen = list(ENTRIES), set()
+def _modules(roots: Mapping[str, Path], entries: Iterable[str]) -> Iterator[tuple[str, Path]]:
+    """(package, path) of entries and of all that they import, anywhere in a file."""
+    waiting, seen = list(entries), set()
     while waiting:
         name = waiting.pop()
         package = name.partition(".")[0]

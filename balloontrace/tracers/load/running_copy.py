@@ -4,7 +4,7 @@
 It is in memory: a recorder imports now and then, when the file may have been replaced, or may not
 be readable for one who has given up his privileges. Its modules are compiled, by the process that
 becomes the recorder: compiling would leave 1 MiB behind in the recorder, and 2 in the netlink
-process, for a copy of 0.4.
+process, for a copy of 0.4. Only what these two import is in it, for a recording waits for it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import marshal
 import os
 import zipfile
 
+from balloontrace.one_file import RECORDERS
 from balloontrace.tracers.machine import interpreter
 
 _UNCHECKED = (1).to_bytes(4, "little") + bytes(8)
@@ -26,13 +27,10 @@ def make() -> str:
     with (
         open(copy, "wb", closefd=False) as file,
         zipfile.ZipFile(interpreter.package_root()) as bundle,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as into,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as into,
     ):
-        for name in bundle.namelist():
-            content = bundle.read(name)
-            if name.endswith(".py"):
-                name, content = f"{name}c", _compiled(name, content)
-            into.writestr(name, content)
+        for name in bundle.read(RECORDERS).decode().splitlines():
+            into.writestr(f"{name}c", _compiled(name, bundle.read(name)))
     return interpreter.held_path(copy)
 
 

@@ -71,7 +71,16 @@ def test_it_holds_what_runs_in_a_guest_and_no_more(bundled: Path) -> None:
     guests = {str(path.relative_to(PACKAGE.parent)) for path in IN_THE_GUEST}
     assert modules == {name for name in guests if not name.endswith("/__init__.py")}
     others = {name.partition("/")[0].partition("-")[0] for name in set(names) - ours}
-    assert others == {"pyroute2", "LICENSE", "__main__.py"}
+    assert others == {"pyroute2", "LICENSE", "__main__.py", "recorder.txt"}
+
+
+def test_a_recorder_takes_along_what_it_imports_and_no_more(bundled: Path) -> None:
+    zipped = zipfile.ZipFile(bundled)
+    taken = zipped.read("recorder.txt").decode().splitlines()
+    assert set(taken) < set(zipped.namelist())
+    assert {"balloontrace/tracers/record/session.py", "pyroute2/netlink/nlsocket.py"} < set(taken)
+    assert not any(name.startswith(("balloontrace/cli/", "balloontrace/tracers/doctor/"))
+                   for name in taken)  # fmt: skip
 
 
 def test_the_same_tree_makes_the_same_bytes(bundled: Path, tmp_path: Path) -> None:
