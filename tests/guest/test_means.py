@@ -171,7 +171,12 @@ def test_a_storm_that_is_cut_off_keeps_every_cause(shrinker: Guest, fetch: Fetch
     recording = fetch(shrinker)
     report = report_of(recording)
     assert recording.trailer is not None
-    assert report["lost_events"] == recording.trailer["returns_missed"] == 0
+    for counts in recording.trailer["counters"].values():
+        assert counts["unpaired"] == counts["untracked"] == counts["lost"] == 0
+    # A third task in reclaim is one more than a return probe has instances for, on two CPUs.
+    missed = recording.trailer["returns_missed"]
+    assert report["lost_events"] == missed
+    assert missed == 0 or recording.header["means"]["used"] == "kprobe"
     assert report["reconciliation"]["agrees"] is True
     assert {cause["cause"] for cause in report["causes"]} == {"shrinker"}
     assert trace_of(recording).events("leak")["done"].sum() > 0
