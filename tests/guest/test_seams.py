@@ -195,7 +195,9 @@ def test_shrinker_driver_is_recognised_and_its_reclaim_counted(
     assert recording.header["balloon"]["driver"]["version"] == "balloontrace-shrinker"
     assert report["guest"]["driver_behaviour"] == "shrinker"
     assert report["reconciliation"]["agrees"] is True
-    assert report["lost_events"] == 0
+    # A third task in reclaim may go without its return, see test_means.py.
+    assert recording.trailer is not None
+    assert report["lost_events"] == recording.trailer["returns_missed"]
     by_shrinker = [cause for cause in report["causes"] if cause["cause"] == "shrinker"]
     assert sum(cause["pages"] for cause in by_shrinker) == report["totals"]["deflated_pages"] > 0
     assert _written(recording, "count") > 0
