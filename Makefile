@@ -18,7 +18,8 @@ VENV = .venv/bin
 DEMO = demo
 DIST = dist
 
-# Tests that share a guest stay together; a guest of two CPUs fills a small machine.
+# Tests that share a guest stay together; a guest of two CPUs fills a small machine. What is quick
+# comes last, and fills the gaps.
 PYTEST = $(VENV)/pytest --numprocesses 2 --dist loadgroup
 
 .PHONY: help bytecode deb dist golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-memory bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
@@ -46,7 +47,7 @@ check: setup
 	@$(MAKE) --no-print-directory --jobs 2 lint essentials
 
 tests:
-	@$(PYTEST) tests/unit tests/guest tests/vagrant
+	@$(PYTEST) tests/guest tests/vagrant tests/unit
 
 essentials:
 	@$(PYTEST) tests/unit tests/guest/test_seams.py --kernel 6.1

@@ -50,6 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "oldest_and_newest: what changed has changed between these two kernels"
     )
+    config.addinivalue_line("markers", "own_guests: shares none, and can run beside its neighbours")
     config.addinivalue_line("markers", "micro: also on a kernel without modules and kprobes")
     if not hasattr(config, "workerinput"):
         descriptor, path = tempfile.mkstemp(prefix="balloontrace-boots-")
@@ -115,7 +116,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if item.path.parent == Path(__file__).parent:
             parameters = item.callspec.params if hasattr(item, "callspec") else {}
             kernel = parameters.get("kernel", "")
-            item.add_marker(pytest.mark.xdist_group(kernel or item.path.stem))
+            if not item.get_closest_marker("own_guests"):
+                item.add_marker(pytest.mark.xdist_group(kernel or item.path.stem))
             if kernel and _is_compiled(kernel) and not item.get_closest_marker("micro"):
                 elsewhere.append(item)
     config.hook.pytest_deselected(items=elsewhere)

@@ -10,6 +10,8 @@ import pytest
 
 from tests.guest.test_lab import balloontrace, whole_report
 
+pytestmark = pytest.mark.own_guests
+
 MIB_PAGES = 256
 GIB_PAGES = 1 << 18
 
