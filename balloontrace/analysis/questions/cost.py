@@ -164,7 +164,8 @@ def _tasks(trace: Trace) -> list[dict[str, Any]]:
 def _sums(trace: Trace, kind: str) -> Iterator[_Sums]:
     """Each actor's calls of a kind. What is outermost does not overlap what is of another kind, so
     that each can be looked at alone."""
-    calls = trace.calls(kind).picked(_is_stall(trace, kind), *COLUMNS, "pid")
+    stalls = outermost(trace, kind) & ~of_worker(trace, kind)
+    calls = trace.calls(kind).picked(stalls, *COLUMNS, "pid")
     trace.forget_arrays()
     ack_ns = time_inside(calls, _acks_of_others(trace) if len(calls) else ())
     actors, (codes, names) = _actors(trace, calls), trace.names_of(calls)
@@ -187,7 +188,7 @@ def _sums(trace: Trace, kind: str) -> Iterator[_Sums]:
     longest_ns = np.full(len(found), np.iinfo(np.int64).min)
     np.maximum.at(longest_ns, groups, durations_ns)
     numbers = summed(1), summed(durations_ns), summed(ack_ns), longest_ns.tolist()
-    pages = summed(_pages(trace, kind))
+    pages = summed(_pages(trace, kind, stalls))
     actor, name = (places.tolist() for places in np.unravel_index(found, shape))
     for who, place, *sums in zip(actor, name, *numbers, pages, strict=True):
         yield _Sums(who, ["", *names][place], kind, *sums)
@@ -224,14 +225,9 @@ def _row(trace: Trace, sums: list[_Sums]) -> dict[str, Any]:
     }
 
 
-def _is_stall(trace: Trace, kind: str) -> Bools:
-    """Which calls of one of STALLS are outermost, and not the size worker's."""
-    return outermost(trace, kind) & ~of_worker(trace, kind)
-
-
-def _pages(trace: Trace, kind: str) -> Ints:
-    """What each of them gave back, or moved: balloon pages."""
-    pages = known_pages(trace.calls(kind))[_is_stall(trace, kind)]
+def _pages(trace: Trace, kind: str, stalls: Bools) -> Ints:
+    """What each of these calls gave back, or moved: balloon pages."""
+    pages = known_pages(trace.calls(kind))[stalls]
     return pages if kind == "leak" else pages * trace.pages_per_page
 
 

@@ -54,11 +54,21 @@ def test_kernel_options_come_last_and_so_win() -> None:
     assert parameters.endswith(" psi=0 loglevel=7")
 
 
+EMULATED_CPU = "max,-erms,-fsrm,-fzrm,-fsrs,-fsrc"
+
+
+def test_a_vagrant_machine_s_emulated_cpu_is_the_same() -> None:
+    vagrantfile = Path(__file__).parents[3] / "vagrant" / "Vagrantfile"
+    assert f'"{EMULATED_CPU}"' in vagrantfile.read_text(encoding="utf-8")
+
+
 def test_only_an_emulated_cpu_goes_without_mitigations() -> None:
-    assert value(argv(GuestConfig(), accel="tcg"), "-cpu").startswith("max,")
+    assert value(argv(GuestConfig(), accel="tcg"), "-cpu") == EMULATED_CPU
     assert value(argv(GuestConfig(), accel="kvm"), "-cpu") == "host"
-    assert "mitigations=off" in value(argv(GuestConfig(), accel="tcg"), "-append").split()
+    emulated = value(argv(GuestConfig(), accel="tcg"), "-append").split()
+    assert {"mitigations=off", "tsc=reliable"} < set(emulated)
     assert "mitigations=off" not in value(argv(GuestConfig(), accel="kvm"), "-append")
+    assert "tsc=reliable" not in value(argv(GuestConfig(), accel="kvm"), "-append")
 
 
 def test_a_comma_in_a_path_is_no_separator() -> None:
