@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from tests.guest.conftest import ids_of
 from tests.guest.test_lab import balloontrace, whole_report
 
 pytestmark = pytest.mark.own_guests
@@ -19,12 +20,8 @@ GIB_PAGES = 1 << 18
 def ran(scenario: str, out: Path, *, kernel: str = "6.1") -> dict[str, Any]:
     """The report of a scenario, exact to the page."""
     balloontrace("lab", "run", scenario, "--kernel", kernel, "--out", str(out))
-    return whole_report(out / f"{scenario}-stock.btrace")
-
-
-def ids_of(report: dict[str, Any]) -> set[str]:
-    """The findings, but for a slow host: where several guests share two CPUs, that may be true."""
-    return {finding["id"] for finding in report["findings"]} - {"slow-host-ack"}
+    recording = out / f"{scenario}-stock.btrace"
+    return whole_report(recording, slow_host=scenario == "slow-host")
 
 
 def evidence(report: dict[str, Any], *only: str) -> dict[str, Any]:

@@ -32,7 +32,8 @@ class SlowHostAck(Finding):
 
     SLOW_SHARE = 0.25
     """And so much of the time in which the balloon was inflated and deflated: on that machine it
-    was up to 0.07."""
+    was up to 0.07. Where it was 0.50, beside two other emulators and a busy loop on two CPUs,
+    QEMU's answers to its monitor were as late: that is a slow host."""
 
     FEW = 3
     """Fewer slow acks than this may be the guest itself having been stopped meanwhile."""
