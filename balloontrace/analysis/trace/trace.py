@@ -407,7 +407,8 @@ def _layout(recording: Recording) -> np.dtype[np.void]:
         raise UserError(f"{recording.path} does not describe its events: they cannot be so")
     wanted = dict.fromkeys(INTEGERS, "u") | {"comm": "S"}
     for name, numpy_kind in wanted.items():
-        if name not in (layout.names or ()) or layout[name].kind != numpy_kind:
+        kind = layout[name] if name in (layout.names or ()) else None
+        if kind is None or kind.kind != numpy_kind or not kind.itemsize:
             raise UserError(
                 f"{recording.path} has no usable field {name!r} in its events",
                 f"it was written by {header.get('tool', 'another tool')}; use that version",

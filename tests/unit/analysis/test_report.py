@@ -137,6 +137,16 @@ def test_a_header_that_does_not_describe_its_events(tmp_path: Path, record: Any)
         report_of(built, tmp_path)
 
 
+@pytest.mark.parametrize(("field", "kind"), [("comm", "S0"), ("tid", "V4"), ("asked", "(2,)<u4")])
+def test_a_field_that_cannot_be_read_as_it_is_meant(tmp_path: Path, field: str, kind: str) -> None:
+    built = Built().fill(1, 0.1, 4).ends(2)
+    built.header["record"] = [
+        [name, kind if name == field else form] for name, form in built.header["record"]
+    ]
+    with pytest.raises(UserError, match=f"no usable field '{field}'"):
+        report_of(built, tmp_path)
+
+
 def test_a_torn_file_is_reported_as_far_as_it_goes(tmp_path: Path) -> None:
     path = Path(stock_like().write(tmp_path / "r.btrace"))
     data = path.read_bytes()
