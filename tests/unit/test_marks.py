@@ -73,6 +73,19 @@ def test_a_time_outside_of_the_recording_is_the_receivers(taken: Marks, director
     assert all(begun_ns <= mark["t_ns"] <= time.monotonic_ns() for mark in found)
 
 
+@pytest.mark.parametrize("read_between", [True, False])
+@pytest.mark.parametrize("size", [3, 5000])
+def test_what_has_no_end_takes_no_mark_with_it(
+    taken: Marks, directory: Path, size: int, read_between: bool
+) -> None:
+    written(directory, b"x" * size)
+    found = taken.read(0) if read_between else []
+    send("a mark")
+    found += taken.read(0)
+    assert [mark["mark"] for mark in found] == ["a mark"]
+    assert (taken.written, taken.ignored) == (1, 1)
+
+
 def test_only_its_user_can_write_to_it(taken: Marks, directory: Path) -> None:
     (fifo,) = directory.iterdir()
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
@@ -91,7 +104,7 @@ def test_a_place_to_which_others_can_write_is_not_used(directory: Path) -> None:
 @pytest.mark.parametrize(
     ("garbage", "ignored"),
     [
-        (b"\n\n\n", 3),
+        (b"\n\n\n", 0),
         (b"no number\n", 1),
         (b"-1 x\n", 1),
         (b"\xb2 x\n", 1),

@@ -3,7 +3,8 @@
 
 A recorder that takes marks has a FIFO, DIRECTORY/mark.<its pid>, which only its user can open. A
 mark is one line, `<CLOCK_MONOTONIC ns> <text>`, shorter than PIPE_BUF: it is written at once, or
-not at all. A FIFO that nobody reads is left over from a recorder that was killed. Standard library
+not at all. A newline goes before it, too: what stands there may have none, and would take the mark
+with it. A FIFO that nobody reads is left over from a recorder that was killed. Standard library
 only.
 """
 
@@ -67,9 +68,9 @@ class Marks:
         *lines, rest = data.split(b"\n")
         now_ns = time.monotonic_ns()
         self._rest = rest if len(rest) < LINE_BYTES else b""
-        found = [_mark(line, since_ns, now_ns) for line in lines]
+        found = [_mark(line, since_ns, now_ns) for line in lines if line]
         marks = [mark for mark in found if mark][:MOST_AT_ONCE]
-        self.ignored += len(lines) - len(marks) + (self._rest != rest)
+        self.ignored += len(found) - len(marks) + (self._rest != rest)
         self.written += len(marks)
         return marks
 
@@ -121,7 +122,7 @@ def send(text: str, only: int | None = None) -> list[int]:
     words = " ".join(text[:MARK_CHARACTERS].splitlines())
     if not words.strip():
         raise UserError("a mark without words", "say what happens", EXIT_USAGE)
-    line = f"{now_ns} {words}\n".encode("utf-8", "surrogateescape")
+    line = f"\n{now_ns} {words}\n".encode("utf-8", "surrogateescape")
     pids = [pid for pid in _waiting() if only in (None, pid)]
     marked = [pid for pid in pids if _write(os.path.join(DIRECTORY, f"{_PREFIX}{pid}"), line)]
     if not marked:
