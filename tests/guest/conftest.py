@@ -235,11 +235,6 @@ def report_of(recording: Recording) -> dict[str, Any]:
     return report
 
 
-def ids_of(report: dict[str, Any]) -> set[str]:
-    """The findings, but for a slow host: where several guests share two CPUs, that may be true."""
-    return {finding["id"] for finding in report["findings"]} - {"slow-host-ack"}
-
-
 def balloon_counters(guest: Guest) -> tuple[int, int]:
     """(balloon_inflate, balloon_deflate) of the guest's /proc/vmstat."""
     vmstat = guest.vmstat()

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.guest.conftest import ids_of
-from tests.guest.test_lab import balloontrace, whole_report
+from tests.guest.test_lab import balloontrace, ids_of, whole_report
 
 pytestmark = pytest.mark.own_guests
 

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.guest.conftest import ids_of
-from tests.guest.test_lab import host_events, whole_report
+from tests.guest.test_lab import host_events, ids_of, whole_report
 
 pytestmark = [
     pytest.mark.xdist_group("vagrant"),
