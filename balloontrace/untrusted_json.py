@@ -134,6 +134,7 @@ TRAILER: Shape = {
     "stolen_ns": whole,
     "vmstat_detach": _COUNTERS,
     "counters": {...: {...: whole}},
+    "sums": {...: {"calls": whole, "asked": whole, "done": whole, "ns": whole, "slots": [whole]}},
     "lost_events": whole,
     "returns_missed": whole,
     "proof": {"begin": (flag, None), "end": (flag, None)},

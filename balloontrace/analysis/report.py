@@ -34,7 +34,8 @@ def report_of(trace: Trace) -> Report:
     """Analyse a trace, or a window of one; what is said of the recording is of all of it."""
     entire = trace.entire
     reconciled = Reconciliation().run(entire).scalars
-    entire.disagrees, entire.proven = reconciled["agrees"] is False, equal_kinds(reconciled)
+    entire.disagrees = False in (reconciled["agrees"], reconciled["sums_agree"])
+    entire.proven = equal_kinds(reconciled)
     for one in (entire, trace):
         one.computed.clear()  # whether they agree is part of what is known
     results = run_all(trace)

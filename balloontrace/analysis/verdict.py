@@ -131,13 +131,15 @@ def _lacks_memory(memory: Result) -> bool | None:
 def reservations(results: Mapping[str, Result]) -> list[str]:
     """What of the recording leaves room for what was not seen."""
     recording = results["recording"].scalars
-    agrees = results["reconciliation"].scalars["agrees"]
+    reconciled = results["reconciliation"].scalars
+    agrees = reconciled["agrees"]
     reasons = {
         "the recording goes on": recording["underway"],
         "the recording is not whole": not recording["complete"] and not recording["underway"],
         "events were lost": bool(recording["lost_events"]),
         "its totals disagree with /proc/vmstat": agrees is False,
         "its totals could not be checked": agrees is None,
+        "its events are not those that were summed up": reconciled["sums_agree"] is False,
         "nothing was traced": recording["counter_interval_s"] is not None,
     }
     return [text for text, applies in reasons.items() if applies]

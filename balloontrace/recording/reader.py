@@ -140,11 +140,15 @@ def _collect(
     found = Recording(path, {})
     sorting = _Sorting(found, take, samples)
     expected, length = 0, len(data)
+    begun = False
     for run in runs_of_blocks(data):
         if isinstance(run, Damage):
             found.damage.append(run)
             continue
         sequences = run.sequences
+        if not begun and run.kinds[0] == layout.HEADER:
+            expected = sequences[0]  # a segment of a longer recording, or several (`watch`)
+        begun = True
         if sequences != list(range(expected, expected + len(sequences))):
             before = [expected, *(sequence + 1 for sequence in sequences[:-1])]
             found.missing_blocks += sum(
@@ -270,6 +274,8 @@ class _Sorting:
         elif content.get("format") is not None and not self._found.header:
             _check_format(self._found.path, content["format"])
             self._found.header = content
+        else:  # of the next segment: what ended was the one before it
+            self._found.trailer = None
 
     def flush(self) -> None:
         """Read the differences that were gathered."""

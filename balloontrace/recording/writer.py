@@ -25,6 +25,8 @@ LEAST_PLANES = 16
 REFERENCE_INTERVAL = 64
 """Samples from one that is written in full to the next: as many are lost with it."""
 
+_COPIED_AT_ONCE = 1 << 20
+
 _FASTEST = 1
 _LIMIT = 1 << 63
 
@@ -48,10 +50,11 @@ class Writer:
     Every method raises UserError if the file (called `name` for people) takes no more.
     """
 
-    def __init__(self, fd: int, name: str = "the recording") -> None:
+    def __init__(self, fd: int, name: str = "the recording", sequence: int = 0) -> None:
+        """sequence: number of the first block, where this goes on from another recording."""
         self._fd = fd
         self._name = name
-        self._sequence = 0
+        self._sequence = sequence
         self._reference = 0
         self._referring = 0
         self._names: list[Any] = []
@@ -119,6 +122,24 @@ class Writer:
     def trailer(self, content: dict[str, Any]) -> None:
         """Write the last block: why the recording ended, counts, losses."""
         self._json(layout.TRAILER, content)
+
+    @property
+    def sequence(self) -> int:
+        """The number of the next block."""
+        return self._sequence
+
+    def append(self, fd: int, start: int, sequence: int) -> None:
+        """Write the blocks that stand in another file from `start` on, as they are there; the next
+        block's number is then `sequence`."""
+        self.write_held()
+        at, size = start, os.fstat(fd).st_size
+        try:
+            while at < size:
+                at += os.sendfile(self._fd, fd, at, min(size - at, _COPIED_AT_ONCE))
+        except OSError as error:
+            raise self._cannot(error) from None
+        self.bytes_written += size - start
+        self._sequence = sequence
 
     def sync(self) -> None:
         """Wait until all of it is on the disk. Nothing happens where there is none (a pipe)."""

@@ -230,8 +230,12 @@ def fetch(tmp_path: Path) -> Callable[..., Recording]:
 
 
 def report_of(recording: Recording) -> dict[str, Any]:
-    """What `balloontrace report --json` says of a recording."""
+    """What `balloontrace report --json` says of a recording, whose events are those that the BPF
+    programs summed up, whatever was done to them."""
     report: dict[str, Any] = json.loads(report_json(build(recording.path)))
+    traced = recording.trailer is not None and "sums" in recording.trailer
+    assert report["reconciliation"]["sums_differing"] == []
+    assert report["reconciliation"]["sums_agree"] is (True if traced else None)
     return report
 
 

@@ -52,6 +52,7 @@ def test_counts_equal_vmstat_and_qmp_to_the_page(stock: Guest, fetch: Fetch) -> 
     assert totals["net_pages"] == stock.balloon.actual_pages() == 40 * MIB_PAGES
     assert checked["agrees"] is True
     assert checked["exact"] is True
+    assert checked["sums_agree"] is True
     inflate, deflate = report["episodes"]
     assert (inflate["direction"], inflate["target_pages"]) == ("inflate", HALF + 7)
     assert (deflate["direction"], deflate["target_pages"]) == ("deflate", 40 * MIB_PAGES)

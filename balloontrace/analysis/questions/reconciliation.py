@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Traced totals against the guest's own count in /proc/vmstat (metrics.md: reconciliation)."""
+"""Traced totals against the guest's own count in /proc/vmstat (metrics.md: reconciliation), and
+events against the sums that the BPF programs made beside them."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from balloontrace.analysis.trace.gaps import (
     moved_unseen,
     said_unseen,
 )
+from balloontrace.analysis.trace.kernel_sums import differing
 from balloontrace.analysis.trace.trace import Trace, known_pages, section
 
 COUNTERS = {
@@ -104,6 +106,13 @@ class Reconciliation(Question):
             ),
             Field("until", Unit.TEXT, "what was compared up to", words=("detach", "sample")),
             Field("inexact_because", Unit.TEXT, shape=Shape.ARRAY),
+            Field(
+                "sums_agree",
+                Unit.FLAG,
+                "events and losses of every kind, and their pages, are those that the BPF programs"
+                " summed up beside them; null: the recording has no such sums",
+            ),
+            Field("sums_differing", Unit.TEXT, "where they are not", shape=Shape.ARRAY),
             Field("summary", Unit.TEXT, "the same in words"),
         ),
         shown=never,
@@ -129,6 +138,8 @@ class Reconciliation(Question):
         scalars["until"] = "detach" if window.sample_ns is None else "sample"
         reasons = _reasons(trace, window)
         scalars["inexact_because"] = reasons
+        off = differing(trace)
+        scalars |= {"sums_agree": None if off is None else not off, "sums_differing": off or []}
         scalars["summary"] = of_all + _summary(agrees, exact, rows, reasons)
         if trace.counter_interval_s is not None:
             known = moved_of(trace) is not None

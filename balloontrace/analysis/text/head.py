@@ -35,7 +35,21 @@ def _trust(report: Report) -> list[tuple[str, str, str]]:
         rows.append(("", f"STOLEN: the host ran something else for {stolen} (steal)", WARN))
     style = {True: GOOD, False: BAD, None: WARN}[reconciliation["agrees"]]
     rows.append(("vmstat", reconciliation["summary"], style))
+    rows += [("", text, BAD) for text in _sums(reconciliation["sums_differing"])]
     return rows + [("", text, BAD) for text in _untraceable(report.results["driver"])]
+
+
+_MOST_DIFFERING = 3
+"""Differences that the head says; the section Reconciliation says all."""
+
+
+def _sums(differing: list[str]) -> list[str]:
+    """What was summed up in the kernel and is not in the events, in words."""
+    if not differing:
+        return []
+    more = len(differing) - _MOST_DIFFERING
+    said = "; ".join(differing[:_MOST_DIFFERING]) + (f"; {more} more" if more > 0 else "")
+    return [f"EVENTS MISSING: they are not what the BPF programs summed up: {said}"]
 
 
 def _untraceable(result: Result) -> list[str]:

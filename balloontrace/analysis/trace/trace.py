@@ -51,7 +51,8 @@ class Trace:
     begin_ns: int
     end_ns: int
     disagrees: bool = False
-    """The traced totals are known not to be those of /proc/vmstat."""
+    """The traced totals are known not to be those of /proc/vmstat, or the events not all that the
+    BPF programs summed up."""
     proven: frozenset[str] = frozenset()
     """Kinds whose traced pages are those of /proc/vmstat, to the page: nothing of them is missing,
     whatever is of others."""
@@ -207,7 +208,8 @@ class Trace:
             "its events were lost": any(counts.get(name) for name in LOSSES),
             "blocks of the recording are missing": self.recording.missing_blocks > 0
             and kind not in self.proven,
-            "totals disagree with /proc/vmstat": self.disagrees and kind not in self.proven,
+            "totals disagree with what the kernel counted": self.disagrees
+            and kind not in self.proven,
             "the size worker moved pages, and read one that was not seen": kind == "target"
             and not len(self.calls(kind))
             and self._worker_moved(),

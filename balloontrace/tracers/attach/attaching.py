@@ -121,23 +121,27 @@ def hint_block_pages() -> int:
     return _page_pages() << (orders - 1)
 
 
-def _machine_layout(wake_events: int, kernel: Kernel) -> dict[str, int]:
-    """The entries of state.LAYOUT that no seam sets."""
+def _machine_layout(kernel: Kernel) -> dict[str, int]:
+    """The entries of state.LAYOUT that neither a seam nor the recorder sets."""
     device, inode = namespaces.pid_namespace()
     return {
         "task_flags": 0 if namespaces.is_initial() else kernel.layout().get("task_flags", 0),
         "hint_block_pages": hint_block_pages(),
         "page_pages": _page_pages(),
-        "wake_events": wake_events,
         "pid_ns_inode": inode,
         "pid_ns_device": device,
     }
 
 
 def attach(
-    code: Mapping[str, bytes], layout_map: int, kernel: Kernel, wake_events: int, forced: Forced
+    code: Mapping[str, bytes],
+    layout_map: int,
+    kernel: Kernel,
+    settings: Mapping[str, int],
+    forced: Forced,
 ) -> Attachment:
-    """Attach every seam by the first means that the kernel has. code: the programs, linked.
+    """Attach every seam by the first means that the kernel has. code: the programs, linked;
+    settings: entries of state.LAYOUT that are the recorder's to decide.
 
     Raises UserError if a required seam cannot be observed by any.
     """
@@ -152,7 +156,8 @@ def attach(
             reasons.append(f"{candidate.name}: switched off")
             remedies.append(remedy)
             continue
-        trial = _Trial(candidate, kernel, forced.rungs, _machine_layout(wake_events, kernel))
+        layout = {**_machine_layout(kernel), **settings}
+        trial = _Trial(candidate, kernel, forced.rungs, layout)
         try:
             described, held = trial.attach(code, layout_map)
         except Refused as refusal:

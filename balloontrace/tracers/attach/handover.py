@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 MAPS = (
-    *("events", "counters", "calls", "control", "sent_stats"),
-    *("layout", "fresh", "last_target", "hinting"),
+    *("events", "counters", "sums", "calls", "control", "sent_stats", "last_target"),
+    *("layout", "fresh", "hinting"),
 )
-"""The maps of bpf/balloon.c. The recorder needs the first five, who attaches again needs all."""
+"""The maps of bpf/balloon.c. The recorder needs those of the first line, who
+attaches again needs all."""
 
 _MESSAGE_BYTES = 1 << 18
 _MAX_DESCRIPTORS = 250

@@ -8,6 +8,7 @@ bytes with `sum_counters` and `open_calls`.
 from __future__ import annotations
 
 import struct
+import sys
 
 from balloontrace import events
 
@@ -142,6 +143,7 @@ LAYOUT: tuple[tuple[str, str], ...] = (
     ("leak_from_acks", "leak_balloon itself is not traced"),
     ("kills_marked", "the OOM killer's own function is traced: other marks are no kills"),
     ("wake_events", "unread events from which the reader is woken before its timer"),
+    ("silent", "no event is written: sums are all that is kept"),
     ("pid_ns_inode", "the tracer's PID namespace, as stat(2) tells it"),
     ("pid_ns_device", "and the device of that"),
 )
@@ -213,6 +215,9 @@ _SLOTS = 32
 
 COUNTERS_BYTES = _KINDS * _COUNTERS.size
 """Size of one CPU's counters, one element of the map `counters`."""
+
+TARGET_BYTES = 8
+"""Size of the only element of the map `last_target`."""
 
 CONTROL_BYTES = 8 * len(CONTROL)
 """Size of the only element of the map `control`."""
@@ -355,6 +360,12 @@ def sum_counters(table: bytes | memoryview) -> dict[str, dict[str, int]]:
             for (name, _), value in zip(COUNTERS, _COUNTERS.unpack_from(table, at)):
                 sums[name] += value
     return total
+
+
+def last_target(value: bytes) -> int | None:
+    """The map `last_target`: balloon pages; None if no target was read yet (bpf/balloon.c)."""
+    one_more = int.from_bytes(value[:TARGET_BYTES], sys.byteorder)
+    return one_more - 1 if one_more else None
 
 
 def sent_stats(value: bytes) -> dict[str, Any]:

@@ -36,6 +36,10 @@
  *    tasks (`untracked`) had no room for, one whose return was `missed`. For each kind the entered calls
  *    are the sum of these, the written, and those still open, which the recorder takes from `calls`.
  *
+ * 7. Sums. Each call that an event tells of is added to sums as well, where there is always room: so
+ *    they witness what the ring lost, and are all there is where nobody wants events (`silent`). Nothing
+ *    counts as written then.
+ *
  * The programs come in three kinds, for the three means of attachment (attach/means.py); all of them
  * do the same, and know the call they are about by a number.
  * A kprobe's programs run with preemption off, a trampoline's with preemption on: what is shared is
@@ -68,10 +72,11 @@ struct arguments {
 BPF_RINGBUF_OUTPUT(events, RING_PAGES);
 BPF_TABLE("hash", u32, struct task_calls, calls, 512);
 BPF_F_TABLE("array", u32, struct cpu_counters, counters, CPUS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct cpu_sums, sums, CPUS, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct control, control, 1, BPF_F_MMAPABLE);
 BPF_ARRAY(layout, struct layout, 1);
 BPF_ARRAY(fresh, struct task_calls, 1); /* zeros: too large for the stack */
-BPF_ARRAY(last_target, u64, 1);
+BPF_F_TABLE("array", u32, u64, last_target, 1, BPF_F_MMAPABLE); /* one more; 0: none read yet */
 BPF_ARRAY(hinting, struct hinting, 1);
 BPF_F_TABLE("array", u32, struct sent_stats, sent_stats, 1, BPF_F_MMAPABLE);
 
@@ -189,6 +194,83 @@ static __always_inline u64 kernel_u64(u64 address)
 	return value;
 }
 
+/* ---- adding a call to the sums ---- */
+
+/* 1 if it is not 0, without a branch: the verifier would go every way. number: below 2^63. */
+static __always_inline u64 nonzero(u64 number)
+{
+	HIDE(number);
+	return -number >> 63;
+}
+
+/* row = number, where wanted is 1 and not 0. */
+#define CHOOSE(row, wanted, number)                                                                 \
+	do {                                                                                        \
+		u64 mask = -(u64)(wanted);                                                          \
+                                                                                                    \
+		(row) = ((row) & ~mask) | ((number) & mask);                                        \
+	} while (0)
+
+static __always_inline u64 row_of(u32 kind, u32 within, u32 queue)
+{
+	u64 row = kind, of_cause;
+
+	CHOOSE_ROW_OF_CAUSE(of_cause, within);
+	CHOOSE(row, 1 - nonzero(kind ^ KIND_LEAK), of_cause);
+	CHOOSE(row, 1 - nonzero(kind ^ KIND_ACK), (u64)SUM_FIRST_QUEUE + queue);
+	return row;
+}
+
+/* The slot of a duration: the number of bits of ns - 1, above the first. */
+static __always_inline u64 slot_of_duration(u64 ns)
+{
+	u64 left = ns - nonzero(ns), bits = 0, half;
+
+#pragma unroll
+	for (int step = 32; step; step >>= 1) {
+		half = nonzero(left >> step) * step;
+		left >>= half;
+		bits += half;
+	}
+	bits += left;
+	if (bits < SUM_FIRST_BITS)
+		return 0;
+	bits -= SUM_FIRST_BITS;
+	return bits < SUM_SLOTS ? bits : SUM_SLOTS - 1;
+}
+
+static __always_inline void add_pages(u64 *sum, u32 kind, u32 pages)
+{
+	if (KINDS_OF_PAGES >> kind & 1 && pages != UNKNOWN_PAGES)
+		add(sum, pages);
+}
+
+static __always_inline struct sums *sums_of(u32 kind, u32 within, u32 queue)
+{
+	u64 row = row_of(kind, within, queue);
+	u32 cpu = bpf_get_smp_processor_id();
+	struct cpu_sums *here = sums.lookup(&cpu);
+
+	return here && row < SUM_ROWS ? &here->row[row] : 0;
+}
+
+/* A call that an event tells of. missed: its duration is not known. */
+static __always_inline void sum_up(u32 kind, u32 within, u32 queue, u32 asked, u32 done,
+				   u64 duration, bool missed)
+{
+	struct sums *s = sums_of(kind, within, queue);
+
+	if (!s)
+		return;
+	add(&s->calls, 1);
+	add_pages(&s->asked, kind, asked);
+	add_pages(&s->done, kind, done);
+	if (missed)
+		return;
+	add(&s->ns, duration);
+	add(&s->slot[slot_of_duration(duration)], 1);
+}
+
 /* ---- writing an event ---- */
 
 static __always_inline u64 wake_flag(const struct layout *k)
@@ -241,10 +323,16 @@ static __always_inline void fill_in(struct balloon_event *e, u32 kind, u64 id, u
 static __always_inline void emit(const struct layout *k, u32 kind, const struct slot *slot, u32 done,
 				 u32 within, u32 queue, u32 flags)
 {
-	struct balloon_event *e = events.ringbuf_reserve(sizeof(*e));
 	bool missed = flags & FLAG_MISSED;
-	u64 now = bpf_ktime_get_ns();
+	u64 now = bpf_ktime_get_ns(), duration;
+	struct balloon_event *e;
 
+	/* The clocks of two CPUs may differ by a little. */
+	duration = missed || now < slot->start ? 0 : now - slot->start;
+	sum_up(kind, within, queue, slot->asked, done, duration, missed);
+	if (k->silent)
+		return;
+	e = events.ringbuf_reserve(sizeof(*e));
 	if (!e) {
 		count_lost(kind, done, missed);
 		return;
@@ -253,8 +341,7 @@ static __always_inline void emit(const struct layout *k, u32 kind, const struct 
 		COUNT(kind, written);
 	fill_in(e, kind, bpf_get_current_pid_tgid(), done, within, flags | kswapd_flag(k));
 	e->start_ns = slot->start;
-	/* The clocks of two CPUs may differ by a little. */
-	e->duration_ns = missed || now < slot->start ? 0 : now - slot->start;
+	e->duration_ns = duration;
 	e->asked = slot->asked;
 	e->queue = queue;
 	bpf_get_current_comm(e->comm, sizeof(e->comm));
@@ -273,6 +360,9 @@ static __always_inline void emit_moment(const struct layout *k, u32 kind, u32 do
 	struct balloon_event *e;
 
 	COUNT(kind, entered);
+	sum_up(kind, within, QUEUE_NONE, UNKNOWN_PAGES, done, 0, true);
+	if (k->silent)
+		return;
 	e = events.ringbuf_reserve(sizeof(*e));
 	if (!e) {
 		count_lost(kind, done, false);
@@ -606,7 +696,7 @@ static __always_inline bool target_changed(const struct layout *k, struct task_c
 		s->done = kernel_u32(t->slot[CALL_WORKER].object - k->size_work + k->num_pages);
 		t->slot[CALL_WORKER].asked = target > s->done ? target - s->done : 0;
 	}
-	if (!last || *last == (u64)target + 1) /* 0: none read yet */
+	if (!last || *last == (u64)target + 1)
 		return false;
 	*last = (u64)target + 1;
 	return true;

@@ -11,7 +11,7 @@ from typing import Any
 
 from balloontrace import events
 from balloontrace.errors import EXIT_FAILURE, EXIT_UNSUPPORTED, UserError
-from balloontrace.tracers.attach import seams, state
+from balloontrace.tracers.attach import seams, state, sums
 from balloontrace.tracers.load import bytecode, packages
 from balloontrace.tracers.machine import bpf_calls
 
@@ -48,8 +48,9 @@ def flags() -> list[str]:
 
 
 def source() -> str:
-    """The BPF program's text: the declarations of events.py and state.py, then bpf/balloon.c."""
-    declarations = events.c_header() + state.c_header()
+    """The BPF program's text: the declarations of events.py, state.py and sums.py, then
+    bpf/balloon.c."""
+    declarations = events.c_header() + state.c_header() + sums.c_header()
     return f"#include <linux/types.h>\n{declarations}\n{_SOURCE.read_text()}"
 
 

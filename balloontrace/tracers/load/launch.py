@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.tracers.attach.attaching import Forced
@@ -54,7 +54,7 @@ class Options(NamedTuple):
 
 def record(options: Options) -> NoReturn:
     """Become a recorder. Raises UserError if that cannot be; does not return otherwise."""
-    _hold_standard_streams()
+    hold_standard_streams()
     created = False
     if options.path == "-":
         output = _stdout()
@@ -67,16 +67,27 @@ def record(options: Options) -> NoReturn:
         session["content"] = description.of_counters(os.getpid())
     else:
         forced = Forced(options.rungs, options.means, options.compiled)
-        session["loader"], channel = loader.start(options.ring_bytes, forced)
-        session["channel"] = channel.fileno()
-        os.set_inheritable(channel.fileno(), True)
+        session |= started(options.ring_bytes, forced, silent=False)
     if output != 1:
         os.set_inheritable(output, True)
+    become(_SESSION, session)
+
+
+def started(ring_bytes: int, forced: Forced, silent: bool) -> dict[str, Any]:
+    """Start the loader; returns what its recorder is told of it: `loader`, its process id;
+    `channel`, the socket on which it answers; `silent`, see loader.start."""
+    pid, channel = loader.start(ring_bytes, forced, silent=silent)
+    os.set_inheritable(channel.fileno(), True)
+    return {"loader": pid, "channel": channel.detach(), "silent": silent}
+
+
+def become(module: str, session: Mapping[str, Any]) -> NoReturn:
+    """Turn into the process image whose `main` is in a module, and tell it of its session."""
     root = running_copy.make() if interpreter.is_bundled() else ""
-    program = interpreter.program(_SESSION, "main", root)
+    program = interpreter.program(module, "main", root)
     # -S: without site, which would read every .pth file of the installation; not -m, which loads
     # `runpy` and what that needs.
-    argv = [sys.executable, "-S", "-c", program, str(_held(marshal.dumps(session)))]
+    argv = [sys.executable, "-S", "-c", program, str(_held(marshal.dumps(dict(session))))]
     # They wait until the recorder can heed them.
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
     os.execv(sys.executable, argv)  # noqa: S606 - ourselves
@@ -89,7 +100,7 @@ def _held(data: bytes) -> int:
     return held
 
 
-def _hold_standard_streams() -> None:
+def hold_standard_streams() -> None:
     """A standard stream that is closed would be the next file that is opened: the recording."""
     while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
         os.set_inheritable(null, True)

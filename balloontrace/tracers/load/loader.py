@@ -27,15 +27,20 @@ from balloontrace.tracers.machine.system_calls import lift_locked_memory_limit
 from balloontrace.tracers.record.ring import ITEM_BYTES
 
 
-def start(ring_bytes: int, forced: Forced, keep: bool = True) -> tuple[int, socket.socket]:
+def start(
+    ring_bytes: int, forced: Forced, keep: bool = True, silent: bool = False
+) -> tuple[int, socket.socket]:
     """Fork the loader. Returns its process id and the socket on which it answers.
 
-    keep: what had to be compiled may be left in the cache.
+    keep: what had to be compiled may be left in the cache; silent: calls are summed up, and no
+    events written.
     """
-    return handover.in_child(lambda: _load(os.getppid(), ring_bytes, forced, keep))
+    return handover.in_child(lambda: _load(os.getppid(), ring_bytes, forced, keep, silent))
 
 
-def _load(recorder: int, ring_bytes: int, forced: Forced, keep: bool) -> handover.Handover:
+def _load(
+    recorder: int, ring_bytes: int, forced: Forced, keep: bool, silent: bool
+) -> handover.Handover:
     """Everything the child does: look, load, attach if the driver is there."""
     running = attaching.Kernel() if identity() else None
     code, origin = _code(keep, forced.compiled)
@@ -48,7 +53,7 @@ def _load(recorder: int, ring_bytes: int, forced: Forced, keep: bool) -> handove
         "code": origin,
     }
     if running:
-        attached = _attach(code, maps, running, ring_bytes, forced)
+        attached = _attach(code, maps, running, _settings(ring_bytes, silent), forced)
         content["tasks"]["loader"] = attached.described.pop("loader")
     else:
         attached = attaching.nothing()
@@ -62,11 +67,12 @@ def attach_again(
 ) -> handover.Handover:
     """In a child of the recorder: load and attach again what the first loader handed over.
 
-    code, maps, content: of that handover; options: see Forced. Raises UserError.
+    code, maps, content: of that handover; options: see Forced, and `silent`. Raises UserError.
     """
     compiled = bytecode.from_json(os.pread(code, os.fstat(code).st_size, 0))
     forced = Forced(options["rungs"], options["means"])
-    attached = _attach(compiled, maps, attaching.Kernel(), content["ring_bytes"], forced)
+    settings = _settings(content["ring_bytes"], options["silent"])
+    attached = _attach(compiled, maps, attaching.Kernel(), settings, forced)
     return handover.Handover(attached.described, {}, [], *attached.held)
 
 
@@ -74,17 +80,21 @@ def _attach(
     code: Compiled,
     maps: Mapping[str, int],
     running: attaching.Kernel,
-    ring_bytes: int,
+    settings: Mapping[str, int],
     forced: Forced,
 ) -> attaching.Attachment:
     """Attach, and prove that it works; `described` has this process's id as `loader`, too."""
     linked = code.linked(maps[definition.name] for definition in code.maps)
-    wake_events = ring_bytes // ITEM_BYTES // 2
-    attached = attaching.attach(linked, maps["layout"], running, wake_events, forced)
+    attached = attaching.attach(linked, maps["layout"], running, settings, forced)
     attached.described["loader"] = os.getpid()
     if attached.described["seams"]["proof"]["rung"]:
         attached.described["loader"] = Control(maps["control"]).prove()
     return attached
+
+
+def _settings(ring_bytes: int, silent: bool) -> dict[str, int]:
+    """What the recorder decides of the layout."""
+    return {"wake_events": ring_bytes // ITEM_BYTES // 2, "silent": silent}
 
 
 def _code(keep: bool, anew: bool) -> tuple[Compiled, str]:
@@ -110,7 +120,8 @@ def _code(keep: bool, anew: bool) -> tuple[Compiled, str]:
 
 def _maps(code: Compiled, ring_bytes: int) -> dict[str, int]:
     """Make the maps of `code`; by name. Raises UserError."""
-    sizes = {"events": ring_bytes, "counters": guest.possible_cpus()}
+    cpus = guest.possible_cpus()
+    sizes = {"events": ring_bytes, "counters": cpus, "sums": cpus}
     made: dict[str, int] = {}
     for definition in code.maps:
         entries = sizes.get(definition.name, definition.entries)

@@ -117,3 +117,13 @@ def os_error() -> OSError:
     """What the last call through the C library failed with."""
     errno = ctypes.get_errno()
     return OSError(errno, os.strerror(errno))
+
+
+_FALLOC_FL_KEEP_SIZE = 1
+
+
+def reserve(fd: int, size: int) -> bool:
+    """Have the first `size` bytes of a file ready on its disk, however much is written yet; False:
+    the file system cannot."""
+    length = ctypes.c_longlong(size)
+    return bool(libc.fallocate64(fd, _FALLOC_FL_KEEP_SIZE, ctypes.c_longlong(0), length) == 0)

@@ -11,16 +11,14 @@ import os
 import select
 import time
 
-from balloontrace.recording.writer import Writer
-from balloontrace.tracers.attach import state
-from balloontrace.tracers.attach.control import Control
+from balloontrace.tracers.attach import state, sums
 from balloontrace.tracers.attach.follow import Follower
-from balloontrace.tracers.machine import system_calls
 from balloontrace.tracers.machine.c_modules import signal
 from balloontrace.tracers.record import accounting, stacks
 from balloontrace.tracers.record.endings import ENDINGS
 from balloontrace.tracers.record.not_run import NotRun
-from balloontrace.tracers.record.ring import ITEM_BYTES, Ring
+from balloontrace.tracers.record.ring import ITEM_BYTES
+from balloontrace.tracers.record.tracing import Tracing
 from balloontrace.tracers.samplers import OF_A_TRACE, Samplers
 from balloontrace.tracers.samplers.tasks import SeenTasks
 from balloontrace.tracers.samplers.vmstat import balloon_counters
@@ -29,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from balloontrace.recording.writer import Writer
     from balloontrace.tracers.attach.handover import Handover
     from balloontrace.tracers.record.command import Command
     from balloontrace.tracers.record.counters import CounterRecorder
@@ -40,8 +39,7 @@ READ_INTERVAL_S = 1.0
 costs milliseconds, as much as many events do in the kernel."""
 
 STORM_INTERVAL_S = 0.2
-STORM_SHARE = 16
-"""Between two looks while each brings more than a 16th of the ring."""
+"""Between two looks while each brings more than Tracing.storm_events."""
 
 SAMPLE_INTERVAL_S = 1.0
 REQUEST_INTERVAL_S = 5.0
@@ -65,22 +63,16 @@ class Recorder:
     def __init__(
         self,
         handover: Handover,
-        output: int,
+        writer: Writer,
         options: dict[str, Any],
         netlink: NetlinkProcess | None,
         marks: Marks | None = None,
     ) -> None:
         """Begins to trace, and writes the header. Raises UserError if the probes do not fire."""
         content = handover.content
-        self._maps = handover.maps
-        self._ring = Ring(handover.maps["events"], content["ring_bytes"])
-        self._storm_events = content["ring_bytes"] // ITEM_BYTES // STORM_SHARE
-        counters_bytes = state.COUNTERS_BYTES * content["possible_cpus"]
-        self._counters = system_calls.map_array(handover.maps["counters"], counters_bytes)
-        self._control = Control(handover.maps["control"])
-        self._sent_stats = system_calls.map_array(handover.maps["sent_stats"], state.STATS_BYTES)
+        self._tracing = Tracing(handover)
         self._stats_answers = 0
-        self._writer = Writer(output, options["path"])
+        self._writer = writer
         self._sync = options["sync"]
         self._samplers = Samplers(() if options["minimal"] else OF_A_TRACE)
         self._events = 0
@@ -89,7 +81,7 @@ class Recorder:
         self._seen = SeenTasks()
         self._not_run = NotRun()
         self._functions: dict[str, list[str]] = content.get("calls", {})
-        self._follower = Follower(handover, options, self._control, self._writer)
+        self._follower = Follower(handover, options, self._tracing.control, writer)
         begun = self._follower.begin()
         self._netlink = netlink
         if netlink:
@@ -116,15 +108,15 @@ class Recorder:
         while events := self._move(sample_follows):
             moved += events
         self._events += moved
-        self._control["read"] = self._events
+        self._tracing.control["read"] = self._events
         now = time.monotonic()
         self._longest_gap_s = max(self._longest_gap_s, now - self._last_read_s)
         self._last_read_s = now
-        return STORM_INTERVAL_S if moved > self._storm_events else READ_INTERVAL_S
+        return STORM_INTERVAL_S if moved > self._tracing.storm_events else READ_INTERVAL_S
 
     def _move(self, sample_follows: bool) -> int:
         """Move one span, which is gone from memory before the next; returns its events."""
-        span = self._ring.read(BLOCK_BYTES)
+        span = self._tracing.ring.read(BLOCK_BYTES)
         if span:
             self._writer.events(span, sample_follows)
             if self._netlink:
@@ -143,7 +135,7 @@ class Recorder:
 
     def _write_stats(self) -> None:
         """Write what the driver sent on the statistics queue, if it did since the last time."""
-        sent = state.sent_stats(self._sent_stats[:])
+        sent = self._tracing.sent_stats()
         if sent["answers"] != self._stats_answers:
             self._stats_answers = sent["answers"]
             self._writer.sample({"t_ns": time.monotonic_ns(), "stats": sent})
@@ -173,9 +165,9 @@ class Recorder:
         self.drain()
         gap_s = self._longest_gap_s
         proof, before = self._follower.still_fires(), balloon_counters()
-        self._control.enter_phase("ending")
+        self._tracing.control.enter_phase("ending")
         seen = stacks.of_tasks(call.tid for call in self._settle())
-        self._control.enter_phase("ended")
+        self._tracing.control.enter_phase("ended")
         after = balloon_counters()
         opened, counted = self._balance()
         kernel_missed = self._follower.kernel_missed()
@@ -196,6 +188,7 @@ class Recorder:
             **self._not_run.since(),
             "vmstat_detach": {"before": before, "after": after},
             "counters": counters,
+            "sums": sums.as_json(self._tracing.sums()),
             "events": self._events,
             "lost_events": accounting.losses(counters),
             "returns_missed": accounting.returns_missed(counters),
@@ -213,8 +206,7 @@ class Recorder:
         self._follower.detach()
 
     def _open_calls(self) -> list[state.OpenCall]:
-        tasks = system_calls.map_entries(self._maps["calls"], state.TASK_BYTES)
-        return list(state.open_calls(tasks, self._follower.fill_from))
+        return self._tracing.open_calls(self._follower.fill_from)
 
     def _settle(self) -> list[state.OpenCall]:
         """Wait for the calls that are under way; returns those that do not return."""
@@ -232,9 +224,9 @@ class Recorder:
         deadline_s = time.monotonic() + SETTLE_S
         while True:
             self.drain()
-            opened, counters = self._open_calls(), state.sum_counters(self._counters[:])
+            opened, counters = self._open_calls(), self._tracing.counters()
             unpaired = accounting.unpaired(accounting.account(counters, opened, opened))
-            balanced = not unpaired and self._events == self._control["written"]
+            balanced = not unpaired and self._events == self._tracing.control["written"]
             if balanced or time.monotonic() >= deadline_s:
                 return opened, counters
             time.sleep(SETTLE_INTERVAL_S)

@@ -16,6 +16,7 @@ import sys
 import time
 
 from balloontrace.errors import EXIT_EVENTS_LOST, UserError
+from balloontrace.recording.writer import Writer
 from balloontrace.tracers.attach.handover import receive
 from balloontrace.tracers.machine import capabilities, interpreter, namespaces, system_calls
 from balloontrace.tracers.machine.c_modules import signal, socket
@@ -163,7 +164,8 @@ def _tracing(
     # taskstats takes the thread ids of our PID namespace, and events have those of the initial one.
     wanted = not options["minimal"] and namespaces.is_initial()
     netlink = _start_netlink(oom_score_adj) if wanted else None
-    recorder = Recorder(handover, options["output"], options, netlink, marks)
+    writer = Writer(options["output"], options["path"])
+    recorder = Recorder(handover, writer, options, netlink, marks)
     if netlink:
         wakeups.watch(netlink.fileno())
     wakeups.watch(handover.maps["events"], edges=True)

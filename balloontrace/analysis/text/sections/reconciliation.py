@@ -23,6 +23,12 @@ def show(page: Page, result: Result, verbose: bool) -> None:
         [_counter(scalars, name) for name in COUNTERS],
     )
     page.line("balloon pages; lowest and highest: the bounds where exactness cannot be claimed")
+    if scalars["sums_agree"]:
+        page.line(
+            "events of every kind are as many as the BPF programs summed up beside them", GOOD
+        )
+    for differing in scalars["sums_differing"]:
+        page.line(f"not what the BPF programs summed up: {differing}", BAD)
 
 
 def _counter(scalars: dict[str, Any], name: str) -> list[str]:

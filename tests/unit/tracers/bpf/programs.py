@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from balloontrace import events
-from balloontrace.tracers.attach import state
+from balloontrace.tracers.attach import state, sums
 from balloontrace.tracers.load import compiler
 
 CPUS = 2
@@ -195,6 +195,10 @@ class Programs:
     def counters(self) -> dict[str, dict[str, int]]:
         """state.sum_counters of all CPUs."""
         return state.sum_counters(self._load("counters_values", CPUS * state.COUNTERS_BYTES))
+
+    def sums(self) -> dict[str, sums.Sum]:
+        """sums.of_rows of all CPUs."""
+        return sums.of_rows(self._load("sums_values", CPUS * sums.BYTES))
 
     def open_calls(self) -> list[state.OpenCall]:
         """state.open_calls of what the map `calls` holds."""

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from balloontrace.events import CAUSES
+from balloontrace.events import CAUSES, KINDS, UNKNOWN_PAGES
 from tests.unit.tracers.bpf.driver import Driver
 from tests.unit.tracers.bpf.programs import HINTING, STOCK, Programs
 
@@ -152,6 +152,21 @@ def _interleaved(
             yield tid, step
 
 
+def assert_sums_are_of_events_and_losses(programs: Programs) -> None:
+    """The sums of each kind tell of as many calls and pages as its events and losses do."""
+    for kind, counts in programs.counters().items():
+        told = programs.events(kind)
+        missed = sum("missed" in event.flags for event in told)
+        rows = [row for name, row in programs.sums().items() if name.split()[0] == kind]
+        calls = sum(row.calls for row in rows)
+        least = len(told) - missed + counts["lost"]
+        assert least + missed <= calls <= least + counts["missed"]
+        if kind in PAGED:
+            pages = sum(event.done for event in told if event.done != UNKNOWN_PAGES)
+            assert sum(row.done for row in rows) == pages + counts["lost_pages"]
+
+
+PAGED = [kind.name for kind in KINDS if kind.moves_pages]
 LAYOUTS = [STOCK, {**STOCK, **HINTING}, {**STOCK, "page_pages": 16, "kills_marked": 0}]
 
 
@@ -169,6 +184,7 @@ def test_every_call_page_and_cause_is_accounted_for(
         assert model.driver.accounted()
     assert model.told("leak") == model.leaked
     assert model.told("fill") == model.filled
+    assert_sums_are_of_events_and_losses(model.programs)
     for leak in model.programs.events("leak"):
         assert leak.cause == model.causes[leak.asked]
 
