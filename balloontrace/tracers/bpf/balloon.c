@@ -84,8 +84,10 @@ BPF_F_TABLE("array", u32, struct sent_stats, sent_stats, 1, BPF_F_MMAPABLE);
  * understand. */
 #define HIDE(number) asm volatile("" : "+r"(number))
 
+/* Of a constant 0 the compiler would make an atomic or, which kernels before 5.12 refuse. */
 static __always_inline void add(u64 *sum, u64 what)
 {
+	HIDE(what);
 	__sync_fetch_and_add(sum, what);
 }
 
@@ -291,9 +293,7 @@ static __always_inline void count_lost(u32 kind, u32 pages, bool missed)
 		return;
 	if (!missed) /* else it is counted as that */
 		add(&n->lost, 1);
-	/* Adding a constant 0 is made an atomic or by the compiler, which kernels before 5.12 refuse. */
-	if (pages && KINDS_OF_PAGES >> kind & 1 && pages != UNKNOWN_PAGES)
-		add(&n->lost_pages, pages);
+	add_pages(&n->lost_pages, kind, pages);
 }
 
 #define PF_KSWAPD 0x00020000 /* include/linux/sched.h */

@@ -9,6 +9,10 @@ import pytest
 
 from balloontrace.tracers.load import compiler, shipped
 
+ATOMIC, ADD = (0xC3, 0xDB), 0
+"""Of 32 and 64 bits; until commit 5ffa25502b5a "bpf: Add instructions for atomic_[cmp]xchg" and
+those around it (in v5.12) they could only add."""
+
 LOAD_U64, MOVE, CALL = 0x79, 0xBF, 0x85
 CONTEXT = 1  # the register in which a program is given its context
 WRITES = {0, 1, 4, 7}  # classes of operations that write their target: loads and arithmetic
@@ -44,6 +48,18 @@ def test_what_is_shipped_is_made_of_this_source(machine: str) -> None:
 def test_of_another_source_or_for_another_machine_nothing_is_shipped() -> None:
     assert shipped.find("0" * 64, "x86_64") is None
     assert shipped.find(compiler.digest(), "s390x") is None
+
+
+@pytest.mark.parametrize("machine", REGISTERS)
+def test_nothing_atomic_but_adding_which_old_kernels_know(machine: str) -> None:
+    code = shipped.find(compiler.digest(), machine)
+    assert code is not None
+    for name, program in code.programs.items():
+        operations = [
+            what for operation, _, _, what in struct.iter_unpack("<BBhi", program)
+            if operation in ATOMIC
+        ]  # fmt: skip
+        assert set(operations) <= {ADD}, name
 
 
 @pytest.mark.parametrize("machine", REGISTERS)
