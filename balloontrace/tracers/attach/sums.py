@@ -20,11 +20,15 @@ SLOTS = 28
 """Of a histogram of durations: those of at most 2^FIRST_BITS ns, of at most twice as much, and so
 on; the last slot is of all that are longer than any other holds (2^36 ns, 69 s)."""
 
-_KINDS = max(kind.number for kind in events.KINDS) + 1
-_CAUSES = (*(cause for cause, _ in events.CAUSES), "unknown")
-_FIRST_CAUSE = _KINDS
-_FIRST_QUEUE = _FIRST_CAUSE + len(_CAUSES)
-_ROWS = _FIRST_QUEUE + len(events.QUEUES)
+_ROWS = 32
+"""A power of two with room for all: what indexes them is masked, which the verifier understands."""
+
+_KINDS = max(kind.number for kind in events.KINDS)
+_QUEUES = ("inflate", "deflate")
+_CAUSE_ROWS = {bit: _KINDS + place for place, (_, bit) in enumerate(events.CAUSES)}
+_QUEUE_ROWS = {queue: _KINDS + len(_CAUSE_ROWS) + place for place, queue in enumerate(_QUEUES)}
+"""Behind those of the kinds: for the bit of `within` that shows the cause, and for the queue. Those
+of no cause, and of other queues, have the row of their kind."""
 
 _TOTALS = ("calls", "asked", "done", "ns")
 """Of a row: calls; balloon pages asked for and done, where a kind's are pages and visible (see
@@ -52,14 +56,15 @@ class Row:
 
 def _rows() -> Iterator[Row]:
     for kind in events.KINDS:
+        own = kind.number - 1
         if kind.name == "leak":
-            for number, cause in enumerate(_CAUSES, _FIRST_CAUSE):
-                yield Row("leak", cause, number)
+            yield from (Row("leak", cause, _CAUSE_ROWS[bit]) for cause, bit in events.CAUSES)
+            yield Row("leak", "unknown", own)
         elif kind.name == "ack":
-            for queue in events.QUEUES[1:]:  # not `none`
-                yield Row("ack", queue.name, _FIRST_QUEUE + queue.number)
+            yield from (Row("ack", queue, row) for queue, row in _QUEUE_ROWS.items())
+            yield Row("ack", "other", own)
         else:
-            yield Row(kind.name, "", kind.number)
+            yield Row(kind.name, "", own)
 
 
 ROWS: tuple[Row, ...] = tuple(_rows())
@@ -127,7 +132,6 @@ def c_header() -> str:
     return f"""#define SUM_ROWS {_ROWS}
 #define SUM_SLOTS {SLOTS}
 #define SUM_FIRST_BITS {FIRST_BITS}
-#define SUM_FIRST_QUEUE {_FIRST_QUEUE}
 struct sums {{
 {totals}
 	u64 slot[SUM_SLOTS];
@@ -135,16 +139,23 @@ struct sums {{
 struct cpu_sums {{
 	struct sums row[SUM_ROWS];
 }};
-{_choose_row_of_cause()}"""
+{_choose_row()}"""
 
 
-def _choose_row_of_cause() -> str:
-    """The row of a leak, chosen with CHOOSE of bpf/balloon.c: the first of events.CAUSES that
-    applies is chosen last."""
-    chosen = "".join(
-        f" \\\n\tCHOOSE(row, nonzero(within & WITHIN_{bit.upper()}), {_FIRST_CAUSE + number}ull);"
-        for number, (_, bit) in reversed(list(enumerate(events.CAUSES)))
-    )
-    return (
-        f"#define CHOOSE_ROW_OF_CAUSE(row, within) \\\n\t(row) = {_FIRST_QUEUE - 1}ull;{chosen}\n"
-    )
+def _choose_row() -> str:
+    """The row of a call, chosen with CHOOSE and the functions of bpf/balloon.c: the first of
+    events.CAUSES that applies is chosen last."""
+    causes = [
+        f"CHOOSE(row, is_leak & nonzero(within & WITHIN_{bit.upper()}), {row}ull);"
+        for bit, row in reversed(_CAUSE_ROWS.items())
+    ]
+    queues = [
+        f"CHOOSE(row, is_ack & is_equal(queue, QUEUE_{queue.upper()}), {row}ull);"
+        for queue, row in _QUEUE_ROWS.items()
+    ]
+    lines = [
+        "u64 row = kind - 1, is_leak = is_equal(kind, KIND_LEAK), is_ack = is_equal(kind, KIND_ACK);",
+        *(*causes, *queues, "return row;"),
+    ]
+    body = " \\\n\t".join(lines)
+    return f"#define RETURN_ROW_OF(kind, within, queue) \\\n\t{body}\n"

@@ -213,14 +213,14 @@ static __always_inline u64 nonzero(u64 number)
 		(row) = ((row) & ~mask) | ((number) & mask);                                        \
 	} while (0)
 
+static __always_inline u64 is_equal(u64 one, u64 other)
+{
+	return 1 - nonzero(one ^ other);
+}
+
 static __always_inline u64 row_of(u32 kind, u32 within, u32 queue)
 {
-	u64 row = kind, of_cause;
-
-	CHOOSE_ROW_OF_CAUSE(of_cause, within);
-	CHOOSE(row, 1 - nonzero(kind ^ KIND_LEAK), of_cause);
-	CHOOSE(row, 1 - nonzero(kind ^ KIND_ACK), (u64)SUM_FIRST_QUEUE + queue);
-	return row;
+	RETURN_ROW_OF(kind, within, queue)
 }
 
 /* The slot of a duration: the number of bits of ns - 1, above the first. */
@@ -253,7 +253,8 @@ static __always_inline struct sums *sums_of(u32 kind, u32 within, u32 queue)
 	u32 cpu = bpf_get_smp_processor_id();
 	struct cpu_sums *here = sums.lookup(&cpu);
 
-	return here && row < SUM_ROWS ? &here->row[row] : 0;
+	HIDE(row); /* or it is not masked */
+	return here ? &here->row[row & (SUM_ROWS - 1)] : 0;
 }
 
 /* A call that an event tells of. missed: its duration is not known. */
