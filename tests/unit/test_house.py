@@ -72,7 +72,7 @@ IN_THE_GUEST = [
     *sorted((PACKAGE / "tracers").glob("**/*.py")),
     *(PACKAGE / "recording" / name for name in ("layout.py", "writer.py")),
     *(PACKAGE / name for name in ("driver_behaviour.py", "errors.py", "escape.py", "events.py")),
-    *(PACKAGE / name for name in ("json_text.py", "one_file.py")),
+    *(PACKAGE / name for name in ("json_text.py", "one_file.py", "thresholds.py")),
     *(PACKAGE / "cli" / f"{name}.py" for name in CLI_IN_THE_GUEST),
 ]
 

@@ -15,6 +15,7 @@ from balloontrace.analysis.findings.base import (
     said_needers,
     said_s,
 )
+from balloontrace.thresholds import is_no_op
 
 
 class BusyNoOp(Finding):
@@ -30,14 +31,6 @@ class BusyNoOp(Finding):
     )
     needs = ("episodes", "causes")
     needs_of_counters = ("counters.back_and_forth_s",)
-
-    RECLAIMED_SHARE = 0.25
-    """Of the pages an episode inflated, reclaim took back at least this share: inflation did a
-    third more work than was asked. The founding experiment shows 0.8 to 0.9, a driver without a
-    balloon shrinker 0."""
-
-    RECLAIMED_PAGES = 2560
-    """And at least ten chunks of 256 (10 MiB): a few chunks in a short recording show nothing."""
 
     def check(self, results: Results) -> Evidence | None:
         """Look at each inflate episode, and at what moved after a target was reached; the evidence
@@ -90,12 +83,10 @@ class BusyNoOp(Finding):
         because = "who took the pages back was not seen, and the driver's functions are not known"
         return Evidence(numbers, _sentence_of_counters(numbers), "low", because)
 
-    @classmethod
-    def is_no_op(cls, row: dict[str, Any], taken_back: str = "reclaimed_pages") -> bool:
+    @staticmethod
+    def is_no_op(row: dict[str, Any], taken_back: str = "reclaimed_pages") -> bool:
         """Whether much of what went in was taken back. taken_back: the key of how much was."""
-        share = cls.RECLAIMED_SHARE * row["inflated_pages"]
-        taken = row[taken_back] or 0  # None: not recorded
-        return bool(taken >= max(cls.RECLAIMED_PAGES, share) and share > 0)
+        return is_no_op(row["inflated_pages"], row[taken_back] or 0)  # None: not recorded
 
     def _after(
         self, after: list[dict[str, Any]], hit: int, inflations: int, results: Results

@@ -7,6 +7,7 @@ from typing import Any
 
 from balloontrace.analysis.base import Result
 from balloontrace.analysis.findings.base import Evidence, Finding, Results
+from balloontrace.thresholds import AWAY_S
 
 
 class DriverGone(Finding):
@@ -23,14 +24,10 @@ class DriverGone(Finding):
     )
     needs = ("driver",)
 
-    AWAY_S = 1.0
-    """Shorter absences are a driver bound again on purpose, whatever it gave back: the host lends
-    that and takes it again, and its target is followed."""
-
     def check(self, results: Results) -> Evidence | None:
         """Look at each time the driver left."""
         rows = _absences(results["driver"])
-        hit = [row for row in rows if not row["back"] or row["away_s"] >= self.AWAY_S]
+        hit = [row for row in rows if not row["back"] or row["away_s"] >= AWAY_S]
         if not hit:
             return None
         longest = max(hit, key=lambda row: float(row["away_s"]))

@@ -7,6 +7,7 @@ from typing import Any
 
 from balloontrace.analysis.findings.base import Evidence, Finding, Results, known, said_waits
 from balloontrace.events import BALLOON_PAGE_BYTES
+from balloontrace.thresholds import ONLY_STALLS_PER_S
 
 _PER_S = {
     "file_refaults_per_s": "pages of files read again",
@@ -20,7 +21,7 @@ _PER_S = {
 class HeldUnderPressure(Finding):
     """A target that is too high for what the guest does, and that nobody lowers.
 
-    The thresholds are those of trace/starvation.py.
+    The thresholds are applied in trace/starvation.py.
     """
 
     id = "held-under-pressure"
@@ -85,7 +86,7 @@ _KEYS = (
 def _only_stalls(stretch: dict[str, Any]) -> bool:
     """Whether nothing was read or swapped in again: then who stalled may be the size worker itself,
     which waits for memory to put into the balloon."""
-    return all((stretch[key] or 0) < 1 for key in _PER_S if key != "stalls_per_s")
+    return all((stretch[key] or 0) < ONLY_STALLS_PER_S for key in _PER_S if key != "stalls_per_s")
 
 
 def _overlaps(stretch: dict[str, Any], episodes: list[dict[str, Any]]) -> bool:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from balloontrace.analysis.findings.base import Evidence, Finding, Results
+from balloontrace.thresholds import MEMCG_BALLOON_SHARE
 
 
 class MemcgOom(Finding):
@@ -23,13 +24,10 @@ class MemcgOom(Finding):
     blames_balloon = False
     needs = ("oom.killed",)
 
-    BALLOON_SHARE = 0.01
-    """Of the guest's memory. A smaller balloon would have been no help to anybody."""
-
     def check(self, results: Results) -> Evidence | None:
         """Look at each victim."""
         memory = results["guest"].scalars["memory_bytes"] or 0
-        least_pages = max(1, int(self.BALLOON_SHARE * memory / 4096))
+        least_pages = max(1, int(MEMCG_BALLOON_SHARE * memory / 4096))
         kills = [
             kill
             for kill in results["oom"].tables["kills"]

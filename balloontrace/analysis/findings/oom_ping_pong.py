@@ -13,6 +13,7 @@ from balloontrace.analysis.findings.base import (
     needers,
     said_needers,
 )
+from balloontrace.thresholds import RETAKEN_PAGES, RETAKEN_SHARE
 
 
 class OomPingPong(Finding):
@@ -30,21 +31,13 @@ class OomPingPong(Finding):
     )
     needs = ("causes", "oom.notifier_calls", "episodes")
 
-    RETAKEN_PAGES = 2560
-    """Ten calls of the notifier, each of which gives back 256 pages: a few may be taken again while
-    a target that has just been changed is on its way."""
-
-    RETAKEN_SHARE = 0.25
-    """And at least a quarter of what was given back. Without a host that sends its target again,
-    and with no inflation in flight, it is 0."""
-
     def check(self, results: Results) -> Evidence | None:
         """Look at each bout of the notifier; the evidence is the worst one's."""
         hit = [
             bout
             for bout in results["oom"].tables["bouts"]
-            if (bout["retaken_pages"] or 0) >= self.RETAKEN_PAGES
-            and bout["retaken_pages"] >= self.RETAKEN_SHARE * bout["pages"]
+            if (bout["retaken_pages"] or 0) >= RETAKEN_PAGES
+            and bout["retaken_pages"] >= RETAKEN_SHARE * bout["pages"]
         ]
         if not hit:
             return None

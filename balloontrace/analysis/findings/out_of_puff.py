@@ -14,6 +14,7 @@ from balloontrace.analysis.findings.base import (
     said_s,
 )
 from balloontrace.analysis.findings.busy_no_op import BusyNoOp
+from balloontrace.thresholds import PUFFS, STANDSTILL_S
 
 
 class OutOfPuff(Finding):
@@ -32,16 +33,6 @@ class OutOfPuff(Finding):
     )
     needs = ("episodes", "phases.fill.sleeps")
 
-    SLEEPS = 5
-    """One second of sleeping. An inflation that finds memory never sleeps; one or two sleeps are
-    kswapd being late."""
-
-    LATE_S = 1.0
-    """Without progress for so long, if the target was reached in the end. Inflation against page
-    cache that is in use sleeps now and then, and goes on after each sleep: kswapd being late again
-    (once 13 sleeps within 17 s, the longest time without progress 0.22 s: page-cache at 2 GiB on an
-    emulated CPU without ERMS, which clears pages faster)."""
-
     def check(self, results: Results) -> Evidence | None:
         """Look at each inflate episode, and at what came after a target was reached; the evidence
         is the one's that slept longest."""
@@ -50,7 +41,7 @@ class OutOfPuff(Finding):
         after = [
             row
             for row in results["periods"].tables["after"]
-            if (row["sleeps"] or 0) >= self.SLEEPS
+            if (row["sleeps"] or 0) >= PUFFS
             and row["end_pages"] < row["target_pages"]
             and not BusyNoOp.is_no_op(row)
         ]
@@ -77,8 +68,8 @@ class OutOfPuff(Finding):
 
     def _out_of_puff(self, episode: dict[str, Any]) -> bool:
         stood_still_s = episode["longest_no_progress_s"] or 0
-        late = episode["outcome"] != "reached" or stood_still_s >= self.LATE_S
-        slept = (episode["sleeps"] or 0) >= self.SLEEPS
+        late = episode["outcome"] != "reached" or stood_still_s >= STANDSTILL_S
+        slept = (episode["sleeps"] or 0) >= PUFFS
         return late and slept and not BusyNoOp.is_no_op(episode)
 
 

@@ -8,7 +8,12 @@ from itertools import accumulate
 from typing import Any
 
 from balloontrace.analysis.findings.base import Evidence, Finding, Results
-from balloontrace.analysis.questions.host_acks import SLOW_S
+from balloontrace.thresholds import (
+    FEW_SLOW_ACKS,
+    SLOW_ACK_S,
+    SLOW_ACKS_SHARE,
+    SLOW_ACKS_TOTAL_S,
+)
 
 
 class SlowHostAck(Finding):
@@ -26,32 +31,20 @@ class SlowHostAck(Finding):
     )
     needs = ("host_acks", "phases.fill.total_s", "phases.leak.total_s")
 
-    SLOW_TOTAL_S = 2.0
-    """Spent in acks of SLOW_S or more, a hundred times what an ack takes. One preempted thread of
-    QEMU is not enough: on a machine with four times the work it can do, one ack took 0.6 s."""
-
-    SLOW_SHARE = 0.25
-    """And so much of the time in which the balloon was inflated and deflated: on that machine it
-    was up to 0.07. Where it was 0.50, beside two other emulators and a busy loop on two CPUs,
-    QEMU's answers to its monitor were as late: that is a slow host."""
-
-    FEW = 3
-    """Fewer slow acks than this may be the guest itself having been stopped meanwhile."""
-
     def check(self, results: Results) -> Evidence | None:
         """Look at both virtqueues together."""
         queues = results["host_acks"].tables["queues"]
         slow = [row for row in queues if row["slow"]]
         slow_s = sum(row["slow_s"] for row in slow)
         moving_s = sum(results["phases"].scalars[call]["total_s"] for call in ("fill", "leak"))
-        if slow_s < max(self.SLOW_TOTAL_S, self.SLOW_SHARE * moving_s):
+        if slow_s < max(SLOW_ACKS_TOTAL_S, SLOW_ACKS_SHARE * moving_s):
             return None
         numbers = {
             "start_s": min(row["slow_from_s"] for row in slow),
             "end_s": max(row["slow_until_s"] for row in slow),
             "slow_acks": sum(row["slow"] for row in slow),
             "slow_s": slow_s,
-            "slow_from_s": SLOW_S,
+            "slow_from_s": SLOW_ACK_S,
             "moving_s": moving_s,
             "acks": sum(row["acks"] for row in queues),
             "ack_s": sum(row["total_s"] for row in queues),
@@ -60,7 +53,7 @@ class SlowHostAck(Finding):
             "open": sum(row["open"] for row in queues),
             **_episodes(results),
         }
-        few = numbers["slow_acks"] < self.FEW
+        few = numbers["slow_acks"] < FEW_SLOW_ACKS
         return Evidence(
             numbers,
             _sentence(numbers),

@@ -19,16 +19,12 @@ from balloontrace.analysis.trace.goals import Goal
 from balloontrace.analysis.trace.stretches import AFTER, TOWARD, Stretch, stretches_of
 from balloontrace.analysis.trace.trace import MOVES, Ints, Trace, per_trace
 from balloontrace.events import UNKNOWN_PAGES
+from balloontrace.thresholds import PUFF_NS
 
 LISTED_SPAN_S = 1.0
 """Shortest no-progress span that is listed. A chunk of 256 pages takes milliseconds and the
 driver's sleep when it finds no memory 0.2 s: five such sleeps in a row are not the ordinary pace.
 The longest span is exact whatever its length."""
-
-
-PUFF_NS = 200_000_000
-"""What the driver sleeps when it gets no page (fill_balloon, drivers/virtio/virtio_balloon.c). The
-worker's shorter sleeps are those of reclaim."""
 
 SETTLED_NS = 5_000_000_000
 """Without a page moved for so long, a balloon is at rest. So long waits `lab run`, too, before it

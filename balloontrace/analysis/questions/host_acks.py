@@ -11,13 +11,9 @@ from balloontrace.analysis.base import Question, Result, Section
 from balloontrace.analysis.fields import Field, Table, Unit
 from balloontrace.analysis.trace.columns import Bools, Calls, Ints
 from balloontrace.analysis.trace.trace import Trace, known_pages
+from balloontrace.thresholds import SLOW_ACK_S
 
-SLOW_S = 0.1
-"""An ack tells of at most 256 pages (1 MiB). A host moves 1 GiB/s, so 1 ms; in guests without
-hardware virtualisation, on a machine with twice the work it can do, the slowest of 60,000 took
-87 ms."""
-
-_SLOW = f"{SLOW_S * 1000:.0f} ms or more"
+_SLOW = f"{SLOW_ACK_S * 1000:.0f} ms or more"
 
 QUEUES = ("inflate", "deflate")
 
@@ -61,9 +57,9 @@ class HostAcks(Question):
 
     def run(self, trace: Trace) -> Result:
         """Table `queues`: one row for each virtqueue that was used; seconds, balloon pages.
-        Intervals `slow`: the waits of SLOW_S and more."""
+        Intervals `slow`: the waits of SLOW_ACK_S and more."""
         acks = trace.calls("ack")
-        is_slow = np.asarray(acks["duration_ns"]) >= SLOW_S * 1e9
+        is_slow = np.asarray(acks["duration_ns"]) >= SLOW_ACK_S * 1e9
         queues = np.asarray(acks["queue"])
         rows = [
             _row(trace, name, acks, queues == trace.number("queues", name), is_slow)
@@ -85,7 +81,7 @@ class HostAcks(Question):
 
 
 def _row(trace: Trace, queue: str, acks: Calls, which: Bools, is_slow: Bools) -> dict[str, Any]:
-    """One virtqueue. slow: acks of at least SLOW_S; open: not answered when the recording ended.
+    """One virtqueue. slow: acks of SLOW_ACK_S and more; open: not answered when the recording ended.
 
     One column after the other: of all acks they take a fifth of what a report may.
     """

@@ -15,14 +15,10 @@ from balloontrace.analysis.trace.balloon_size import known_curve
 from balloontrace.analysis.trace.minutes import Growth, Minutes
 from balloontrace.analysis.trace.sampled_size import Ram, ram_of, sampled_size
 from balloontrace.analysis.trace.samples import UNREAD
-from balloontrace.analysis.trace.starvation import (
-    AVAILABLE_SHARE,
-    HELD_SHARE,
-    Starved,
-    starved,
-)
+from balloontrace.analysis.trace.starvation import Starved, starved
 from balloontrace.analysis.trace.trace import Ints, Trace, section
 from balloontrace.events import BALLOON_PAGE_BYTES
+from balloontrace.thresholds import AVAILABLE_SHARE, HELD_SHARE
 
 RATES = {
     "file refaults": ("workingset_refault_file", "workingset_refault"),

@@ -10,8 +10,7 @@ import numpy.typing as npt
 
 from balloontrace.analysis.trace.samples import UNREAD, Samples
 from balloontrace.analysis.trace.trace import Bools, Ints
-
-MINUTE_NS = 60_000_000_000
+from balloontrace.thresholds import MINUTE_NS
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,10 +13,7 @@ from balloontrace.analysis.trace.gaps import driver_gaps
 from balloontrace.analysis.trace.pressure import SHARES
 from balloontrace.analysis.trace.samples import UNREAD
 from balloontrace.analysis.trace.trace import Bools, Ints, Trace, known_pages, per_trace
-
-REST_S = 30.0
-"""Calls further apart belong to different bouts. In the near-livelock of a crawling guest the
-slowest call came 10 s after the one before."""
+from balloontrace.thresholds import BOUT_REST_S
 
 REFAULTS = ("workingset_refault_file", "workingset_refault")
 """Pages of files read again soon after reclaim evicted them, in /proc/vmstat; the second counted
@@ -42,7 +39,7 @@ def bouts(trace: Trace) -> list[dict[str, Any]]:
         known_pages(calls) * trace.pages_per_page,
         np.asarray(by_recorder(trace, calls)),
     )
-    breaks = np.flatnonzero(np.diff(asked.starts) > REST_S * 1e9) + 1
+    breaks = np.flatnonzero(np.diff(asked.starts) > BOUT_REST_S * 1e9) + 1
     parts = [slice(*ends) for ends in pairwise([0, *breaks.tolist(), len(calls)])]
     return [_bout(trace, asked, part) for part in parts if not asked.own[part].all()]
 

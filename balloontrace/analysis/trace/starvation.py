@@ -12,28 +12,16 @@ from balloontrace.analysis.trace.minutes import Minutes
 from balloontrace.analysis.trace.samples import UNREAD
 from balloontrace.analysis.trace.trace import Bools, Ints
 from balloontrace.events import BALLOON_PAGE_BYTES
-
-HELD_SHARE = 0.1
-"""Of RAM: a smaller balloon is not what starves a guest."""
-
-AVAILABLE_SHARE = 0.1
-"""Of RAM, in MemAvailable: with more, reclaim finds what nobody needs. It is the floor, too: what a
-host should leave its guest."""
-
-FULL_SHARE = 0.1
-"""Of the time in which no task could run for lack of memory (PSI)."""
-
-MAJOR_FAULTS_PER_S, STALLS_PER_S, SWAP_INS_PER_S = 20.0, 10.0, 100.0
-"""One of these, beside: reading a large file over and over stalls its reader (PSI) and refaults, as
-in the founding experiment, but that is what page cache is for. There major faults were 1 a second,
-and no allocation stalled; in guests that starve they are hundreds."""
-
-LEAST_NS = 10_000_000_000
-"""At rest for so long, and the same of the time that is looked at: a burst is no starvation."""
-
-MOVED_SHARE = 0.005
-"""Of RAM, between two samples: the balloon moves. What the OOM notifier gives back, 1 MiB at a
-time, does not end a rest."""
+from balloontrace.thresholds import (
+    AVAILABLE_SHARE,
+    FULL_SHARE,
+    HELD_SHARE,
+    MAJOR_FAULTS_PER_S,
+    MOVED_SHARE,
+    STALLS_PER_S,
+    STARVED_NS,
+    SWAP_INS_PER_S,
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +83,7 @@ def _starving(minutes: Minutes, ram: int, first: Ints, last: Ints) -> Bools:
     """Whether the guest starved in the times between these samples; there is little memory at the
     end of each."""
     available = minutes.column("meminfo", "MemAvailable")
-    long = minutes.time_ns[last] - minutes.time_ns[first] >= LEAST_NS
+    long = minutes.time_ns[last] - minutes.time_ns[first] >= STARVED_NS
     little = available[first] < AVAILABLE_SHARE * ram
     busy = minutes.per_s("vmstat", "pgmajfault", first, last) >= MAJOR_FAULTS_PER_S
     busy |= minutes.per_s("vmstat", "allocstall", first, last) >= STALLS_PER_S

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from balloontrace.analysis.questions.host_acks import SLOW_S
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.lab.scenario import (
     Hog,
@@ -18,6 +17,7 @@ from balloontrace.lab.scenario import (
     list_scenarios,
     load_scenario,
 )
+from balloontrace.thresholds import SLOW_ACK_S
 
 MINIMAL = """
 [guest]
@@ -71,7 +71,7 @@ def test_every_finding_has_a_scenario_of_its_own() -> None:
     hogs = {scenario.name: scenario.hog for scenario in list_scenarios()}
     assert hogs["memcg-oom"] == Hog(Fraction(1, 16), None, True, Fraction(1, 32), 20)
     assert hogs["oom-thrash"] == Hog(None, Fraction(1, 64), lock=False, limit_s=40)
-    assert find_scenario("slow-host").discard_delay_us * 256 / 1e6 > 2 * SLOW_S
+    assert find_scenario("slow-host").discard_delay_us * 256 / 1e6 > 2 * SLOW_ACK_S
     assert find_scenario("driver-gone").steps[1].run == "rmmod virtio_balloon"
 
 
