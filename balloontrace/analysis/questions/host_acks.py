@@ -81,7 +81,7 @@ class HostAcks(Question):
 
 
 def _row(trace: Trace, queue: str, acks: Calls, which: Bools, is_slow: Bools) -> dict[str, Any]:
-    """One virtqueue. slow: acks of SLOW_ACK_S and more; open: not answered when the recording ended.
+    """One virtqueue. slow: those of SLOW_ACK_S and more; open: not answered when it ended.
 
     One column after the other: of all acks they take a fifth of what a report may.
     """
