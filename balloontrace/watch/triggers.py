@@ -202,10 +202,13 @@ def _puffs(since: _Reading, now: _Reading) -> int:
 
 
 class _Way:
-    """What was done under one target since it was first seen, and from when that was reached on:
-    since then. mark: the furthest size on the way up; short: since when the balloon is short of its
-    target; still_ns: for how long of that the worker has slept and not got further, and
-    longest_still_ns: at most."""
+    """What was done under one target: on the way to it, since it was first seen, or after it was
+    reached, since then.
+
+    mark: the furthest size on the way up; short: since when the balloon is short of its target;
+    still_ns: for how long of that it did not get further though the worker slept for want of pages,
+    and longest_still_ns: at most.
+    """
 
     __slots__ = ("begin", "longest_still_ns", "mark", "reached", "short", "still_ns", "upward")
 
@@ -230,10 +233,12 @@ class _Way:
             self._catch_up(now)
         elif size >= target:
             self._catch_up(now)
-        elif filled and (self.reached or most > self.mark):
+        elif size > self.mark or (self.reached and filled):
             self.still_ns = 0
         elif self.still_ns or _puffs(before, now):
-            self.still_ns += now.lived_ns - before.lived_ns
+            # It may have got further, and have lost that to the OOM notifier since: half counts.
+            sure = most <= self.mark
+            self.still_ns += (now.lived_ns - before.lived_ns) // (1 if sure else 2)
         self.longest_still_ns = max(self.longest_still_ns, self.still_ns)
         self.mark = max(self.mark, size)
 
