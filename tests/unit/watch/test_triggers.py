@@ -304,7 +304,8 @@ def test_what_is_taken_when_the_need_is_over_is_no_ping_pong() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sleeps", "each_s", "fires"), [(4, 0.204, False), (5, 0.204, True), (9, 0.11, False)]
+    ("sleeps", "each_s", "fires"),
+    [(4, 0.204, False), (5, 0.204, True), (9, 0.11, False), (7, 0.14, False)],
 )
 def test_out_of_puff_begins_at_its_threshold(sleeps: int, each_s: float, fires: bool) -> None:
     guest = Guest(100_000, 200_000)
@@ -480,6 +481,14 @@ def test_a_kill_fires_beside_a_balloon_of_a_hundredth_of_ram(size: int, fires: b
         assert guest.second() == ["oom-kill"] * fires
 
 
+@pytest.mark.parametrize("moved", [-PAGES_OF_GIB, PAGES_OF_GIB])
+def test_a_kill_beside_an_empty_balloon_is_not_beside_it(moved: int) -> None:
+    guest = Guest(max(0, -moved), PAGES_OF_GIB)
+    guest.size += moved  # what it held was given back before, or went in after it
+    kill(guest)
+    assert guest.second() == []
+
+
 def test_a_driver_that_comes_back_at_once_was_not_gone() -> None:
     guest = Guest()
     leave(guest)
@@ -576,6 +585,17 @@ def test_another_target_is_another_progress() -> None:
     guest.fill(100)
     guest.second()
     assert (guest.progress.progress_pages, guest.progress.no_progress_ns) == (600, 0)
+
+
+def test_time_before_a_target_is_no_time_under_it() -> None:
+    guest = Guest(1000, 1000)
+    guest.target = 1500
+    no_op(guest, 100, 100)
+    guest.second()
+    assert guest.progress.no_progress_ns == 0
+    no_op(guest, 100, 100)
+    guest.second()
+    assert guest.progress.no_progress_ns == SECOND
 
 
 def test_a_gap_is_neither_progress_nor_its_lack() -> None:
