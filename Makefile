@@ -108,6 +108,8 @@ fuzz: setup
 docs: setup
 	@$(VENV)/python -c 'from balloontrace import events; print(events.markdown(), end="")' \
 		> docs/events.md
+	@$(VENV)/python -c 'from balloontrace.watch import metrics; print(metrics.markdown(), end="")' \
+		> docs/metrics.md
 	@$(VENV)/python -c 'from balloontrace.analysis import json_schema as j; print(j.markdown(), end="")' \
 		> docs/report-json.md
 	@$(VENV)/python -c 'from balloontrace.analysis import json_schema as j; print(j.schema_text(), end="")' \

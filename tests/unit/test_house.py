@@ -30,7 +30,8 @@ def loaded_by(statement: str) -> set[str]:
 
 GUEST_SIDE = [
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-    for path in sorted((PACKAGE / "tracers").glob("**/[!_]*.py"))
+    for folder in ("tracers", "watch")
+    for path in sorted((PACKAGE / folder).glob("**/[!_]*.py"))
 ]
 
 
@@ -55,6 +56,13 @@ def test_the_recorder_is_lighter_still() -> None:
     assert loaded - modules_after("pass") - RECORDER_HAS == set()
 
 
+@pytest.mark.parametrize("module", ["exposition", "server", "textfile"])
+def test_handing_out_metrics_is_as_light(module: str) -> None:
+    loaded = modules_after(f"import balloontrace.watch.{module}")
+    assert "balloontrace" in loaded
+    assert loaded - modules_after("pass") - RECORDER_HAS == set()
+
+
 def test_the_recorder_has_no_reader() -> None:
     code = "import balloontrace.tracers.record.session, sys; print(*sys.modules)"
     loaded = subprocess.run(
@@ -70,6 +78,7 @@ CLI_IN_THE_GUEST = (
 )
 IN_THE_GUEST = [
     *sorted((PACKAGE / "tracers").glob("**/*.py")),
+    *sorted((PACKAGE / "watch").glob("**/*.py")),
     *(PACKAGE / "recording" / name for name in ("layout.py", "writer.py")),
     *(PACKAGE / name for name in ("driver_behaviour.py", "errors.py", "escape.py", "events.py")),
     *(PACKAGE / name for name in ("json_text.py", "one_file.py", "thresholds.py")),
@@ -91,10 +100,11 @@ def test_the_command_line_loads_no_analysis_before_it_is_asked_to() -> None:
 
 def test_data_moves_down_only() -> None:
     above = {
-        "tracers": ("cli", "analysis", "lab"),
-        "analysis": ("cli", "tracers", "lab"),
-        "lab": ("cli", "analysis"),
-        "": ("cli", "analysis", "tracers", "lab"),
+        "tracers": ("cli", "analysis", "watch", "lab"),
+        "watch": ("cli", "analysis", "lab"),
+        "analysis": ("cli", "tracers", "watch", "lab"),
+        "lab": ("cli", "analysis", "watch"),
+        "": ("cli", "analysis", "tracers", "watch", "lab"),
     }
     for layer, forbidden in above.items():
         for path in (PACKAGE / layer).glob("**/*.py" if layer else "*.py"):
@@ -125,7 +135,8 @@ def test_of_a_recording_writer_and_reader_share_the_layout_only() -> None:
             others = [other for other in RECORDING if other in imports.split(".")[2:]]
             ours = imports.startswith("balloontrace.recording")
             assert not ours or set(others) <= set(RECORDING[name]), (path, imports)
-    for path in [*(PACKAGE / "tracers").glob("**/*.py"), paths["layout"], paths["writer"]]:
+    in_the_guest = [p for f in ("tracers", "watch") for p in (PACKAGE / f).glob("**/*.py")]
+    for path in [*in_the_guest, paths["layout"], paths["writer"]]:
         for imports in imported(path):
             allowed = ("balloontrace.recording.layout", "balloontrace.recording.writer")
             assert not imports.startswith("balloontrace.recording.") or imports.startswith(allowed)
