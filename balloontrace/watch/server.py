@@ -33,7 +33,9 @@ REQUEST_BYTES = 4096
 IGNORED_BYTES = 1 << 16
 """What a refused client may still send before it is cut off."""
 
-_BACKLOG = 16
+_BACKLOG = 32
+_ACCEPTED = 16
+"""Clients that may wait to be accepted; those that are in one call of `serve`."""
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -115,7 +117,7 @@ class Server:
         self._listener.close()
 
     def _accept(self) -> None:
-        for _ in range(_BACKLOG):
+        for _ in range(_ACCEPTED):
             try:
                 descriptor, _ = self._listener._accept()  # type: ignore[attr-defined]
             except BlockingIOError:
