@@ -26,8 +26,10 @@ ENTRIES = (
     "balloontrace.cli.bundled",
     "balloontrace.tracers.record.session",
     "balloontrace.tracers.record.netlink",
+    "balloontrace.watch.session",
 )
-"""Where a process of the bundle begins: the command line, the recorder, who reads delays."""
+"""Where a process of the bundle begins: the command line, the recorder, who reads delays, the
+watcher."""
 
 PROGRAMS = "tracers/bpf/bytecode/*.json"
 

@@ -63,6 +63,18 @@ _SEAM = {
 }
 _MEANS = {"used": _MAYBE, "not": [text]}
 
+_SUMS = {...: {"calls": whole, "asked": whole, "done": whole, "ns": whole, "slots": [whole]}}
+_COUNTED: dict[Any, Any] = {
+    "counters": {...: {...: whole}},
+    "sums": (_SUMS, None),
+    "events": whole,
+    "lost_events": whole,
+    "returns_missed": whole,
+    "suspended_ns": whole,
+    "stolen_ns": whole,
+}
+"""What is counted from a recording's begin to its end, or from that of `watch`."""
+
 _ATTACHED: dict[Any, Any] = {
     "seams": {...: _SEAM},
     "calls": {...: [text]},
@@ -100,6 +112,9 @@ HEADER: Shape = {
     "attached_ns": whole,
     "absent_samplers": [text],
     "marks": flag,
+    "begun": _COUNTED,
+    "underway": {...: whole},
+    "watch": {"fired": [{"finding": text, "t_ns": whole}], "idle_interval_s": number},
 }
 
 SAMPLE: Shape = {
@@ -130,16 +145,10 @@ SAMPLE: Shape = {
 TRAILER: Shape = {
     "reason": text,
     "ended_ns": whole,
-    "suspended_ns": whole,
-    "stolen_ns": whole,
+    **_COUNTED,
     "vmstat_detach": _COUNTERS,
-    "counters": {...: {...: whole}},
-    "sums": {...: {"calls": whole, "asked": whole, "done": whole, "ns": whole, "slots": [whole]}},
-    "lost_events": whole,
-    "returns_missed": whole,
     "proof": {"begin": (flag, None), "end": (flag, None)},
     "kernel_missed": whole,
-    "events": whole,
     "open_calls": whole,
     "recorder": {...: number},
     "marks": ({...: whole}, None),

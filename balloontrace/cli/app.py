@@ -12,7 +12,17 @@ import typer
 
 from balloontrace import __version__
 from balloontrace.cli import output, typer_verbs
-from balloontrace.cli.commands import bundle, compare, doctor, export, lab, mark, record, report
+from balloontrace.cli.commands import (
+    bundle,
+    compare,
+    doctor,
+    export,
+    lab,
+    mark,
+    record,
+    report,
+    watch,
+)
 from balloontrace.cli.outcome import exit_status
 from balloontrace.cli.verbs import VERSION_HELP
 
@@ -25,6 +35,7 @@ app = typer.Typer(
 )
 typer_verbs.add(app, record.VERB)
 typer_verbs.add(app, mark.VERB)
+typer_verbs.add(app, watch.VERB)
 app.command("report")(report.command)
 app.command("compare")(compare.command)
 app.command("export")(export.command)

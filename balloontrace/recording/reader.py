@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from itertools import compress
+from itertools import compress, zip_longest
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from balloontrace import untrusted_json
@@ -159,9 +159,26 @@ def _collect(
         sorting.take(run)
     sorting.flush()
     found.share_read = 1.0
+    if found.trailer is not None and "begun" in found.header:
+        found.trailer = _since(found.header["begun"], found.trailer)
     if not found.header:
         raise UserError(f"{path} has lost its header", "nothing can be read without it")
     return found
+
+
+def _since(begun: Any, now: Any) -> Any:
+    """What was counted after `begun`, where that says so; what was not known then is not known."""
+    if isinstance(begun, dict) and isinstance(now, dict):
+        counted = {key: _since(begun[key], value) for key, value in now.items() if key in begun}
+        return {**now, **counted}
+    if isinstance(begun, list) and isinstance(now, list):
+        return [
+            max(0, number - then)
+            for number, then in zip_longest(now, begun[: len(now)], fillvalue=0)
+        ]
+    if isinstance(begun, int) and isinstance(now, int):
+        return max(0, now - begun)
+    return None
 
 
 _SHAPES = {

@@ -25,8 +25,6 @@ LEAST_PLANES = 16
 REFERENCE_INTERVAL = 64
 """Samples from one that is written in full to the next: as many are lost with it."""
 
-_COPIED_AT_ONCE = 1 << 20
-
 _FASTEST = 1
 _LIMIT = 1 << 63
 
@@ -127,19 +125,6 @@ class Writer:
     def sequence(self) -> int:
         """The number of the next block."""
         return self._sequence
-
-    def append(self, fd: int, start: int, sequence: int) -> None:
-        """Write the blocks that stand in another file from `start` on, as they are there; the next
-        block's number is then `sequence`."""
-        self.write_held()
-        at, size = start, os.fstat(fd).st_size
-        try:
-            while at < size:
-                at += os.sendfile(self._fd, fd, at, min(size - at, _COPIED_AT_ONCE))
-        except OSError as error:
-            raise self._cannot(error) from None
-        self.bytes_written += size - start
-        self._sequence = sequence
 
     def sync(self) -> None:
         """Wait until all of it is on the disk. Nothing happens where there is none (a pipe)."""

@@ -11,6 +11,8 @@ import os
 
 from balloontrace import events
 from balloontrace.tracers.attach import state, sums
+from balloontrace.watch.agreement import COUNTERS
+from balloontrace.watch.triggers import FINDINGS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,19 +27,13 @@ KERNEL_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 NS_PER_S = 10**9
 
-FINDINGS = (
-    *("busy-no-op", "oom-ping-pong", "out-of-puff", "slow-host-ack", "held-under-pressure"),
-    *("oom-kill", "driver-gone"),
-)
+ASKED = "asked"
+"""Why a recording is written that somebody asked for, and no finding."""
 
-DUMPED_FOR = (*FINDINGS, "asked")
-"""Why a recording is written: for a finding, or because somebody asked for it."""
+DUMPED_FOR = (*FINDINGS, ASKED)
 
 REASONS = {"ring": "lost", "untracked": "untracked", "missed": "missed"}
 """Why a call is lost -> the counter of state.COUNTERS that says so."""
-
-VMSTAT = ("inflate", "deflate", "migrate")
-"""Counters of /proc/vmstat, without `balloon_`."""
 
 BUCKETS_NS = tuple(1 << bits for bits in range(14, 37, 2))
 """Upper limits of the histograms, inclusive; each is the limit of a slot of sums.py, too."""
@@ -47,7 +43,7 @@ class Reading:
     """What is known at one moment.
 
     sums: of sums.of_rows; counters: of state.sum_counters; size_pages, target_pages: balloon pages,
-    None if not known; differences: counter of VMSTAT -> summed pages less those of /proc/vmstat
+    None if not known; differences: name of COUNTERS -> summed pages less those of /proc/vmstat
     over the same span, in balloon pages, None if they cannot be compared; progress_pages: by which
     the size came closer to its target, ever; no_progress_ns: in which it was short of its target
     and came no closer although pages moved, ever; findings: how often each fired; dumps: recordings
@@ -212,7 +208,7 @@ def _lost_calls(reading: Reading, reason: str) -> int:
 
 
 def _agrees(reading: Reading) -> int | None:
-    known = [pages for pages in map(reading.differences.get, VMSTAT) if pages is not None]
+    known = [pages for pages in map(reading.differences.get, COUNTERS) if pages is not None]
     return int(not any(known)) if known else None
 
 
@@ -342,7 +338,7 @@ METRICS: tuple[Metric, ...] = (
         "No sample while they cannot be compared.",
         lambda reading, counter: _in_bytes(reading.differences.get(counter)),
         ("counter",),
-        _one_label(VMSTAT),
+        _one_label(tuple(COUNTERS)),
     ),
     Metric(
         "balloontrace_vmstat_agrees",

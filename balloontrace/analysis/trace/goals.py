@@ -34,15 +34,18 @@ def goals_of(trace: Trace, curve: SizeCurve) -> list[Goal]:
     """What the balloon was to do, in order of time.
 
     A driver that comes is told the host's target, but that is no event if it is the one that was
-    read last. Then the target begins anew, if the balloon moved before the next goal.
+    read last. Then the target begins anew, if the balloon moved before the next goal. What begins
+    a segment of `watch` can be the target that is in force already.
     """
     if trace.entire is not trace:
         return _goals_of_window(trace)
     targets = trace.events("target").sort_values("start_ns", kind="stable")
     asked = [None if pages == UNKNOWN_PAGES else pages for pages in targets["asked"].tolist()]
+    told = zip(targets["start_ns"].tolist(), asked, [-1, *asked], strict=False)
     goals = [
         Goal(start, pages, "target")
-        for start, pages in zip(targets["start_ns"].tolist(), asked, strict=True)
+        for start, pages, before in told
+        if pages is None or pages != before
     ]
     left, came = _driver_moments(trace)
     if not left and not came:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from balloontrace.analysis.trace.trace import Trace
+from balloontrace.analysis.trace.trace import Trace, section
 
 LEAST_S = 5.0
 """The recorder samples once a second, is locked in memory, and does nothing that waits. In guests
@@ -16,6 +16,9 @@ without hardware virtualisation the first sample came after up to 3.7 s."""
 
 LEAST_INTERVALS = 5
 """And so many times the usual interval, the median."""
+
+LEAST_IDLE_INTERVALS = 2
+"""And so many times the interval at which `watch` looks at a balloon at rest."""
 
 _EDGE_NS = 1_000_000_000
 """So near to either sample the guest may have been run: just before and after it was not."""
@@ -42,7 +45,9 @@ def sample_gaps(trace: Trace) -> SampleGaps | None:
     took_ns = np.diff(time_ns)
     if not len(took_ns):
         return SampleGaps(0, 0, None, silent=False)
-    least_ns = max(LEAST_S * 1e9, LEAST_INTERVALS * float(np.median(took_ns)))
+    idle_s = float(section(trace.header, "watch").get("idle_interval_s") or 0)
+    usual_s = LEAST_INTERVALS * float(np.median(took_ns)) / 1e9
+    least_ns = max(LEAST_S, usual_s, LEAST_IDLE_INTERVALS * idle_s) * 1e9
     gaps = [
         (int(time_ns[place]), int(time_ns[place + 1]))
         for place in np.flatnonzero(took_ns >= least_ns)

@@ -8,8 +8,8 @@ from typing import Any
 
 from balloontrace.analysis.trace.trace import section
 
-_RECORDER = b"balloontrace.tracers.record"
-"""In the command line of every recorder (tracers/load/launch.py)."""
+_RECORDERS = (b"balloontrace.tracers.record", b"balloontrace.watch")
+"""In the command line of every recorder (tracers/load/launch.py), and of every watcher."""
 
 
 def is_underway(header: dict[str, Any]) -> bool:
@@ -18,6 +18,9 @@ def is_underway(header: dict[str, Any]) -> bool:
     recorder = section(header, "tasks").get("recorder")
     try:
         here = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return here == boot_id and _RECORDER in Path(f"/proc/{recorder}/cmdline").read_bytes()
+        if here != boot_id:
+            return False
+        running = Path(f"/proc/{recorder}/cmdline").read_bytes()
+        return any(name in running for name in _RECORDERS)
     except OSError:
         return False

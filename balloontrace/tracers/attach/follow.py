@@ -20,10 +20,9 @@ from balloontrace.tracers.samplers.vmstat import balloon_counters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from socket import socket
     from typing import Any
-
-    from balloontrace.recording.writer import Writer
 
 
 class Follower:
@@ -41,9 +40,9 @@ class Follower:
         given: handover.Handover,
         options: dict[str, Any],
         control: Control,
-        writer: Writer,
+        tell: Callable[[dict[str, Any]], None],
     ) -> None:
-        """options: `rungs` and `means`, what alone is to be tried."""
+        """options: `rungs` and `means`, what alone is to be tried; tell: takes each sample."""
         self.counters: dict[str, int] = {}
         """The latest reading of the balloon's counters while the driver was there."""
         self.proved: bool | None = None
@@ -51,7 +50,7 @@ class Follower:
         self._maps, self._code = given.maps, given.code
         self._probes, self._programs = given.probes, given.programs
         self._content = given.content
-        self._options, self._control, self._writer = options, control, writer
+        self._options, self._control, self._take = options, control, tell
         self._traced: int = given.content["driver_identity"]
         self._refused = 0
         self._attaching: tuple[int, socket, int] | None = None
@@ -61,6 +60,24 @@ class Follower:
     def fill_from(self) -> str:
         """Where the pages of a fill are counted: of state.FILL_FROM."""
         return str(self._content.get("fill_from", "acks"))
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether a driver is there, and traced."""
+        return bool(self._traced)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether a driver is there, traced or not."""
+        return bool(self._traced or self._refused or self._attaching)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """What the header of a recording says that begins now."""
+        if self._traced:
+            return self._content
+        absent: dict[str, Any] = {"used": None, "not": []}
+        return {**self._content, "seams": {}, "calls": {}, "means": absent, "driver_identity": 0}
 
     def begin(self) -> dict[str, Any]:
         """Let the programs count and write from now on; returns `vmstat_attach`.
@@ -177,4 +194,4 @@ class Follower:
         self._tell("attached", {**given.content, **begun})
 
     def _tell(self, state: str, content: dict[str, Any]) -> None:
-        self._writer.sample({"t_ns": time.monotonic_ns(), "driver": {"state": state, **content}})
+        self._take({"t_ns": time.monotonic_ns(), "driver": {"state": state, **content}})

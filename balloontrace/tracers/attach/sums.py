@@ -154,7 +154,8 @@ def _choose_row() -> str:
         for queue, row in _QUEUE_ROWS.items()
     ]
     lines = [
-        "u64 row = kind - 1, is_leak = is_equal(kind, KIND_LEAK), is_ack = is_equal(kind, KIND_ACK);",
+        "u64 row = kind - 1;",
+        "u64 is_leak = is_equal(kind, KIND_LEAK), is_ack = is_equal(kind, KIND_ACK);",
         *(*causes, *queues, "return row;"),
     ]
     body = " \\\n\t".join(lines)

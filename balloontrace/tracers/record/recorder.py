@@ -81,7 +81,7 @@ class Recorder:
         self._seen = SeenTasks()
         self._not_run = NotRun()
         self._functions: dict[str, list[str]] = content.get("calls", {})
-        self._follower = Follower(handover, options, self._tracing.control, writer)
+        self._follower = Follower(handover, options, self._tracing.control, writer.sample)
         begun = self._follower.begin()
         self._netlink = netlink
         if netlink:
@@ -256,11 +256,14 @@ def own_costs() -> dict[str, Any]:
 class Wakeups:
     """Everything the recorder waits for: the ring half full, a signal, the command's end, time."""
 
-    def __init__(self) -> None:
-        """Catch the signals that end a recording, and SIGCHLD."""
+    def __init__(self, also: tuple[int, ...] = ()) -> None:
+        """Catch the signals that end a recording, SIGCHLD, and others."""
+        self.caught: list[int] = []
+        """Numbers of those others that came."""
+        self._also = also
         self._signals, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        for number in (*ENDINGS, signal.SIGCHLD):
+        for number in (*ENDINGS, signal.SIGCHLD, *also):
             signal.signal(number, lambda *_: None)
         self._epoll = select.epoll()
         self._epoll.register(self._signals, select.EPOLLIN)
@@ -280,6 +283,7 @@ class Wakeups:
             numbers = os.read(self._signals, 64)
         except BlockingIOError:
             return ""
+        self.caught += [number for number in numbers if number in self._also]
         return next((ENDINGS[number] for number in numbers if number in ENDINGS), "")
 
 

@@ -39,7 +39,7 @@ LAST_VICTIM = -999
 nobody to kill panics."""
 
 
-def _await_handover(wakeups: Wakeups, channel: socket.socket, child: int) -> Handover:
+def await_handover(wakeups: Wakeups, channel: socket.socket, child: int) -> Handover:
     """The loader's handover. Raises UserError if it fails or the user loses patience."""
     wakeups.watch(channel.fileno())
     while True:
@@ -56,7 +56,7 @@ def _await_handover(wakeups: Wakeups, channel: socket.socket, child: int) -> Han
         os.waitpid(child, 0)
 
 
-def _protect(traces: bool) -> int:
+def protect(traces: bool) -> int:
     """Stay in memory and be the OOM killer's last choice; returns the old oom_score_adj.
 
     Who traces has the privileges, and is told which are lacking; who does not may have none.
@@ -67,20 +67,20 @@ def _protect(traces: bool) -> int:
         system_calls.set_oom_score_adj(LAST_VICTIM)
     except OSError as error:
         if traces:
-            _say(f"warning: cannot become the last OOM victim: {error.strerror}")
+            say(f"warning: cannot become the last OOM victim: {error.strerror}")
     # Locked under a limit, memory cannot grow beyond it, and the recorder would end.
     if (system_calls.lift_locked_memory_limit() or traces) and not system_calls.lock_memory():
-        _say("warning: cannot lock the recorder's memory (ulimit -l?)")
+        say("warning: cannot lock the recorder's memory (ulimit -l?)")
     return before
 
 
-def _drop_privileges(traces: bool, kill: bool) -> None:
+def drop_privileges(traces: bool, kill: bool) -> None:
     """Keep what recording needs. kill: a command is to be ended, whose user may be another."""
     needed = capabilities.needed() if traces else ()
     try:
         capabilities.keep_only(*needed, *(["kill"] if kill else []))
     except OSError as error:
-        _say(f"warning: cannot give up privileges: {error.strerror}")
+        say(f"warning: cannot give up privileges: {error.strerror}")
 
 
 def record(options: dict[str, Any]) -> int:
@@ -108,18 +108,17 @@ def record(options: dict[str, Any]) -> int:
 def _handover(options: dict[str, Any], wakeups: Wakeups) -> Handover:
     """Wait for the loader."""
     channel = socket.socket(fileno=options["channel"])
-    return _await_handover(wakeups, channel, options["loader"])
+    return await_handover(wakeups, channel, options["loader"])
 
 
 def _record(
     options: dict[str, Any], wakeups: Wakeups, handover: Handover | None, marks: Marks | None
 ) -> int:
     """Record; returns the exit code. handover: None, nothing is traced."""
-    old_score = _protect(traces=handover is not None)
+    old_score = protect(traces=handover is not None)
     path, output = options["path"], options["output"]
     if stat.S_ISREG(os.fstat(output).st_mode) and path != "-":
         os.ftruncate(output, 0)
-    end_s = time.monotonic() + options["duration_s"] if options["duration_s"] else None
     recorder: Recorder | CounterRecorder
     if handover:
         recorder = _tracing(options, wakeups, handover, marks, old_score)
@@ -127,10 +126,11 @@ def _record(
         from balloontrace.tracers.record.counters import CounterRecorder
 
         recorder = CounterRecorder(options["content"], output, options, marks)
+    end_s = time.monotonic() + options["duration_s"] if options["duration_s"] else None
     doing = "tracing the balloon" if handover else "reading the guest's counters"
-    _announce(f"{doing} into {path}", options["ready_file"])
+    announce(f"{doing} into {path}", options["ready_file"])
     command = Command(options["command"], old_score, output) if options["command"] else None
-    _drop_privileges(traces=handover is not None, kill=command is not None)
+    drop_privileges(traces=handover is not None, kill=command is not None)
     failure: Exception | None = None
     try:
         reason = loop(recorder, wakeups, command, end_s)
@@ -142,7 +142,7 @@ def _record(
         ended = command.finish() if command else None
     trailer = recorder.finish(reason, ended)
     for line in accounting.summary(trailer, recorder.bytes_written, path):
-        _say(line)
+        say(line)
     recorder.detach()
     if failure:
         raise UserError(
@@ -178,15 +178,16 @@ def _start_netlink(oom_score_adj: int) -> NetlinkProcess:
     return NetlinkProcess(oom_score_adj)
 
 
-def _announce(what: str, ready_file: str | None) -> None:
+def announce(what: str, ready_file: str | None) -> None:
     """Tell people, and tests that wait for it, that it has begun."""
-    _say(f"{what}; Ctrl-C ends it")
+    say(f"{what}; Ctrl-C ends it")
     if ready_file:
         with open(ready_file, "w", encoding="ascii") as ready:
             ready.write(f"{os.getpid()}\n")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell people."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -203,17 +204,25 @@ def _leave_nothing(options: dict[str, Any]) -> None:
         pass
 
 
-def main() -> int:
-    """Entry point of the process image. The first argument is the descriptor of a file with the
+def given_options() -> dict[str, Any]:
+    """What this process image was told: its first argument is the descriptor of a file with its
     options, marshalled."""
     if package := interpreter.held():
         os.set_inheritable(package, False)  # a command is not to have it
     descriptor = int(sys.argv[1])
-    options = marshal.loads(os.pread(descriptor, os.fstat(descriptor).st_size, 0))  # noqa: S302
+    options: dict[str, Any] = marshal.loads(  # noqa: S302 - of our own making
+        os.pread(descriptor, os.fstat(descriptor).st_size, 0)
+    )
     os.close(descriptor)
+    return options
+
+
+def main() -> int:
+    """Entry point of the process image."""
+    options = given_options()
     try:
         return record(options)
     except UserError as error:
         _leave_nothing(options)
-        _say(f"balloontrace: {error}")
+        say(f"balloontrace: {error}")
         return error.exit_code

@@ -53,6 +53,11 @@ class Tracing:
         """The target that the size worker read last; None: it has read none."""
         return state.last_target(self._target[:])
 
+    def forget_target(self) -> None:
+        """The next target that the size worker reads is an event, whichever it is: for a recording
+        that begins while that one is in force."""
+        self._target[: state.TARGET_BYTES] = bytes(state.TARGET_BYTES)
+
     def sent_stats(self) -> dict[str, Any]:
         """See state.sent_stats."""
         return state.sent_stats(self._sent_stats[:])

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the sums are those of /proc/vmstat, looked at while the balloon is at rest."""
+
+from __future__ import annotations
+
+import os
+
+from balloontrace.events import BALLOON_PAGE_BYTES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from balloontrace.tracers.attach.sums import Sum
+
+COUNTERS = {
+    "inflate": ("balloon_inflate", "fill"),
+    "deflate": ("balloon_deflate", "leak"),
+    "migrate": ("balloon_migrate", "migrate"),
+}
+"""Name -> counter of /proc/vmstat, in pages of the kernel, and the kind of event."""
+
+_IN_KERNEL_PAGES = ("migrate",)
+"""Kinds whose `done` is in pages of the kernel (events.py)."""
+
+
+class Agreement:
+    """differences: name of COUNTERS -> balloon pages that the sums have more than /proc/vmstat,
+    since the driver was first traced, when the balloon was last at rest; None: not known."""
+
+    def __init__(self) -> None:
+        self.differences: dict[str, int | None] = dict.fromkeys(COUNTERS)
+        self._bases: dict[str, int] = {}
+        self._identity = 0
+        self._last: dict[str, int] = {}
+
+    def look(
+        self, sums: dict[str, Sum], vmstat: dict[str, int], content: dict[str, Any], moved: bool
+    ) -> None:
+        """Compare, if neither moved since the last look. content: of the driver that is traced, as
+        a header has it; moved: whether the sums did."""
+        now = {
+            name: vmstat[counter] for name, (counter, _) in COUNTERS.items() if counter in vmstat
+        }
+        rests, self._last = now == self._last and not moved, now
+        if content["driver_identity"] != self._identity:  # what moved meanwhile was not traced
+            self._identity = content["driver_identity"]
+            self._bases = {
+                name: _more(name, sums, now) - (self.differences[name] or 0) for name in now
+            }
+        if not self._identity or not rests:
+            return
+        for name, (_, kind) in COUNTERS.items():
+            traced = (content["seams"].get(kind) or {}).get("rung")
+            known = name in now and name in self._bases and traced
+            more = _more(name, sums, now) - self._bases[name] if known else None
+            self.differences[name] = more
+
+
+def _more(name: str, sums: dict[str, Sum], now: dict[str, int]) -> int:
+    unit = os.sysconf("SC_PAGE_SIZE") // BALLOON_PAGE_BYTES
+    kind = COUNTERS[name][1]
+    done = sum(row.done for row_name, row in sums.items() if row_name.split(" ")[0] == kind)
+    return done * (unit if kind in _IN_KERNEL_PAGES else 1) - now[name] * unit

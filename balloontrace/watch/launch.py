@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the command line's process to the watcher (as tracers/load/launch.py to the recorder)."""
+
+from __future__ import annotations
+
+import signal
+from typing import NamedTuple, NoReturn
+
+from balloontrace.tracers.attach.attaching import Forced
+from balloontrace.tracers.load import launch
+
+_SESSION = "balloontrace.watch.session"
+
+_SILENT_RING_BYTES = 4096
+"""No event is ever written to it."""
+
+
+class Options(NamedTuple):
+    """What `watch` was asked for.
+
+    listen: (address, port) for the metrics, None: nowhere; textfile: a directory of node_exporter;
+    keep_bytes, keep_s: how much of the last minutes is kept in `directory`, 0 bytes: nothing; on:
+    the findings of which a recording is kept; after_s: for how long it goes on after that; the
+    others: see launch.Options.
+    """
+
+    listen: tuple[str, int] | None
+    textfile: str | None
+    keep_bytes: int
+    keep_s: float
+    directory: str
+    on: tuple[str, ...]
+    after_s: float
+    means: str = ""
+    ready_file: str | None = None
+
+
+def watch(options: Options) -> NoReturn:
+    """Become a watcher. Raises UserError if that cannot be; does not return otherwise."""
+    launch.hold_standard_streams()
+    silent = not options.keep_bytes
+    ring_bytes = _SILENT_RING_BYTES if silent else launch.RING_BYTES
+    started = launch.started(ring_bytes, Forced(means=options.means), silent)
+    # Who asks for a recording before the watcher can hear it must not end it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    launch.become(_SESSION, {**options._asdict(), **started, "rungs": {}})
