@@ -112,6 +112,14 @@ def test_buckets_hold_what_lasted_at_most_so_long(
     assert ours[f"{name}_sum", frozenset(labels.items())] == sum(wanted) / 10**9
 
 
+def test_what_has_a_duration_has_a_histogram() -> None:
+    timed = {kind.name for kind in events.KINDS if "no duration" not in kind.doc}
+    found = series_of(page(Reading()))
+    name = "balloontrace_call_duration_seconds_count"
+    kinds = {dict(labels)["kind"] for metric, labels in found if metric == name}
+    assert kinds == timed - {"target", "ack"}  # what was read is a moment; acks are told by queue
+
+
 def test_limits_of_buckets_are_powers_of_4_and_exact() -> None:
     limits = [Decimal(metrics.decimal(ns / 10**9)) * 10**9 for ns in metrics.BUCKETS_NS]
     assert limits == [4**n for n in range(7, 19)]
