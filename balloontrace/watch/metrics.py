@@ -167,8 +167,9 @@ def decimal(value: float) -> str:
     mantissa, _, exponent = repr(value).partition("e")
     if not exponent:
         return mantissa
-    places = len(mantissa.partition(".")[2]) - int(exponent)
-    return f"{value:.{places}f}"
+    # Below 0.0001. Not by formatting: of 2^-24, that makes a number that is read as another one.
+    digits, sign = mantissa.lstrip("-").replace(".", ""), "-" if value < 0 else ""
+    return f"{sign}0.{'0' * (-int(exponent) - 1)}{digits}"
 
 
 _NOTHING = sums.Sum(0, 0, 0, 0, [0] * sums.SLOTS)

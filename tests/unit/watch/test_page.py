@@ -8,7 +8,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from balloontrace import events
@@ -210,6 +210,9 @@ def test_what_is_not_utf_8_is_made_so() -> None:
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False))
+@example(2.0**-24)
+@example(-1e-5)
+@example(1e300)
 def test_numbers_are_exact_and_have_no_exponent(number: float) -> None:
     text = metrics.decimal(number)
     assert float(text) == number
