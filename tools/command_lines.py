@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What both command lines take, as data: manual pages and completions are made from it.
 
-Most commands are declared to Typer, and read from there; `record`, `doctor` and `mark` as Verbs.
+Most commands are declared to Typer, and read from there; those that guests need, too, as Verbs.
 """
 
 from __future__ import annotations

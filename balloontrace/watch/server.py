@@ -124,6 +124,7 @@ class Server:
                 return
             except OSError:
                 # No descriptors, most likely. It would be ready again at once: not before `expire`.
+                self._epoll.modify(self._listener.fileno(), 0)
                 return
             self._add(_Connection(descriptor))
 

@@ -74,7 +74,7 @@ def test_the_recorder_has_no_reader() -> None:
 
 CLI_IN_THE_GUEST = (
     *("argparse_verbs", "bundled", "doctor_text", "duration", "outcome", "output", "verbs"),
-    *("commands/doctor", "commands/mark", "commands/record"),
+    *("commands/doctor", "commands/mark", "commands/record", "commands/watch"),
 )
 IN_THE_GUEST = [
     *sorted((PACKAGE / "tracers").glob("**/*.py")),

@@ -5,11 +5,11 @@ goings between them."""
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 
 from balloontrace.analysis.trace.balloon_size import SizeCurve, size_curve
 from balloontrace.analysis.trace.gaps import driver_gaps
-from balloontrace.analysis.trace.trace import Trace
+from balloontrace.analysis.trace.trace import Trace, section
 from balloontrace.events import UNKNOWN_PAGES
 
 
@@ -34,19 +34,11 @@ def goals_of(trace: Trace, curve: SizeCurve) -> list[Goal]:
     """What the balloon was to do, in order of time.
 
     A driver that comes is told the host's target, but that is no event if it is the one that was
-    read last. Then the target begins anew, if the balloon moved before the next goal. What begins
-    a segment of `watch` can be the target that is in force already.
+    read last. Then the target begins anew, if the balloon moved before the next goal.
     """
     if trace.entire is not trace:
         return _goals_of_window(trace)
-    targets = trace.events("target").sort_values("start_ns", kind="stable")
-    asked = [None if pages == UNKNOWN_PAGES else pages for pages in targets["asked"].tolist()]
-    told = zip(targets["start_ns"].tolist(), asked, [-1, *asked], strict=False)
-    goals = [
-        Goal(start, pages, "target")
-        for start, pages, before in told
-        if pages is None or pages != before
-    ]
+    goals = _set_by_host(trace)
     left, came = _driver_moments(trace)
     if not left and not came:
         return goals
@@ -63,6 +55,23 @@ def goals_of(trace: Trace, curve: SizeCurve) -> list[Goal]:
         elif _moves_before(curve, goal, following):
             kept.append(Goal(goal.time_ns, target, "driver"))
     return kept
+
+
+def _set_by_host(trace: Trace) -> list[Goal]:
+    """The targets that were read, each once: `watch` is told again in each segment of the one that
+    is in force (tracing.py: forget_target)."""
+    targets = trace.events("target").sort_values("start_ns", kind="stable")
+    asked = [None if pages == UNKNOWN_PAGES else pages for pages in targets["asked"].tolist()]
+    goals = [
+        Goal(start, pages, "target")
+        for start, pages in zip(targets["start_ns"].tolist(), asked, strict=True)
+    ]
+    if not section(trace.header, "watch"):
+        return goals
+    new = [
+        goal for last, goal in pairwise(goals) if goal.target is None or goal.target != last.target
+    ]
+    return goals[:1] + new
 
 
 def _goals_of_window(trace: Trace) -> list[Goal]:

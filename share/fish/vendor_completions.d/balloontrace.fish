@@ -2,6 +2,7 @@
 complete -c balloontrace -f
 complete -c balloontrace -n '__fish_use_subcommand' -a record -d 'Trace this guest\'s balloon until Ctrl-C, -d, or COMMAND\'s end'
 complete -c balloontrace -n '__fish_use_subcommand' -a mark -d 'Mark this moment in every recording that was begun with record --mark'
+complete -c balloontrace -n '__fish_use_subcommand' -a watch -d 'Watch this guest\'s balloon for months: metrics, and the last minutes kept'
 complete -c balloontrace -n '__fish_use_subcommand' -a report -d 'Say what the balloon did in a recording, who did it, and whether the numbers are whole'
 complete -c balloontrace -n '__fish_use_subcommand' -a compare -d 'Compare recordings: the same measures side by side, and the ratio BEFORE / AFTER'
 complete -c balloontrace -n '__fish_use_subcommand' -a export -d 'Write all that is in a recording in a format that other tools read'
@@ -30,6 +31,13 @@ complete -c balloontrace -n '__fish_seen_subcommand_from record' -l ring-kib -x 
 complete -c balloontrace -n '__fish_seen_subcommand_from record' -l means -x -d 'Attach by this means only: kprobe.multi, kprobe or fentry'
 complete -c balloontrace -n '__fish_seen_subcommand_from record' -F
 complete -c balloontrace -n '__fish_seen_subcommand_from mark' -l pid -x -d 'Only in the recording of this process'
+complete -c balloontrace -n '__fish_seen_subcommand_from watch' -l listen -x -d 'Where Prometheus finds /metrics'
+complete -c balloontrace -n '__fish_seen_subcommand_from watch' -l textfile -x -d 'Write them for node_exporter\'s textfile collector, too'
+complete -c balloontrace -n '__fish_seen_subcommand_from watch' -l keep -x -d 'The last so many bytes'
+complete -c balloontrace -n '__fish_seen_subcommand_from watch' -l dir -x -d 'Where they are kept'
+complete -c balloontrace -n '__fish_seen_subcommand_from watch' -l on -x -d 'What leaves a recording: all, none, or some'
+complete -c balloontrace -n '__fish_seen_subcommand_from watch' -l after -x -d 'How long such a recording goes on'
+complete -c balloontrace -n '__fish_seen_subcommand_from watch' -l means -x -d 'Attach by this means only, see record'
 complete -c balloontrace -n '__fish_seen_subcommand_from report' -l json -d 'One JSON object instead of text'
 complete -c balloontrace -n '__fish_seen_subcommand_from report' -l html -r -F -d 'Write one page with tables and a timeline instead of text'
 complete -c balloontrace -n '__fish_seen_subcommand_from report' -l svg -r -F -d 'Write the timeline alone'
