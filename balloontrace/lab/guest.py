@@ -126,7 +126,7 @@ class Guest(RemoteGuest):
             connection.close()
             raise self.lost() or self.hung(f"not ready after {BOOT_TIMEOUT_S:.0f} s")
         self._monitor = Monitor(connection)
-        return Address("127.0.0.1", self._monitor.ssh_port(), self.image.ssh_key)
+        return Address("127.0.0.1", self._monitor.forwarded(), self.image.ssh_key)
 
     def _stop(self) -> None:
         if self._monitor is not None:

@@ -24,7 +24,10 @@ _DEVICES = "/machine/peripheral"
 _TIMEOUT_S = 60.0
 _POLL_S = 0.02
 _SLOWEST_MIGRATION = 4096  # bytes a second; 0 would mean no limit
-_SSH_FORWARD = re.compile(r"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+22\b")
+_FORWARD = r"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+{}\b"
+"""A line of `info usernet`: the host's port, and the guest's."""
+
+SSH_PORT = 22
 
 
 class Qmp(Protocol):
@@ -55,13 +58,27 @@ class Monitor:
         """Run one QMP command and return its answer."""
         return self._call(command, self._client.execute(command, arguments or None))
 
-    def ssh_port(self) -> int:
-        """Return the host's port that QEMU chose to forward to the guest's port 22."""
-        table = self.execute("human-monitor-command", **{"command-line": "info usernet"})
-        match = _SSH_FORWARD.search(table)
+    def forwarded(self, port: int = SSH_PORT) -> int:
+        """Return the host's port that QEMU forwards to this one of the guest's, by default to its
+        sshd. Raises UserError if there is none."""
+        table = self._say("info usernet")
+        match = re.search(_FORWARD.format(port), table)
         if match is None:
-            raise UserError("QEMU forwards no port to the guest's sshd", f"it said {table!r}")
+            raise UserError(
+                f"QEMU forwards nothing to the guest's port {port}", f"it said {table!r}"
+            )
         return int(match[1])
+
+    def forward(self, port: int) -> int:
+        """Have a port of the host's loopback, which is returned, forwarded to this one of the
+        guest's. Raises UserError."""
+        self._say(f"hostfwd_add net tcp:127.0.0.1:0-:{port}")
+        return self.forwarded(port)
+
+    def _say(self, command: str) -> str:
+        """What QEMU's monitor for people answers."""
+        said: str = self.execute("human-monitor-command", **{"command-line": command})
+        return said
 
     def close(self) -> None:
         """End the session; QEMU goes on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+from collections.abc import Sequence
 from typing import IO
 
 from balloontrace.lab.remote import COMMAND_TIMEOUT_S, RemoteGuest, RemoteProcess
@@ -23,9 +24,25 @@ def start_recorder(
     GuestHung after timeout_s.
     """
     ready = f"/run/balloontrace{path.replace('/', '_')}.ready"
-    record = ["balloontrace", "record", "-o", path, "--ready-file", ready, *arguments]
-    command = f"rm -f {ready} {shlex.quote(path)}; mkfifo {ready}; exec {shlex.join(record)}"
-    recorder = guest.popen(["sh", "-c", command], stderr=stderr)
+    record = ["balloontrace", "record", "-o", path, *arguments]
+    return start_and_wait(guest, record, ready, path, stderr=stderr, timeout_s=timeout_s)
+
+
+def start_and_wait(
+    guest: RemoteGuest,
+    command: Sequence[str],
+    ready: str,
+    *without: str,
+    stderr: int | IO[bytes] | None = subprocess.PIPE,
+    timeout_s: float = COMMAND_TIMEOUT_S,
+) -> tuple[RemoteProcess, bool]:
+    """Run a command of ours in the guest, and wait until it says in the file `ready` that it is.
+
+    without: files that are removed before. Returns it, and whether it is; if not, it has ended. Raises GuestDied, GuestHung.
+    """
+    begin = shlex.join([*command, "--ready-file", ready])
+    remove = shlex.join(["rm", "-f", ready, *without])
+    recorder = guest.popen(["sh", "-c", f"{remove}; mkfifo {ready}; exec {begin}"], stderr=stderr)
     # Blocks on the FIFO, and looks once a second whether anybody is there: whoever polls takes a
     # small guest's CPU from what it waits for. It goes, lest the next one takes it for its own.
     wait = (
