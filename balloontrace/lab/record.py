@@ -38,7 +38,8 @@ def start_and_wait(
 ) -> tuple[RemoteProcess, bool]:
     """Run a command of ours in the guest, and wait until it says in the file `ready` that it is.
 
-    without: files that are removed before. Returns it, and whether it is; if not, it has ended. Raises GuestDied, GuestHung.
+    without: files that are removed before. Returns the process, and whether it is ready; if not, it
+    has ended. Raises GuestDied, GuestHung.
     """
     begin = shlex.join([*command, "--ready-file", ready])
     remove = shlex.join(["rm", "-f", ready, *without])
