@@ -53,10 +53,10 @@ SQUEEZED_S = 10.0
 
 _POLL_S = 0.02
 _BUSY = "awk '/^cpu / { print $2 + $3 + $4 }' /proc/stat"
-_UNTIL_IDLE = f"while a=$({_BUSY}); sleep 1; [ $(($({_BUSY}) - a)) -gt 15 ]; do :; done"
+UNTIL_IDLE = f"while a=$({_BUSY}); sleep 1; [ $(($({_BUSY}) - a)) -gt 15 ]; do :; done"
 """15 of 200 hundredths of a second: this loop takes some itself."""
 _RECORDING = "/root/overhead.btrace"
-_IN_GUEST = "/root/in_guest.py"
+IN_GUEST = "/root/in_guest.py"
 
 
 def moved_in(guest: Guest, pages: int) -> float:
@@ -85,7 +85,7 @@ def bpftrace(guest: Guest, by: str) -> Iterator[None]:
 
     by: kprobe or fentry.
     """
-    command = f"PYTHONPATH=/opt/balloontrace python3 {_IN_GUEST} --bpftrace {by}"
+    command = f"PYTHONPATH=/opt/balloontrace python3 {IN_GUEST} --bpftrace {by}"
     tracer = guest.popen(["bpftrace", "-e", guest.run(command).stdout])
     while b"attached" not in (line := tracer.stdout.readline()):
         if not line:
@@ -122,7 +122,7 @@ def rounds(
         progress(f"round {number} of {wanted}")
         for name in (*names[number % len(names) :], *names[: number % len(names)]):
             with tracers[name]():
-                guest.run(_UNTIL_IDLE)  # tracers and their children have begun
+                guest.run(UNTIL_IDLE)  # tracers and their children have begun
                 for way, pages in WAYS.items():
                     took = moved_in(guest, pages)
                     if number:  # the first one only warms up
@@ -256,7 +256,7 @@ def recorder_costs(guest: Guest) -> bool:
     peaks = {}
     for name, arguments in ((RECORD, ()), (MINIMAL, ("--minimal",))):
         with recording(guest, *arguments) as pid:
-            guest.run(_UNTIL_IDLE)
+            guest.run(UNTIL_IDLE)
             begun_s = cpu_s(guest, pid)
             for _ in range(STORMS):
                 storm(guest)
@@ -369,7 +369,7 @@ def cost_of_tracing(kernel: str, wanted: int) -> bool:
         machine = f"{config.cpus} CPUs, {MEMORY_BYTES >> 30} GiB"
         print(f"\nLinux {image.release}, {choose_accel()}, {machine}")
         guest.install_balloontrace()
-        guest.run(f"cat > {_IN_GUEST}", input=Path(__file__).with_name("in_guest.py").read_text())
+        guest.run(f"cat > {IN_GUEST}", input=Path(__file__).with_name("in_guest.py").read_text())
         tracers = tracers_of(guest)
         holds = overhead(guest, tracers, wanted)
         in_kernel(guest, tracers)

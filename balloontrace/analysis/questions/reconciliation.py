@@ -274,6 +274,9 @@ def _traced(calls: Calls, until_ns: int | None) -> int:
 def _in_flight(trace: Trace, kind: str) -> bool:
     """Whether a call of this kind was under way when the probes attached or detached."""
     calls = trace.calls(kind)
+    counts = section(section(trace.trailer, "counters"), kind)
+    if section(trace.header, "underway").get(kind) or counts.get("open"):
+        return True
     return bool(calls["open"].any() or trace.marked(calls, "flags", "flags", "partial").any())
 
 

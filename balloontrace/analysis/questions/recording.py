@@ -44,6 +44,15 @@ class Recording(Question):
             Field("ring_lost", Unit.NUMBER, "events lost because the ring was full"),
             Field("ring_bytes", Unit.BYTES),
             Field("ended", Unit.TEXT, "why"),
+            Field(
+                "kept_for",
+                (
+                    Field("finding", Unit.TEXT, "asked: somebody asked for it"),
+                    Field("at_s", Unit.MOMENT, "when it fired"),
+                ),
+                "what made `watch` keep it; the full analysis may find otherwise",
+                shape=Shape.ARRAY,
+            ),
             Field("truncated", Unit.FLAG, "there is no trailer"),
             Field("underway", Unit.FLAG, "its recorder still runs, on this machine"),
             Field("missing_blocks", Unit.NUMBER, "of the file"),
@@ -99,6 +108,7 @@ class Recording(Question):
                 "ring_lost": sum(_counted(trace, "lost").values()),
                 "ring_bytes": trace.header.get("ring_bytes"),
                 "ended": trace.trailer.get("reason"),
+                "kept_for": _kept_for(trace),
                 "truncated": recording.trailer is None,
                 "underway": recording.trailer is None and is_underway(trace.header),
                 "missing_blocks": recording.missing_blocks,
@@ -112,6 +122,15 @@ class Recording(Question):
                 **shown,
             },
         )
+
+
+def _kept_for(trace: Trace) -> list[dict[str, Any]]:
+    fired = section(trace.header, "watch").get("fired") or []
+    return [
+        {"finding": one["finding"], "at_s": trace.seconds(one["t_ns"])}
+        for one in fired
+        if "finding" in one and "t_ns" in one
+    ]
 
 
 def _stolen_share(trace: Trace) -> float | None:

@@ -27,6 +27,7 @@ def _trust(report: Report) -> list[tuple[str, str, str]]:
     rows += [("recording", facts["path"], ""), ("", *_completeness(facts))]
     if facts["started_at"]:
         rows.append(("", f"from {facts['started_at']} to {facts['ended_at']}", ""))
+    rows += _kept_for(facts["kept_for"], report.results["findings"])
     rows += _window(facts)
     rows += [("", text, BAD) for text in _losses(facts, report.results["recorder"].scalars)]
     rows += [("", text, WARN) for text in _not_run(facts["sample_gaps"])]
@@ -59,6 +60,25 @@ def _untraceable(result: Result) -> list[str]:
         for gap in result.tables.get("gaps", [])
         if gap["untraceable"]
     ]
+
+
+_FOUND_AS = {"oom-kill": ("killed-beside-balloon", "memcg-oom")}
+"""Of what `watch` sees and no finding is called: what it can be (watch/triggers.py)."""
+
+
+def _kept_for(fired: list[dict[str, Any]], findings: Result) -> list[tuple[str, str, str]]:
+    """What made `watch` keep the recording, and whether the analysis finds the same."""
+    found = {finding["id"] for finding in findings.tables["findings"]}
+    rows = []
+    for one in fired:
+        name, at = one["finding"], f"at {one['at_s']:,.1f} s"
+        if one["finding"] == "asked":
+            rows.append(("", f"kept by `watch`: somebody asked for it {at}", ""))
+            continue
+        is_found = not found.isdisjoint(_FOUND_AS.get(one["finding"], (one["finding"],)))
+        said = "the findings say more" if is_found else "not found again in all of it"
+        rows.append(("", f"kept by `watch`: {name} fired {at}; {said}", "" if is_found else WARN))
+    return rows
 
 
 def _window(facts: dict[str, Any]) -> list[tuple[str, str, str]]:
