@@ -36,12 +36,13 @@ def start_and_wait(
     stderr: int | IO[bytes] | None = subprocess.PIPE,
     timeout_s: float = COMMAND_TIMEOUT_S,
 ) -> tuple[RemoteProcess, bool]:
-    """Run a command of ours in the guest, and wait until it says in the file `ready` that it is.
+    """Run one of our verbs in the guest, and wait until it says in the file `ready` that it is.
 
     without: files that are removed before. Returns the process, and whether it is ready; if not, it
     has ended. Raises GuestDied, GuestHung.
     """
-    begin = shlex.join([*command, "--ready-file", ready])
+    ours, options = command[:2], command[2:]  # a command of the user's may be at the end
+    begin = shlex.join([*ours, "--ready-file", ready, *options])
     remove = shlex.join(["rm", "-f", ready, *without])
     recorder = guest.popen(["sh", "-c", f"{remove}; mkfifo {ready}; exec {begin}"], stderr=stderr)
     # Blocks on the FIFO, and looks once a second whether anybody is there: whoever polls takes a

@@ -18,6 +18,7 @@ from balloontrace.watch import exposition, textfile
 from balloontrace.watch.dumps import Dumps
 from balloontrace.watch.metrics import ASKED
 from balloontrace.watch.notify import Notify
+from balloontrace.watch.pressure import Pressure
 from balloontrace.watch.segments import Keep, Segments
 from balloontrace.watch.server import Server
 from balloontrace.watch.triggers import Triggers
@@ -48,10 +49,12 @@ def watch(options: dict[str, Any]) -> int:
             from balloontrace.tracers.record.marks import Marks
 
             marks = Marks()
-            wakeups.watch(handover.maps["events"], edges=True)
+        wakeups.watch(handover.maps["events"], edges=True)
         triggers = Triggers(options["on"])
-        watcher = Watcher(handover, options, kept, triggers, marks, session.say)
-        outlets = _Outlets(watcher, options, wakeups)
+        pressure = Pressure()
+        told = pressure.is_told
+        watcher = Watcher(handover, options, kept, triggers, marks, session.say, told)
+        outlets = _Outlets(watcher, options, wakeups, pressure)
         session.drop_privileges(traces=True, kill=False)
         where = f", metrics on port {outlets.server.port}" if outlets.server else ""
         session.announce(f"watching the balloon{where}", options["ready_file"])
@@ -80,10 +83,15 @@ def _kept(options: dict[str, Any]) -> Kept | None:
 
 
 class _Outlets:
-    """Where the metrics go, and who waits to hear that the watcher goes on."""
+    """Where the metrics go, who waits to hear that the watcher goes on, and who wakes it."""
 
-    def __init__(self, watcher: Watcher, options: dict[str, Any], wakeups: Wakeups) -> None:
+    def __init__(
+        self, watcher: Watcher, options: dict[str, Any], wakeups: Wakeups, pressure: Pressure
+    ) -> None:
         """Raises UserError."""
+        self._pressure = pressure
+        if pressure.is_told:
+            wakeups.watch(pressure.descriptor, edges=True, urgent=True)
         self.notify, self.server = Notify(), None
         self._watcher, self._directory = watcher, options["textfile"]
         self._written_s = float("-inf")
@@ -97,6 +105,10 @@ class _Outlets:
     def watched_s(self) -> float:
         """Since it began."""
         return time.monotonic() - self._begun_s
+
+    def is_pressed(self, wakeups: Wakeups) -> bool:
+        """Whether tasks that wait for memory ended the last wait."""
+        return self._pressure.descriptor in wakeups.ready
 
     def serve(self) -> None:
         """Do what is due, and return at once."""
@@ -127,7 +139,7 @@ def loop(watcher: Watcher, outlets: _Outlets, wakeups: Wakeups) -> str:
         until_s = min(time.monotonic() + interval_s, look_s)
         if reason := wakeups.wait(_patience(until_s, outlets)):
             return reason
-        sampling = time.monotonic() >= look_s
+        sampling = time.monotonic() >= look_s or watcher.was_called or outlets.is_pressed(wakeups)
         interval_s = watcher.drain(sampling)
         watcher.follow()
         while wakeups.caught:

@@ -49,9 +49,10 @@ FINDINGS = (
 """What can fire. `oom-kill` is any kill beside an inflated balloon, of which the findings are
 killed-beside-balloon and memcg-oom; the others are findings."""
 
-GAP_NS = 5_000_000_000
-"""Moments further apart, or in the wrong order: the guest was suspended or did not run, or is a
-snapshot that was restored. What was seen before says nothing of now, and all begins anew."""
+GAP_NS = 90_000_000_000
+"""Moments further apart, by far more than a watcher at rest sleeps (watcher.py: IDLE_S), or in the
+wrong order: the guest was suspended or did not run, or is a snapshot that was restored. What was
+seen before says nothing of now, and all begins anew."""
 
 MOST_NS = 2_000_000_000
 """No more counts of the time from one moment to the next: a clock that jumps by less than GAP_NS is

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
     from balloontrace.watch.segments import Segments
     from balloontrace.watch.triggers import Triggers
 
-IDLE_S, BUSY_S = 10.0, 1.0
-"""From one look to the next: while the balloon is at rest and nobody waits for memory, and else."""
+IDLE_S, UNTOLD_S, BUSY_S = 30.0, 10.0, 1.0
+"""From one look to the next: while the balloon is at rest and nobody waits for memory, of which the
+kernel tells, or where it does not tell of waiting; and else."""
 
 RETRY_S = 10.0
 """From one attempt to the next to begin a segment, while the disk is full."""
@@ -70,8 +71,11 @@ class Watcher:
         triggers: Triggers,
         marks: Marks | None,
         say: Callable[[str], None],
+        told_of_pressure: bool = False,
     ) -> None:
-        """Begins to watch. Raises UserError if the probes do not fire."""
+        """Begins to watch. told_of_pressure: the loop wakes when tasks wait for memory. Raises
+        UserError if the probes do not fire."""
+        self._idle_s = IDLE_S if told_of_pressure else UNTOLD_S
         self._kept, self._triggers, self._marks, self._say = kept, triggers, marks, say
         self._tracing = Tracing(handover)
         tell = kept.segments.sample if kept else _ignore
@@ -102,6 +106,8 @@ class Watcher:
     def drain(self, sample_follows: bool = False) -> float:
         """Move what is in the ring to the segment; returns the seconds until the next time."""
         if not self._kept:
+            while self._tracing.ring.read(BLOCK_BYTES):
+                pass  # what woke us, and tells nothing
             return self.sample_interval_s
         moved = 0
         while span := self._tracing.ring.read(BLOCK_BYTES):
@@ -165,7 +171,17 @@ class Watcher:
             self._say(f"{finding} fired")
             self.want(finding)
         busy = self._stalls() or moved or not attached or self._fired
-        self.sample_interval_s = BUSY_S if busy else IDLE_S
+        self.sample_interval_s = BUSY_S if busy or self._moves() else self._idle_s
+
+    def _moves(self) -> bool:
+        """Whether a call was added meanwhile; if not, the next one wakes the loop."""
+        self._tracing.control["idle"] = 1
+        return self._tracing.raw_sums() != self._raw
+
+    @property
+    def was_called(self) -> bool:
+        """Whether it slept for long, and a call came."""
+        return self.sample_interval_s > BUSY_S and not self._tracing.control["idle"]
 
     def _stalls(self) -> bool:
         """Whether any task waited for memory since the last look, or that is not known."""
@@ -246,7 +262,7 @@ class Watcher:
         segments.end(self._trailer(boundary, "watch"))
         path = kept.dumps.path(fired[0]["finding"])
         try:
-            segments.join(path, {"watch": {"fired": fired, "idle_interval_s": IDLE_S}})
+            segments.join(path, {"watch": {"fired": fired, "idle_interval_s": self._idle_s}})
             for each in fired:
                 self._dumps[each["finding"]] = self._dumps.get(each["finding"], 0) + 1
             self._say(f"wrote {path}; next: balloontrace report {path}")
@@ -262,7 +278,7 @@ class Watcher:
             "clock": {"monotonic_ns": time.monotonic_ns(), "realtime_ns": time.time_ns()},
             **boundary.as_begin(),
             "absent_samplers": self._samplers.absent,
-            "watch": {"fired": [], "idle_interval_s": IDLE_S},
+            "watch": {"fired": [], "idle_interval_s": self._idle_s},
             **({"marks": True} if self._marks else {}),
         }
         try:

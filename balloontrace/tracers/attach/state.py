@@ -163,6 +163,7 @@ CONTROL: tuple[tuple[str, str], ...] = (
     ("phase", "enum phase; set by the reader"),
     ("written", "events, ever"),
     ("read", "events, ever; set by the reader"),
+    ("idle", "the reader sleeps for long: the next event wakes it; set by the reader"),
     ("prover", "process that proves the probes, its id in its PID namespace; set by itself"),
     ("proof_task", "what bpf_get_current_pid_tgid calls the prover"),
     ("proof_entered", "entries of the prover"),

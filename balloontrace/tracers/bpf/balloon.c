@@ -283,7 +283,25 @@ static __always_inline u64 wake_flag(const struct layout *k)
 	if (!c)
 		return BPF_RB_NO_WAKEUP;
 	add(&c->written, 1);
+	if (c->idle) {
+		c->idle = 0;
+		return BPF_RB_FORCE_WAKEUP;
+	}
 	return c->written - c->read > k->wake_events ? BPF_RB_FORCE_WAKEUP : BPF_RB_NO_WAKEUP;
+}
+
+/* Where no events are written, what wakes the reader is one that it throws away. */
+static __always_inline void wake_silently(void)
+{
+	struct control *c = shared();
+	struct balloon_event *e;
+
+	if (!c || !c->idle)
+		return;
+	c->idle = 0;
+	e = events.ringbuf_reserve(sizeof(*e));
+	if (e)
+		events.ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
 }
 
 static __always_inline void count_lost(u32 kind, u32 pages, bool missed)
@@ -331,8 +349,10 @@ static __always_inline void emit(const struct layout *k, u32 kind, const struct 
 	/* The clocks of two CPUs may differ by a little. */
 	duration = missed || now < slot->start ? 0 : now - slot->start;
 	sum_up(kind, within, queue, slot->asked, done, duration, missed);
-	if (k->silent)
+	if (k->silent) {
+		wake_silently();
 		return;
+	}
 	e = events.ringbuf_reserve(sizeof(*e));
 	if (!e) {
 		count_lost(kind, done, missed);
@@ -362,8 +382,10 @@ static __always_inline void emit_moment(const struct layout *k, u32 kind, u32 do
 
 	COUNT(kind, entered);
 	sum_up(kind, within, QUEUE_NONE, UNKNOWN_PAGES, done, 0, true);
-	if (k->silent)
+	if (k->silent) {
+		wake_silently();
 		return;
+	}
 	e = events.ringbuf_reserve(sizeof(*e));
 	if (!e) {
 		count_lost(kind, done, false);

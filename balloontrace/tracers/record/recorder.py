@@ -260,6 +260,8 @@ class Wakeups:
         """Catch the signals that end a recording, SIGCHLD, and others."""
         self.caught: list[int] = []
         """Numbers of those others that came."""
+        self.ready: list[int] = []
+        """The descriptors that ended the last wait."""
         self._also = also
         self._signals, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -268,9 +270,11 @@ class Wakeups:
         self._epoll = select.epoll()
         self._epoll.register(self._signals, select.EPOLLIN)
 
-    def watch(self, descriptor: int, edges: bool = False) -> None:
-        """Wake when `descriptor` is readable; `edges`: only when it becomes so."""
-        self._epoll.register(descriptor, select.EPOLLIN | (select.EPOLLET if edges else 0))
+    def watch(self, descriptor: int, edges: bool = False, urgent: bool = False) -> None:
+        """Wake when `descriptor` is readable; `edges`: only when it becomes so; `urgent`: when it
+        has something out of the ordinary to tell (POLLPRI) instead."""
+        events = select.EPOLLPRI if urgent else select.EPOLLIN
+        self._epoll.register(descriptor, events | (select.EPOLLET if edges else 0))
 
     def forget(self, descriptor: int) -> None:
         """Stop watching `descriptor`."""
@@ -278,7 +282,7 @@ class Wakeups:
 
     def wait(self, timeout_s: float) -> str:
         """Sleep until something happens; returns why to end the recording, or ''."""
-        self._epoll.poll(max(0.0, timeout_s))
+        self.ready = [descriptor for descriptor, _ in self._epoll.poll(max(0.0, timeout_s))]
         try:
             numbers = os.read(self._signals, 64)
         except BlockingIOError:
