@@ -102,5 +102,80 @@ def test_manual_and_completions_are_where_they_are_looked_for(built: dict[str, P
         }
 
 
+UNIT = "balloontrace-watch.service"
+
+
+def test_the_watcher_s_unit_is_there(built: dict[str, Path]) -> None:
+    files = {name.removeprefix("/usr") for name in content(built[RECORDER])}
+    assert f"/lib/systemd/system/{UNIT}" in files
+    assert content(built[RECORDER]) >= {
+        "/etc/default/balloontrace-watch",
+        f"/usr/share/doc/{RECORDER}/examples/balloontrace-watch",
+    }
+
+
+HELPER = """#!/bin/sh
+case $1 in --quiet) shift;; esac
+case $1,$BEFORE in
+debian-installed,new | was-enabled,disabled) exit 1 ;;
+enable,*) echo "helper $*" >> "$CALLS" ;;
+esac
+"""
+"""For deb-systemd-helper, to which a unit that is new was enabled."""
+
+SYSTEMCTL = """#!/bin/sh
+case $*,$BEFORE in
+*is-enabled*,enabled) echo enabled ;;
+*is-enabled*) echo disabled ;;
+*is-active*,enabled) ;;
+*is-active*) exit 3 ;;
+*daemon-reload*) ;;
+*) echo "systemctl $*" >> "$CALLS" ;;
+esac
+"""
+
+
+def asked_of_systemd(package: Path, words: list[str], before: str, where: Path) -> list[str]:
+    """What a maintainer script changes, where the unit was new, disabled, or enabled and ran."""
+    subprocess.run(["dpkg-deb", "-e", package, where / "control"], check=True)
+    script, *arguments = words
+    code = (where / "control" / script).read_text()
+    assert "/run/systemd/system" in code
+    stubs = {"deb-systemd-helper": HELPER, "systemctl": SYSTEMCTL}
+    stubs |= dict.fromkeys(("py3compile", "py3clean"), "#!/bin/sh\n")
+    invoke = Path("/usr/bin/deb-systemd-invoke").read_text()
+    stubs["deb-systemd-invoke"] = invoke.replace("/usr/sbin/policy-rc.d", "/no/policy")
+    for name, text in stubs.items():
+        (where / name).write_text(text)
+        (where / name).chmod(0o755)
+    code = code.replace("/run/systemd/system", str(where))
+    calls = where / "calls"
+    calls.touch()
+    environment = {"PATH": f"{where}:/usr/bin:/bin", "CALLS": str(calls)}
+    environment["BEFORE"] = before
+    subprocess.run(["sh", "-c", code, script, *arguments], env=environment, check=True)
+    return calls.read_text().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("words", "before", "asked"),
+    [
+        (["postinst", "configure", ""], "new", []),
+        (["postinst", "configure", "0.0.1"], "new", []),
+        (["postinst", "configure", "0.0.1"], "disabled", []),
+        (["postinst", "configure", "0.0.1"], "enabled", ["helper enable", "restart"]),
+        (["prerm", "remove"], "enabled", ["stop"]),
+    ],
+)
+def test_nothing_is_started_but_what_ran_before(
+    built: dict[str, Path], words: list[str], before: str, asked: list[str], tmp_path: Path
+) -> None:
+    found = asked_of_systemd(built[RECORDER], words, before, tmp_path)
+    assert len(found) == len(asked)
+    for line, what in zip(found, asked, strict=True):
+        assert what in line
+        assert UNIT in line
+
+
 def test_both_can_be_installed(built: dict[str, Path]) -> None:
     assert content(built[RECORDER]) & content(built[ANALYSES]) == set()
