@@ -30,6 +30,9 @@ NS_PER_S = 10**9
 ASKED = "asked"
 """Why a recording is written that somebody asked for, and no finding."""
 
+RESTART = "restart"
+"""Why one is written of what the watcher before had kept when it ended, or was ended."""
+
 DUMPED_FOR = (*FINDINGS, ASKED)
 
 REASONS = {"ring": "lost", "untracked": "untracked", "missed": "missed"}

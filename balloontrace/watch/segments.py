@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 PREFIX, SUFFIX = "segment-", ".btrace"
 
-LAST_RUN = "last-run.btrace"
-"""What the watcher before had kept when it ended, or was ended, joined."""
-
 PARTS = 8
 """Segments that make up what is to be kept. One more is being written, and none is deleted before
 all that comes after it is enough."""
@@ -70,8 +67,8 @@ class Segments:
     that came while none was open; failures: why one took no more, to be told."""
 
     def __init__(self, directory: str, keep: Keep) -> None:
-        """Raises UserError if the directory is not there and cannot be made, or if others can write
-        to it."""
+        """Raises UserError if the directory is not there and cannot be made, if others can write to
+        it, or if another watcher does."""
         self.kept: list[Segment] = []
         self.held = False
         self.events_left_out = 0
@@ -81,6 +78,11 @@ class Segments:
         self._fd = -1
         self._number = self._sequence = 0
         _prepare(directory)
+        self._lock = _locked(directory)
+
+    def release(self) -> None:
+        """Let others have the directory."""
+        os.close(self._lock)
 
     @property
     def size(self) -> int:
@@ -175,26 +177,27 @@ class Segments:
 
     # ---- one recording of all, and making room ----
 
-    def recover(self) -> str | None:
+    def recover(self, path: str) -> bool:
         """Make one recording of the segments that an earlier watcher has left, however it ended;
-        returns its path, None if there are none. Raises UserError."""
+        returns whether there were any. Raises UserError."""
         names = sorted(name for name in os.listdir(self._directory) if name.startswith(PREFIX))
         paths = [os.path.join(self._directory, name) for name in names]
         if not paths:
-            return None
-        path = os.path.join(self._directory, LAST_RUN)
+            return False
         with WholeFile(path) as fd:
             for number, part in enumerate(paths):
                 copy(part, fd, len(MAGIC) if number else 0)
         for part in paths:
             remove(part)
-        return path
+        return True
 
     def join(self, path: str, header: dict[str, Any]) -> None:
         """Write all that have ended as one recording, which is at `path` whole or not at all.
 
         header: what its header has beyond that of the first segment. Raises UserError.
         """
+        if not self.kept:
+            raise UserError(f"cannot write {path}: nothing was kept, for there was no room")
         first = self.kept[0]
         with WholeFile(path) as fd:
             Writer(fd, path, first.sequence).header({**first.header, **header})
@@ -226,6 +229,16 @@ def _free(directory: str) -> int:
     """Bytes that one who is not root may still write there."""
     there = os.statvfs(directory)
     return there.f_bavail * there.f_frsize
+
+
+def _locked(directory: str) -> int:
+    """The descriptor that holds the directory for this process, as long as it lives. Raises
+    UserError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    if system_calls.lock_file(descriptor):
+        return descriptor
+    os.close(descriptor)
+    raise UserError(f"another watcher keeps its last minutes in {directory}", "name another: --dir")
 
 
 def _prepare(directory: str) -> None:

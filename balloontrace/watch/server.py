@@ -53,7 +53,7 @@ def parse_address(text: str) -> tuple[str, int]:
     if not _is_address(family, host) or not _is_port(port):
         raise UserError(
             f"cannot listen on {text!r}",
-            "give PORT, ADDRESS:PORT or [IPV6]:PORT, such as 127.0.0.1:9713",
+            "give PORT, ADDRESS:PORT or [IPV6]:PORT, such as 127.0.0.1:9758",
             EXIT_USAGE,
         )
     return host, int(port)

@@ -16,7 +16,7 @@ from balloontrace.tracers.record.endings import ENDINGS
 from balloontrace.tracers.record.recorder import Wakeups
 from balloontrace.watch import exposition, textfile
 from balloontrace.watch.dumps import Dumps
-from balloontrace.watch.metrics import ASKED
+from balloontrace.watch.metrics import ASKED, RESTART
 from balloontrace.watch.notify import Notify
 from balloontrace.watch.pressure import Pressure
 from balloontrace.watch.segments import Keep, Segments
@@ -77,8 +77,10 @@ def _kept(options: dict[str, Any]) -> Kept | None:
     keep = Keep(options["keep_bytes"], options["keep_s"])
     segments = Segments(options["directory"], keep)
     dumps = Dumps(options["directory"], keep.size)
-    if before := segments.recover():
+    before = dumps.path(RESTART)
+    if segments.recover(before):
         session.say(f"what was kept before is in {before}")
+        dumps.delete_old()
     return Kept(segments, dumps, options["after_s"])
 
 

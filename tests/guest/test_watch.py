@@ -166,7 +166,7 @@ def test_a_watcher_that_is_killed_loses_nothing_that_was_kept(empty: Guest, fetc
     empty.run(f"first={size}; until [ {size} -gt $first ]; do sleep 0.2; done")
     watcher.stop(signal.SIGKILL)
     again = Watcher(empty)
-    recording = fetch(empty, f"{KEPT}/last-run.btrace")
+    recording = fetch(empty, again.await_one("dump-*-restart.btrace"))
     assert again.stop()[0] == 0
     assert recording.trailer is None
     assert report_of(recording)["totals"]["inflated_pages"] == moved_pages == 100 * MIB_PAGES

@@ -127,3 +127,11 @@ def reserve(fd: int, size: int) -> bool:
     the file system cannot."""
     length = ctypes.c_longlong(size)
     return bool(libc.fallocate64(fd, _FALLOC_FL_KEEP_SIZE, ctypes.c_longlong(0), length) == 0)
+
+
+_LOCK_EX, _LOCK_NB = 2, 4
+
+
+def lock_file(fd: int) -> bool:
+    """Lock an open file or directory (flock(2)); False: another process has."""
+    return bool(libc.flock(fd, _LOCK_EX | _LOCK_NB) == 0)

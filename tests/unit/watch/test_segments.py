@@ -19,7 +19,7 @@ from balloontrace.recording.reader import Recording, read_recording
 from balloontrace.tracers.attach.sums import SLOTS, Sum
 from balloontrace.watch.boundary import Boundary
 from balloontrace.watch.dumps import MOST_AN_HOUR, Dumps
-from balloontrace.watch.segments import LAST_RUN, PARTS, Keep, Segments
+from balloontrace.watch.segments import PARTS, Keep, Segments
 
 KEEP = Keep(size=1 << 20)
 PART = KEEP.size // PARTS
@@ -143,8 +143,9 @@ def test_what_an_earlier_watcher_left_is_one_recording(
     three.write(30)
     if ended:
         three.end()
-    left = Segments(str(tmp_path), KEEP).recover()
-    assert left == str(tmp_path / LAST_RUN)
+    three.segments.release()
+    left, again = str(tmp_path / "left.btrace"), Segments(str(tmp_path), KEEP)
+    assert again.recover(left)
     assert paths(tmp_path) == []
     whole = read_recording(left)
     assert numbers(whole) == [*range(250)]
@@ -154,7 +155,7 @@ def test_what_an_earlier_watcher_left_is_one_recording(
         assert whole.trailer["events"] == 250
     else:  # the trailers of those before it are not its own
         assert whole.trailer is None
-    assert Segments(str(tmp_path), KEEP).recover() is None
+    assert not again.recover(str(tmp_path / "none.btrace"))
 
 
 def test_where_sums_were_not_known_at_either_end_they_are_not_known(tmp_path: Path) -> None:
@@ -256,6 +257,20 @@ def test_where_others_can_write_nothing_is_kept(tmp_path: Path) -> None:
     for name in ("theirs", "link"):
         with pytest.raises(UserError, match="others can write"):
             Segments(str(tmp_path / name), KEEP)
+
+
+def test_two_do_not_keep_in_the_same_place(three: Watched, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="another watcher"):
+        Segments(str(tmp_path), KEEP)
+    assert len(paths(tmp_path)) == 4
+    three.segments.release()
+    Segments(str(tmp_path), KEEP).release()
+
+
+def test_where_nothing_is_kept_there_is_nothing_to_join(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nothing was kept"):
+        Segments(str(tmp_path), KEEP).join(str(tmp_path / "all.btrace"), {})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_there_are_only_so_many_recordings_an_hour(tmp_path: Path) -> None:
