@@ -110,19 +110,23 @@ class Finding(ABC):
         raise NotImplementedError
 
 
+def every_finding() -> dict[str, type[Finding]]:
+    """Id -> finding, of each module of this package."""
+    for module in pkgutil.iter_modules(balloontrace.analysis.findings.__path__):
+        importlib.import_module(f"balloontrace.analysis.findings.{module.name}")
+    return Finding.registered
+
+
 def check_all(results: Results) -> Result:
     """All findings of `results`, the most severe first, and which could be looked for at all.
 
     scalars: `checked`, ids; `unchecked`, id -> what of `needs` was missing.
     """
-    for module in pkgutil.iter_modules(balloontrace.analysis.findings.__path__):
-        importlib.import_module(f"balloontrace.analysis.findings.{module.name}")
     rows: list[dict[str, Any]] = []
     checked: list[str] = []
     unchecked: dict[str, list[str]] = {}
     counted = results["recording"].scalars["counter_interval_s"] is not None
-    for name in sorted(Finding.registered):
-        finding = Finding.registered[name]
+    for name, finding in sorted(every_finding().items()):
         if finding.possible and _value(results, finding.possible) is False:
             checked.append(name)
             continue

@@ -28,10 +28,11 @@ class HeldUnderPressure(Finding):
     severity = "high"
     title = "The balloon holds memory for want of which the guest starves"
     remedy = (
-        "Ask for less: lower the host's target by at least what is said above, and leave the guest "
-        "a reserve of MemAvailable (10 % of its RAM is the floor here) whatever the host wants: "
-        "QEMU tells it as stat-available-memory in guest-stats. deflate-on-oom does not help while "
-        "reclaim still finds pages to take: the OOM killer, which asks the balloon, is not called."
+        "Ask for less: lower the host's target by at least what the evidence says, and leave the "
+        "guest a reserve of MemAvailable (10 % of its RAM is the floor here) whatever the host "
+        "wants: QEMU tells it as stat-available-memory in guest-stats. deflate-on-oom does not "
+        "help while reclaim still finds pages to take: the OOM killer, which asks the balloon, is "
+        "not called."
     )
     needs = ("memory.starved_s",)
     needs_of_counters = needs
