@@ -115,6 +115,7 @@ docs: setup
 	@$(VENV)/python -c 'from balloontrace.analysis import json_schema as j; print(j.schema_text(), end="")' \
 		> docs/report.schema.json
 	@$(VENV)/python -m tools.share
+	@$(VENV)/python -m tools.prometheus
 
 # Runs a guest of each kernel; rewrites docs/support.md, docs/doctor/ and the fixtures of the tests.
 support: setup

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes share/: the manual pages and completions that packages and the wheel bring along.
+"""Writes share/, which packages and the wheel bring along: manual pages and completions, rules for
+Prometheus, dashboards for Grafana.
 
 python -m tools.share
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tools import command_lines, completion, manual
+from tools import command_lines, completion, dashboard, manual, prometheus
 
 SHARE = Path(__file__).parents[1] / "share"
 
@@ -25,6 +26,9 @@ def files() -> dict[str, str]:
         made[f"bash-completion/completions/{name}"] = completion.bash(line)
         made[f"zsh/site-functions/_{name}"] = completion.zsh(line)
         made[f"fish/vendor_completions.d/{name}.fish"] = completion.fish(line)
+    made["prometheus/balloontrace.rules.yml"] = prometheus.rules()
+    for each in (dashboard.guest(), dashboard.fleet()):
+        made[f"grafana/{each['uid']}.json"] = dashboard.text(each)
     return made
 
 
