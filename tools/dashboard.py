@@ -355,6 +355,10 @@ OF_A_GUEST: tuple[Row, ...] = (
                 Query(_rate(_here("balloontrace_lost_calls_total")), "{{reason}}"),
             ),
             _graph(
+                "Not kept", "Events without room on the disk, and recordings beyond an hour's most.",
+                COUNT, Query(_increase(_here("balloontrace_unkept_total")), "{{what}}"),
+            ),
+            _graph(
                 "More than in /proc/vmstat",
                 "Memory summed up less that of the kernel's counters; 0 is agreement.",
                 BYTES,

@@ -35,6 +35,9 @@ RESTART = "restart"
 
 DUMPED_FOR = (*FINDINGS, ASKED)
 
+UNKEPT = ("events", "recordings")
+"""What can be kept of the last minutes, and sometimes is not."""
+
 REASONS = {"ring": "lost", "untracked": "untracked", "missed": "missed"}
 """Why a call is lost -> the counter of state.COUNTERS that says so."""
 
@@ -50,7 +53,7 @@ class Reading:
     over the same span, in balloon pages, None if they cannot be compared; progress_pages: by which
     the size came closer to its target, ever; no_progress_ns: in which it was short of its target
     and came no closer although pages moved, ever; findings: how often each fired; dumps: recordings
-    written, by why; kept_bytes: of segments on the disk; means: of attachment; kernel: release;
+    written, by why; kept_bytes: of segments on the disk; unkept: of UNKEPT, how many; means: of attachment; kernel: release;
     cpu_ns, rss_bytes, started_s (since the epoch): of the watcher; reading_ns: what the last
     reading took.
     """
@@ -58,7 +61,7 @@ class Reading:
     __slots__ = (
         *("attached", "counters", "cpu_ns", "differences", "dumps", "findings", "kept_bytes"),
         *("kernel", "means", "no_progress_ns", "progress_pages", "reading_ns", "rss_bytes"),
-        *("size_pages", "started_s", "sums", "target_pages", "version"),
+        *("size_pages", "started_s", "sums", "target_pages", "unkept", "version"),
     )
 
     def __init__(
@@ -74,6 +77,7 @@ class Reading:
         findings: Mapping[str, int] | None = None,
         dumps: Mapping[str, int] | None = None,
         kept_bytes: int = 0,
+        unkept: Mapping[str, int] | None = None,
         attached: bool = False,
         means: str = "",
         version: str = "",
@@ -88,6 +92,7 @@ class Reading:
         self.differences = differences or {}
         self.progress_pages, self.no_progress_ns = progress_pages, no_progress_ns
         self.findings, self.dumps, self.kept_bytes = findings or {}, dumps or {}, kept_bytes
+        self.unkept = unkept or {}
         self.attached, self.means, self.version, self.kernel = attached, means, version, kernel
         self.cpu_ns, self.rss_bytes, self.started_s = cpu_ns, rss_bytes, started_s
         self.reading_ns = reading_ns
@@ -369,6 +374,15 @@ METRICS: tuple[Metric, ...] = (
         lambda reading, why: reading.dumps.get(why, 0),
         ("finding",),
         _one_label(DUMPED_FOR),
+    ),
+    Metric(
+        "balloontrace_unkept_total",
+        "counter",
+        "events or recordings",
+        "Events for which there was no room on the disk, and recordings beyond the most of an hour.",
+        lambda reading, what: reading.unkept.get(what, 0),
+        ("what",),
+        _one_label(UNKEPT),
     ),
     Metric(
         "balloontrace_kept_bytes",

@@ -126,7 +126,10 @@ class _Outlets:
         self.notify.alive()
 
     def _page(self) -> bytes:
-        return exposition.page(self._watcher.reading())
+        begun_ns = time.monotonic_ns()
+        page = exposition.page(self._watcher.reading())
+        self._watcher.reading_ns = time.monotonic_ns() - begun_ns
+        return page
 
     def _write(self) -> None:
         self._written_s = time.monotonic()

@@ -59,6 +59,11 @@ class Kept:
     def __init__(self, segments: Segments, dumps: Dumps, after_s: float) -> None:
         self.segments, self.dumps, self.after_s = segments, dumps, after_s
 
+    @property
+    def left_out(self) -> dict[str, int]:
+        """What was not kept, of metrics.UNKEPT."""
+        return {"events": self.segments.events_left_out, "recordings": self.dumps.left_out}
+
 
 class Watcher:
     """From attachment to the end. say: tells people a line."""
@@ -93,6 +98,8 @@ class Watcher:
         self._fired: list[dict[str, Any]] = []
         self._dump_at_s = self._begin_at_s = 0.0
         self._stats_answers = 0
+        self.reading_ns = 0
+        """What it took to make the metrics' page the last time."""
         self._started_s = time.time()
         self._begun_ns = time.monotonic_ns()
         self.sample_interval_s = BUSY_S
@@ -203,6 +210,8 @@ class Watcher:
             findings=self._findings,
             dumps=self._dumps,
             kept_bytes=self._kept.segments.size if self._kept else 0,
+            unkept=self._kept.left_out if self._kept else None,
+            reading_ns=self.reading_ns,
             attached=self._follower.is_traced,
             means=content["means"]["used"] or "",
             version=__version__,

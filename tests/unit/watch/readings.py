@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from balloontrace import events
 from balloontrace.tracers.attach import state, sums
 from balloontrace.watch.agreement import COUNTERS
-from balloontrace.watch.metrics import DUMPED_FOR, Reading
+from balloontrace.watch.metrics import DUMPED_FOR, UNKEPT, Reading
 from balloontrace.watch.triggers import FINDINGS
 
 Calls = Mapping[str, Iterable[int]]
@@ -55,6 +55,7 @@ def everything(seed: int = 1) -> Reading:
         size_pages=1 << 20, target_pages=1 << 21, progress_pages=77, no_progress_ns=1_500_000_001,
         differences=dict.fromkeys(COUNTERS, -1), findings=dict.fromkeys(FINDINGS, 3),
         dumps=dict.fromkeys(DUMPED_FOR, 2), kept_bytes=1 << 33, attached=True,
+        unkept=dict.fromkeys(UNKEPT, 4),
         means="kprobe.multi", version="0.1.0", kernel="6.1.0-amd64", cpu_ns=12_345_678_901,
         rss_bytes=12 << 20, started_s=1_764_254_000.25, reading_ns=45_678,
     )  # fmt: skip
