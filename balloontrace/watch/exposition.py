@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from balloontrace.watch.metrics import METRICS, decimal
+from balloontrace.watch.metrics import METRICS, OF_ANY_PROCESS, decimal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-def page(reading: Reading) -> bytes:
-    """All metrics of a reading. What UTF-8 cannot say stands as `?`."""
-    lines = (line for metric in METRICS for line in _family(metric, reading))
+def page(reading: Reading, by_another: bool = False) -> bytes:
+    """All metrics of a reading. What UTF-8 cannot say stands as `?`.
+
+    by_another: another process shows it with its own, as node_exporter does with a textfile: the
+    metrics that every process has are then that one's.
+    """
+    shown = (m for m in METRICS if not (by_another and m.name.startswith(OF_ANY_PROCESS)))
+    lines = (line for metric in shown for line in _family(metric, reading))
     return "".join(f"{line}\n" for line in lines).encode("utf-8", "replace")
 
 

@@ -27,6 +27,9 @@ KERNEL_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 NS_PER_S = 10**9
 
+OF_ANY_PROCESS = "process_"
+"""How the names begin of what any process has that shows metrics: by Prometheus' convention."""
+
 ASKED = "asked"
 """Why a recording is written that somebody asked for, and no finding."""
 
@@ -53,9 +56,9 @@ class Reading:
     over the same span, in balloon pages, None if they cannot be compared; progress_pages: by which
     the size came closer to its target, ever; no_progress_ns: in which it was short of its target
     and came no closer although pages moved, ever; findings: how often each fired; dumps: recordings
-    written, by why; kept_bytes: of segments on the disk; unkept: of UNKEPT, how many; means: of attachment; kernel: release;
-    cpu_ns, rss_bytes, started_s (since the epoch): of the watcher; reading_ns: what the last
-    reading took.
+    written, by why; kept_bytes: of segments on the disk; unkept: of UNKEPT, how many; means: of
+    attachment; kernel: release; cpu_ns, rss_bytes, started_s (since the epoch): of the watcher;
+    reading_ns: what the last reading took.
     """
 
     __slots__ = (
@@ -379,7 +382,7 @@ METRICS: tuple[Metric, ...] = (
         "balloontrace_unkept_total",
         "counter",
         "events or recordings",
-        "Events for which there was no room on the disk, and recordings beyond the most of an hour.",
+        "Events without room on the disk, and recordings beyond the most of an hour.",
         lambda reading, what: reading.unkept.get(what, 0),
         ("what",),
         _one_label(UNKEPT),

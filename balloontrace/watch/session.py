@@ -125,15 +125,15 @@ class _Outlets:
                 session.say(str(error))
         self.notify.alive()
 
-    def _page(self) -> bytes:
+    def _page(self, by_another: bool = False) -> bytes:
         begun_ns = time.monotonic_ns()
-        page = exposition.page(self._watcher.reading())
+        page = exposition.page(self._watcher.reading(), by_another)
         self._watcher.reading_ns = time.monotonic_ns() - begun_ns
         return page
 
     def _write(self) -> None:
         self._written_s = time.monotonic()
-        textfile.write(self._directory, self._page())
+        textfile.write(self._directory, self._page(by_another=True))
 
 
 def loop(watcher: Watcher, outlets: _Outlets, wakeups: Wakeups) -> str:

@@ -226,3 +226,10 @@ def test_integers_are_never_rounded(number: int) -> None:
 
 def test_the_reference_of_metrics_is_up_to_date() -> None:
     assert (ROOT / "docs/metrics.md").read_text() == metrics.markdown(), "run `make docs`"
+
+
+def test_what_another_process_shows_has_nothing_that_is_its_own() -> None:
+    ours, shown = (series_of(page(everything(), by_another)) for by_another in (False, True))
+    own = {series for series in ours if series[0].startswith("process_")}
+    assert len(own) == 3
+    assert shown == {series: value for series, value in ours.items() if series not in own}
