@@ -355,7 +355,7 @@ OF_A_GUEST: tuple[Row, ...] = (
                 Query(_rate(_here("balloontrace_lost_calls_total")), "{{reason}}"),
             ),
             _graph(
-                "Not kept", "Events without room on the disk; recordings beyond the most of an hour.",
+                "Not kept", "Events without room on the disk; recordings beyond an hour's most.",
                 COUNT, Query(_increase(_here("balloontrace_unkept_total")), "{{what}}"),
             ),
             _graph(
