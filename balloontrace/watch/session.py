@@ -50,7 +50,9 @@ def watch(options: dict[str, Any]) -> int:
 
             marks = Marks()
         wakeups.watch(handover.maps["events"], edges=True)
-        triggers = Triggers(options["on"])
+        features = handover.content["balloon"]["features"]
+        deflates = "deflate_on_oom" in features if features else None
+        triggers = Triggers(options["on"], deflate_on_oom=deflates)
         pressure = Pressure()
         told = pressure.is_told
         watcher = Watcher(handover, options, kept, triggers, marks, session.say, told)

@@ -41,6 +41,9 @@ IDLE_S, UNTOLD_S, BUSY_S = 30.0, 10.0, 1.0
 """From one look to the next: while the balloon is at rest and nobody waits for memory, of which the
 kernel tells, or where it does not tell of waiting; and else."""
 
+CHANGED_NS = 60_000_000_000
+"""For so long after a driver went or came it does not sleep for long."""
+
 RETRY_S = 10.0
 """From one attempt to the next to begin a segment, while the disk is full."""
 
@@ -98,6 +101,7 @@ class Watcher:
         self._fired: list[dict[str, Any]] = []
         self._dump_at_s = self._begin_at_s = 0.0
         self._stats_answers = 0
+        self._attached, self._changed_ns = False, time.monotonic_ns()
         self.reading_ns = 0
         """What it took to make the metrics' page the last time."""
         self._started_s = time.time()
@@ -112,10 +116,12 @@ class Watcher:
 
     def drain(self, sample_follows: bool = False) -> float:
         """Move what is in the ring to the segment; returns the seconds until the next time."""
+        # No call of a driver that is not there can wake the loop: `follow` looks for it.
+        interval_s = self.sample_interval_s if self._follower.is_there else BUSY_S
         if not self._kept:
             while self._tracing.ring.read(BLOCK_BYTES):
                 pass  # what woke us, and tells nothing
-            return self.sample_interval_s
+            return interval_s
         moved = 0
         while span := self._tracing.ring.read(BLOCK_BYTES):
             self._kept.segments.events(span, sample_follows)
@@ -123,7 +129,7 @@ class Watcher:
         self._events += moved
         self._tracing.control["read"] = self._events
         storm = moved > self._tracing.storm_events
-        return STORM_INTERVAL_S if storm else self.sample_interval_s
+        return STORM_INTERVAL_S if storm else interval_s
 
     def sample(self) -> None:
         """Look at the guest, and at what the look demands."""
@@ -177,7 +183,10 @@ class Watcher:
             self._findings[finding] = self._findings.get(finding, 0) + 1
             self._say(f"{finding} fired")
             self.want(finding)
-        busy = self._stalls() or moved or not attached or self._fired
+        if attached != self._attached:
+            self._attached, self._changed_ns = attached, now_ns
+        changed = now_ns - self._changed_ns < CHANGED_NS
+        busy = self._stalls() or moved or changed or self._fired
         self.sample_interval_s = BUSY_S if busy or self._moves() else self._idle_s
 
     def _moves(self) -> bool:

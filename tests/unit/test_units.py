@@ -134,7 +134,8 @@ def test_it_may_write_where_it_does() -> None:
 
 def test_it_has_the_privileges_of_a_recorder() -> None:
     (given,) = settings()["CapabilityBoundingSet"]
-    needed = [f"CAP_{name.upper()}" for name in (*capabilities.RECORD, "sys_admin")]
+    others = ("sys_admin", "sys_resource")
+    needed = [f"CAP_{name.upper()}" for name in (*capabilities.RECORD, *others)]
     assert given.split() == needed
 
 
