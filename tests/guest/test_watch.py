@@ -12,7 +12,7 @@ import pytest
 
 from balloontrace.events import BALLOON_PAGE_BYTES
 from balloontrace.lab.guest import Guest
-from balloontrace.lab.loads import MIB_PAGES, move_balloon
+from balloontrace.lab.loads import MIB_PAGES, kill_in_cgroup, move_balloon
 from balloontrace.lab.record import start_and_wait
 from balloontrace.recording.reader import Recording
 from tests.guest.conftest import balloon_counters, report_of
@@ -170,6 +170,68 @@ def test_a_watcher_that_is_killed_loses_nothing_that_was_kept(empty: Guest, fetc
     assert again.stop()[0] == 0
     assert recording.trailer is None
     assert report_of(recording)["totals"]["inflated_pages"] == moved_pages == 100 * MIB_PAGES
+
+
+@pytest.mark.one_kernel
+def test_neither_a_full_disk_nor_the_oom_killer_ends_it(empty: Guest, fetch: Fetch) -> None:
+    port = empty.monitor.forward(PORT)
+    empty.run(f"mkdir -m 700 {KEPT}; mount -t tmpfs -o size=3M,mode=700 none {KEPT}")
+    empty.run(f"dd if=/dev/zero of={KEPT}/others bs=64k 2>/dev/null || true")
+    watcher = Watcher(empty, "--keep", "1M", "--after", "1s")
+    watcher.process.send_signal(signal.SIGUSR1)  # of which there is nothing to keep
+    move_balloon(empty, 100 * MIB_PAGES)
+    series = scraped(empty, port)
+    while not value(series, "balloontrace_unkept_total", what="events"):
+        series = scraped(empty, port)
+    assert value(series, "balloontrace_kept_bytes") == 0
+    assert moved(series) == (100 * MIB_PAGES, 0)
+
+    empty.run(f"rm {KEPT}/others")
+    watcher.await_one("segment-*")
+    killed = kill_in_cgroup(empty)
+    dump = watcher.await_one("dump-*-oom-kill.btrace")
+    series = scraped(empty, port)
+    assert value(series, "balloontrace_findings_total", finding="oom-kill") == 1
+    assert value(series, "balloontrace_dumps_total", finding="oom-kill") == 1
+    assert value(series, "balloontrace_dumps_total", finding="asked") == 0
+    assert watcher.rss_bytes() <= MOST_RSS
+    status, said = watcher.stop()
+    assert status == 0
+    assert "nothing is kept until there are" in said
+    report = report_of(fetch(empty, dump))
+    assert [one["finding"] for one in report["kept_for"]] == ["oom-kill"]
+    assert [victim["victim_pid"] for victim in report["oom"]["kills"]] == [killed]
+    empty.run(["umount", KEPT])
+
+
+@pytest.mark.one_kernel
+def test_a_driver_that_goes_and_comes_is_told_of_and_watched_again(
+    empty: Guest, fetch: Fetch
+) -> None:
+    port = empty.monitor.forward(PORT)
+    watcher = Watcher(empty, "--means", "kprobe", "--after", "2s")
+    before = balloon_counters(empty)
+    move_balloon(empty, 50 * MIB_PAGES)
+    empty.run("rmmod virtio_balloon")
+    gone = balloon_counters(empty)
+    dump = watcher.await_one("dump-*-driver-gone.btrace")
+    assert value(scraped(empty, port), "balloontrace_attached") == 0
+    empty.run("modprobe virtio_balloon")
+    while not value(series := scraped(empty, port), "balloontrace_attached"):
+        pass
+    # What it took before it was traced, for the host's target has stayed, is in no sum.
+    traced = balloon_counters(empty)
+    move_balloon(empty, 80 * MIB_PAGES)
+    after = balloon_counters(empty)
+    while value(series := scraped(empty, port), "balloontrace_size_bytes") != 80 << 20:
+        pass
+    taken_in = moved(series)[0]
+    assert gone[0] - before[0] == 50 * MIB_PAGES
+    assert gone[0] - before[0] + after[0] - traced[0] <= taken_in <= after[0] - before[0]
+    assert watcher.stop()[0] == 0
+    report = report_of(fetch(empty, dump))
+    assert [one["finding"] for one in report["kept_for"]] == ["driver-gone"]
+    assert report["totals"]["inflated_pages"] == 50 * MIB_PAGES
 
 
 @pytest.mark.one_kernel
