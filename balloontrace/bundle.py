@@ -27,9 +27,10 @@ ENTRIES = (
     "balloontrace.tracers.record.session",
     "balloontrace.tracers.record.netlink",
     "balloontrace.watch.session",
+    "balloontrace.watch.record_last",
 )
 """Where a process of the bundle begins: the command line, the recorder, who reads delays, the
-watcher."""
+watcher, and who records the last part only."""
 
 PROGRAMS = "tracers/bpf/bytecode/*.json"
 

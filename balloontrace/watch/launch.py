@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import NamedTuple, NoReturn
 
 from balloontrace.tracers.attach.attaching import Forced
 from balloontrace.tracers.load import launch
 
-_SESSION = "balloontrace.watch.session"
+_WATCHER, _RECORDER = "balloontrace.watch.session", "balloontrace.watch.record_last"
 
 _SILENT_RING_BYTES = 4096
 """No event is ever written to it."""
@@ -43,4 +44,15 @@ def watch(options: Options) -> NoReturn:
     started = launch.started(ring_bytes, Forced(means=options.means), silent)
     # Who asks for a recording before the watcher can hear it must not end it.
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
-    launch.become(_SESSION, {**options._asdict(), **started, "rungs": {}})
+    launch.become(_WATCHER, {**options._asdict(), **started, "rungs": {}})
+
+
+def keep_last(options: launch.Options, keep_bytes: int, keep_s: float) -> NoReturn:
+    """Become a recorder that keeps the last part only. Raises UserError if that cannot be."""
+    launch.hold_standard_streams()
+    output, created = launch.opened(options.path, options.overwrite)
+    forced = Forced(options.rungs, options.means, options.compiled)
+    session = {**options._asdict(), **launch.started(options.ring_bytes, forced, silent=False)}
+    session |= {"keep_bytes": keep_bytes, "keep_s": keep_s, "created": created, "output": output}
+    os.set_inheritable(output, True)
+    launch.become(_RECORDER, {**session, "directory": f"{options.path}.segments"})

@@ -16,7 +16,7 @@ from balloontrace.errors import UserError
 from balloontrace.recording.layout import MAGIC
 from balloontrace.recording.writer import ITEM_BYTES, Writer
 from balloontrace.tracers.machine import system_calls
-from balloontrace.watch.whole_file import WholeFile, copy, remove
+from balloontrace.watch.whole_file import UNFINISHED, WholeFile, copy, remove
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -79,6 +79,9 @@ class Segments:
         self._number = self._sequence = 0
         _prepare(directory)
         self._lock = _locked(directory)
+        for name in os.listdir(directory):
+            if name.endswith(UNFINISHED):  # by a watcher that was killed
+                remove(os.path.join(directory, name))
 
     def release(self) -> None:
         """Let others have the directory."""
@@ -203,6 +206,15 @@ class Segments:
             Writer(fd, path, first.sequence).header({**first.header, **header})
             for segment in self.kept:
                 copy(segment.path, fd, first.body if segment is first else len(MAGIC))
+
+    def delete(self) -> None:
+        """All of them, and the directory if nothing else is there."""
+        while self.kept:
+            remove(self.kept.pop().path)
+        try:
+            os.rmdir(self._directory)
+        except OSError:  # others' files are there
+            return
 
     def _delete_old(self, now_s: float) -> None:
         keep, kept = self._keep, self.kept

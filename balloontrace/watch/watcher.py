@@ -152,8 +152,14 @@ class Watcher:
         """Detach every probe."""
         self._follower.detach()
 
-    def finish(self, reason: str) -> None:
-        """Write what was to be kept, and end the last segment."""
+    @property
+    def not_fired(self) -> dict[str, Any]:
+        """`watch` of the header of what nothing led to."""
+        return {"fired": [], "idle_interval_s": self._idle_s}
+
+    def finish(self, reason: str, command: dict[str, Any] | None = None) -> None:
+        """Write what was to be kept, and end the last segment. command: what it was made for, see
+        Command.finish."""
         if not self._kept:
             return
         if self._marks:
@@ -161,7 +167,8 @@ class Watcher:
         self.follow()
         if self._fired:
             self._dump(self._kept)
-        self._kept.segments.end(self._trailer(self._boundary(), reason))
+        trailer = self._trailer(self._boundary(), reason)
+        self._kept.segments.end({**trailer, "command": command})
 
     # ---- looking ----
 
@@ -280,7 +287,7 @@ class Watcher:
         segments.end(self._trailer(boundary, "watch"))
         path = kept.dumps.path(fired[0]["finding"])
         try:
-            segments.join(path, {"watch": {"fired": fired, "idle_interval_s": self._idle_s}})
+            segments.join(path, {"watch": {**self.not_fired, "fired": fired}})
             for each in fired:
                 self._dumps[each["finding"]] = self._dumps.get(each["finding"], 0) + 1
             self._say(f"wrote {path}; next: balloontrace report {path}")
@@ -296,7 +303,7 @@ class Watcher:
             "clock": {"monotonic_ns": time.monotonic_ns(), "realtime_ns": time.time_ns()},
             **boundary.as_begin(),
             "absent_samplers": self._samplers.absent,
-            "watch": {"fired": [], "idle_interval_s": self._idle_s},
+            "watch": self.not_fired,
             **({"marks": True} if self._marks else {}),
         }
         try:

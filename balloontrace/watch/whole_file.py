@@ -8,7 +8,9 @@ import os
 
 from balloontrace.errors import UserError
 
-_UNFINISHED = ".unfinished"
+UNFINISHED = ".unfinished"
+"""How the name ends of a file that is being written; it begins with a dot, too."""
+
 _COPIED_AT_ONCE = 1 << 20
 
 
@@ -20,7 +22,8 @@ class WholeFile:
 
     def __init__(self, path: str) -> None:
         self._path, self._fd = path, -1
-        self._unfinished = os.path.join(os.path.dirname(path), _UNFINISHED)
+        directory, name = os.path.split(path)
+        self._unfinished = os.path.join(directory, f".{name}{UNFINISHED}")
 
     def __enter__(self) -> int:
         remove(self._unfinished)

@@ -319,3 +319,29 @@ def test_marks_stand_between_the_hosts_commands(stock: Guest, fetch: Fetch) -> N
     assert recording.trailer["marks"] == {"written": 3, "ignored": 1}
     assert report["complete"] is True
     assert report["reconciliation"]["exact"] is True
+
+
+@pytest.mark.one_kernel
+def test_of_a_long_recording_the_last_part_is_kept(stock: Guest, fetch: Fetch) -> None:
+    move_balloon(stock, 0)
+    recorder = Recorder(stock, "--ring", "4s", "--", "sh", "-c", "sleep 1000")
+    segments = f"{recorder.path}.segments"
+    move_balloon(stock, 50 * MIB_PAGES)
+    # At rest, when all that was written while it moved is older than what is to be kept.
+    few = f"[ -e {segments}/segment-00000003.btrace ] && [ $(ls {segments} | wc -l) -le 2 ]"
+    stock.run(f"until {few}; do sleep 0.2; done")
+    before = balloon_counters(stock)
+    move_balloon(stock, 80 * MIB_PAGES)
+    taken_in = balloon_counters(stock)[0] - before[0]
+    status, _, said = recorder.stop()
+    assert status == 0, said
+    recording = fetch(stock)
+    assert recording.trailer is not None
+    assert recording.trailer["command"]["status"] == -signal.SIGTERM
+    report = report_of(recording)
+    assert report["complete"] is True
+    assert report["totals"]["inflated_pages"] == taken_in == 30 * MIB_PAGES
+    assert report["duration_s"] < 60
+    assert report["reconciliation"]["agrees"] is True
+    assert stock.run(["ls", "-d", segments], check=False).returncode != 0
+    move_balloon(stock, 0)

@@ -85,7 +85,7 @@ NOTHING = ["no files", ""]
         ("balloontrace lab ", ["list", "build", "box", "run", "shell", "--help"]),
         ("balloontrace lab run --o", ["--out"]),
         ("balloontrace lab --k", NOTHING),
-        ("balloontrace record --ri", ["--ring-kib"]),
+        ("balloontrace record --ri", ["--ring", "--ring-kib"]),
         ("balloontrace record --rung", NOTHING),  # hidden
         ("balloontrace record -o x --s", ["--sync", "--strict"]),
         ("balloontrace record -o ", FILES),

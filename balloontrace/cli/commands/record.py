@@ -7,7 +7,7 @@ import re
 import shutil
 import socket
 import time
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Optional
 
 from balloontrace.cli import output
 from balloontrace.cli.duration import seconds_in
@@ -53,6 +53,7 @@ def run(
     duration: Optional[str],
     force: bool,
     ring_kib: int,
+    ring: Optional[str],
     rung: List[str],
     **others: Any,
 ) -> None:
@@ -75,7 +76,7 @@ def run(
         **others,
     )
     if options.counters:
-        _refuse_with_counters(options)
+        _refuse_with_counters(options, ring)
         if not has_balloon():
             output.status("warning: no balloon is to be seen here")
     else:
@@ -83,10 +84,26 @@ def run(
             require_traceable(wait=options.wait)
         except UserError as error:
             raise or_counters(error) from None
-    launch.record(options)
+    if ring is None:
+        launch.record(options)
+    _keep_last(options, ring)
 
 
-def _refuse_with_counters(options: launch.Options) -> None:
+def _keep_last(options: launch.Options, ring: str) -> NoReturn:
+    """Become a recorder of the last part. Raises UserError."""
+    from balloontrace.cli.commands.watch import parse_keep
+    from balloontrace.watch.launch import keep_last
+
+    size, seconds = parse_keep(ring, "--ring")
+    given = {"--minimal": options.minimal, "--strict": options.strict, "--sync": options.sync}
+    if senseless := [name for name, value in given.items() if value]:
+        raise UserError(f"{senseless[0]} does not go with --ring", "leave it out", EXIT_USAGE)
+    if options.path == "-" or not size:
+        raise UserError("--ring keeps something in a file", "name one with -o", EXIT_USAGE)
+    keep_last(options, size, seconds)
+
+
+def _refuse_with_counters(options: launch.Options, ring: Optional[str]) -> None:
     """Raises UserError for what is about events."""
     given = {
         "--minimal": options.minimal,
@@ -94,6 +111,7 @@ def _refuse_with_counters(options: launch.Options) -> None:
         "--wait": options.wait,
         "--means": options.means,
         "--rung": options.rungs,
+        "--ring": ring,
     }
     if senseless := [name for name, value in given.items() if value]:
         raise UserError(
@@ -120,6 +138,12 @@ VERB = Verb(
         _flag("force", "Overwrite an existing recording.", short="-f"),
         _flag("minimal", "Events only, no samplers."),
         _flag("counters", "Trace nothing: read the guest's counters. Needs neither root nor BPF."),
+        Option(
+            "ring",
+            ("--ring",),
+            "Keep only the last so many bytes (64M) or minutes (10m) before the end.",
+            metavar="N",
+        ),
         _flag("wait", "Begin before the device or its driver is there, and wait for them."),
         _flag("sync", "Bring it to the disk every second: for a guest that may die."),
         _flag("mark", "Take what `balloontrace mark TEXT` says meanwhile."),

@@ -21,7 +21,7 @@ LEAST_KEPT = 1 << 20
 """Bytes: segments of less would be headers."""
 
 
-def parse_keep(text: str) -> tuple[int, float]:
+def parse_keep(text: str, option: str = "--keep") -> tuple[int, float]:
     """(bytes, seconds) of what is to be kept, of '16M', '10m' or '0'. Raises UserError."""
     from balloontrace.watch.segments import MOST_BYTES
 
@@ -33,7 +33,7 @@ def parse_keep(text: str) -> tuple[int, float]:
             return size, float("inf")
     elif seconds := seconds_in(text):
         return MOST_BYTES, seconds
-    raise UserError(f"--keep {text!r} is no size from 1M on, no time, and not 0", "", EXIT_USAGE)
+    raise UserError(f"{option} {text!r} is no size from 1M on, no time, and not 0", "", EXIT_USAGE)
 
 
 def parse_on(text: str) -> tuple[str, ...]:

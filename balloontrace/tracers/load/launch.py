@@ -59,7 +59,7 @@ def record(options: Options) -> NoReturn:
     if options.path == "-":
         output = _stdout()
     else:
-        output, created = _open(options.path, options.overwrite)
+        output, created = opened(options.path, options.overwrite)
     if options.sync and options.path != "-":
         _sync_directory(options.path)
     session = {**options._asdict(), "output": output, "created": created}
@@ -127,7 +127,7 @@ def _sync_directory(path: str) -> None:
         os.close(directory)
 
 
-def _open(path: str, overwrite: bool) -> tuple[int, bool]:
+def opened(path: str, overwrite: bool) -> tuple[int, bool]:
     """A descriptor of the recording to be, and whether its file is a new one, readable by its owner
     only. Raises UserError.
 

@@ -25,14 +25,28 @@ from balloontrace.tracers.samplers.vmstat import balloon_counters
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, Protocol
 
     from balloontrace.recording.writer import Writer
     from balloontrace.tracers.attach.handover import Handover
     from balloontrace.tracers.record.command import Command
-    from balloontrace.tracers.record.counters import CounterRecorder
     from balloontrace.tracers.record.marks import Marks
     from balloontrace.tracers.record.netlink_client import NetlinkProcess
+
+    class Loops(Protocol):
+        """What `loop` drives: a recorder, of whatever kind."""
+
+        sample_interval_s: float
+
+        def drain(self, sample_follows: bool = False) -> float:
+            """See Recorder."""
+
+        def follow(self) -> None:
+            """See Recorder."""
+
+        def sample(self) -> None:
+            """See Recorder."""
+
 
 READ_INTERVAL_S = 1.0
 """Between two looks at the ring; BPF wakes the reader when it is half full. In a slow guest a look
@@ -291,12 +305,7 @@ class Wakeups:
         return next((ENDINGS[number] for number in numbers if number in ENDINGS), "")
 
 
-def loop(
-    recorder: Recorder | CounterRecorder,
-    wakeups: Wakeups,
-    command: Command | None,
-    end_s: float | None,
-) -> str:
+def loop(recorder: Loops, wakeups: Wakeups, command: Command | None, end_s: float | None) -> str:
     """Record until something ends it; returns the reason."""
     interval = STORM_INTERVAL_S
     next_sample_s = time.monotonic() + recorder.sample_interval_s

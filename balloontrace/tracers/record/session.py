@@ -191,7 +191,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _leave_nothing(options: dict[str, Any]) -> None:
+def leave_nothing(options: dict[str, Any]) -> None:
     """Remove the file that was made for this recording, if there is nothing in it."""
     ours = os.fstat(options["output"])
     if not options["created"] or ours.st_size:
@@ -223,6 +223,6 @@ def main() -> int:
     try:
         return record(options)
     except UserError as error:
-        _leave_nothing(options)
+        leave_nothing(options)
         say(f"balloontrace: {error}")
         return error.exit_code

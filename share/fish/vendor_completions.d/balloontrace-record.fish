@@ -11,6 +11,7 @@ complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -s d -l 
 complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -s f -l force -d 'Overwrite an existing recording'
 complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -l minimal -d 'Events only, no samplers'
 complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -l counters -d 'Trace nothing: read the guest\'s counters'
+complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -l ring -x -d 'Keep only the last so many bytes'
 complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -l wait -d 'Begin before the device or its driver is there, and wait for them'
 complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -l sync -d 'Bring it to the disk every second: for a guest that may die'
 complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -l mark -d 'Take what balloontrace mark TEXT says meanwhile'

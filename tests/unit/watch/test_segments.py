@@ -273,6 +273,12 @@ def test_where_nothing_is_kept_there_is_nothing_to_join(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_was_not_finished_goes(tmp_path: Path) -> None:
+    (tmp_path / ".dump-1.btrace.unfinished").write_bytes(bytes(10))
+    Segments(str(tmp_path), KEEP).release()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_there_are_only_so_many_recordings_an_hour(tmp_path: Path) -> None:
     dumps = Dumps(str(tmp_path), KEEP.size)
     assert all(dumps.may_have_another(float(at)) for at in range(MOST_AN_HOUR))
