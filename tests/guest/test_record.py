@@ -327,9 +327,11 @@ def test_of_a_long_recording_the_last_part_is_kept(stock: Guest, fetch: Fetch) -
     recorder = Recorder(stock, "--ring", "4s", "--", "sh", "-c", "sleep 1000")
     segments = f"{recorder.path}.segments"
     move_balloon(stock, 50 * MIB_PAGES)
-    # At rest, when all that was written while it moved is older than what is to be kept.
-    few = f"[ -e {segments}/segment-00000003.btrace ] && [ $(ls {segments} | wc -l) -le 2 ]"
-    stock.run(f"until {few}; do sleep 0.2; done")
+    # Until what was written when it had moved is older than what is to be kept, and the next, too.
+    stock.run(
+        f"cd {segments}; for _ in 1 2; do last=$(ls | tail -n 1);"
+        " while [ -e $last ]; do sleep 0.2; done; done"
+    )
     before = balloon_counters(stock)
     move_balloon(stock, 80 * MIB_PAGES)
     taken_in = balloon_counters(stock)[0] - before[0]
