@@ -86,7 +86,8 @@ def run(
             raise or_counters(error) from None
     if ring is None:
         launch.record(options)
-    _keep_last(options, ring)
+    else:
+        _keep_last(options, ring)
 
 
 def _keep_last(options: launch.Options, ring: str) -> NoReturn:
