@@ -3,6 +3,7 @@
 # make check           what a change should pass first: lint, types, unit tests, every seam on one kernel
 # make test-vagrant    the Vagrant lab in a libvirt of its own; part of make test
 # make bench           what recording costs a guest, beside bpftrace and nothing
+# make bench-watch     what a watcher costs, beside bpftrace and nothing
 # make bench-report    what reports of long recordings cost, beside DuckDB
 # make bench-memory    what the recorder's memory is, and what its imports would cost
 # make bench-emulator  which QEMU kills its guests, and how fast it is
@@ -22,7 +23,7 @@ DIST = dist
 # comes last, and fills the gaps.
 PYTEST = $(VENV)/pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: help bytecode deb dist golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-memory bench-report bench-inflate check-perfetto docs support lock audit fuzz clean
+.PHONY: help bytecode deb dist golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-memory bench-report bench-inflate bench-watch check-perfetto docs support lock audit fuzz clean
 
 setup:
 	@tools/setup
@@ -78,6 +79,9 @@ bench-memory: setup
 
 bench-inflate: setup
 	@$(VENV)/python -m bench.inflate
+
+bench-watch: setup
+	@$(VENV)/python -m bench.watch
 
 bench-report: setup
 	@$(VENV)/python -m bench.report

@@ -40,7 +40,7 @@ from tools.command import budget, progress, run
 
 KERNEL = "6.1"
 ROUNDS = 5
-REST_S = 120
+REST_S = 90
 SCRAPES = 20
 CPU_BUDGET_S, RSS_BUDGET = 2.0, 16 << 20
 """Of an hour at rest."""
@@ -124,7 +124,7 @@ def resting(guest: Guest) -> bool:
             guest.run(UNTIL_IDLE)
             size = f"du -bc {_KEPT}/* 2>/dev/null | tail -1 | cut -f1"
             before_s, before = cpu_s(guest, pid), int(guest.run(size).stdout or 0)
-            guest.run(["sleep", str(REST_S)])
+            guest.run(["sleep", str(REST_S)], timeout_s=REST_S * 2)
             an_hour = 3600 / REST_S
             used_s = (cpu_s(guest, pid) - before_s) * an_hour
             written = (int(guest.run(size).stdout or 0) - before) * an_hour

@@ -101,7 +101,7 @@ class Watcher:
         self._fired: list[dict[str, Any]] = []
         self._dump_at_s = self._begin_at_s = 0.0
         self._stats_answers = 0
-        self._attached, self._changed_ns = False, time.monotonic_ns()
+        self._attached, self._changed_ns = self._follower.is_there, -CHANGED_NS
         self.reading_ns = 0
         """What it took to make the metrics' page the last time."""
         self._started_s = time.time()
