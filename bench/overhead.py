@@ -140,21 +140,28 @@ def ratios(times: Sequence[float], without: Sequence[float]) -> tuple[float, str
     return median, f"{interval.low:.3f} to {interval.high:.3f}"
 
 
-def overhead(guest: Guest, tracers: Mapping[str, Tracer], wanted: int) -> bool:
-    """The table of ratios."""
+def compared(
+    guest: Guest, tracers: Mapping[str, Tracer], wanted: int
+) -> dict[str, dict[str, float]]:
+    """The table of ratios: way -> tracer -> its median ratio to no tracing."""
     seconds = rounds(guest, tracers, wanted)
     print(f"\nInflating and deflating {MOVED_PAGES // MIB_PAGES} MiB, {wanted} rounds, paired\n")
     print("| | seconds | ratio to no tracing | 95 % interval |\n|---|---:|---:|---:|")
-    holds = True
+    found: dict[str, dict[str, float]] = {way: {} for way in seconds}
     for way, by_tracer in seconds.items():
         for name, times in by_tracer.items():
             middle = statistics.median(times)
-            ratio, interval = ratios(times, by_tracer[NONE])
-            print(f"| {way}, {name} | {middle:.2f} | {ratio:.3f} | {interval} |")
+            found[way][name], interval = ratios(times, by_tracer[NONE])
+            print(f"| {way}, {name} | {middle:.2f} | {found[way][name]:.3f} | {interval} |")
     print()
-    for way, by_tracer in seconds.items():
-        ours = [name for name in by_tracer if name.startswith(RECORD)]
-        least = {name: ratios(by_tracer[name], by_tracer[NONE])[0] for name in ours}
+    return found
+
+
+def overhead(guest: Guest, tracers: Mapping[str, Tracer], wanted: int) -> bool:
+    """Whether recording by the best means costs no more than it may."""
+    holds = True
+    for way, found in compared(guest, tracers, wanted).items():
+        least = {name: ratio for name, ratio in found.items() if name.startswith(RECORD)}
         best = min(least, key=least.__getitem__)
         holds &= budget(
             f"{way}: {best} takes {least[best]:.3f} of the time, at most {RATIO_BUDGET}",

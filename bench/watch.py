@@ -11,7 +11,6 @@ missed. argv: rounds.
 from __future__ import annotations
 
 import signal
-import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -26,15 +25,13 @@ from balloontrace.lab.record import start_and_wait
 from bench.overhead import (
     IN_GUEST,
     MEMORY_BYTES,
-    MOVED_PAGES,
     NONE,
     UNTIL_IDLE,
     Tracer,
     bpftrace,
+    compared,
     in_kernel,
     moved_in,
-    ratios,
-    rounds,
 )
 from tools.command import budget, progress, run
 
@@ -84,19 +81,10 @@ def tracers_of(guest: Guest) -> dict[str, Tracer]:
 
 
 def moving(guest: Guest, wanted: int) -> bool:
-    """The table of ratios, and whether a watcher without events costs no more than bpftrace."""
+    """Whether a watcher without events costs no more than bpftrace."""
     tracers = tracers_of(guest)
-    seconds = rounds(guest, tracers, wanted)
-    print(f"\nInflating and deflating {MOVED_PAGES // MIB_PAGES} MiB, {wanted} rounds, paired\n")
-    print("| | seconds | ratio to no tracing | 95 % interval |\n|---|---:|---:|---:|")
     holds = True
-    for way, by_tracer in seconds.items():
-        for name, times in by_tracer.items():
-            ratio, interval = ratios(times, by_tracer[NONE])
-            print(f"| {way}, {name} | {statistics.median(times):.2f} | {ratio:.3f} | {interval} |")
-    print()
-    for way, by_tracer in seconds.items():
-        found = {name: ratios(times, by_tracer[NONE])[0] for name, times in by_tracer.items()}
+    for way, found in compared(guest, tracers, wanted).items():
         theirs = min(ratio for name, ratio in found.items() if name.startswith("bpftrace"))
         holds &= budget(
             f"{way}: {SILENT} takes {found[SILENT]:.3f}, bpftrace's best {theirs:.3f}",
