@@ -150,6 +150,7 @@ TRAILER: Shape = {
     "proof": {"begin": (flag, None), "end": (flag, None)},
     "kernel_missed": whole,
     "open_calls": whole,
+    "left_out": whole,
     "recorder": {...: number},
     "marks": ({...: whole}, None),
     "command": ({"argv": [text], "status": number}, None),

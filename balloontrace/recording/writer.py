@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from balloontrace.recording.spool import Spool
+
 ITEM_BYTES = events.RING_HEADER_BYTES + events.record_bytes()
 """Of one event in a span of the ring."""
 
@@ -45,14 +47,20 @@ class Writer:
     """Appends blocks to a file descriptor with one write(2) each. Nothing is held back but a few
     events that a sample follows at once, and samples that more are to follow soon.
 
+    left_out: events for which a spool had no room.
     Every method raises UserError if the file (called `name` for people) takes no more.
     """
 
-    def __init__(self, fd: int, name: str = "the recording", sequence: int = 0) -> None:
-        """sequence: number of the first block, where this goes on from another recording."""
+    def __init__(
+        self, fd: int, name: str = "the recording", sequence: int = 0, spool: Spool | None = None
+    ) -> None:
+        """sequence: number of the first block, where this goes on from another recording; spool:
+        what lies between this and `fd`, where a reader may be slow."""
         self._fd = fd
         self._name = name
         self._sequence = sequence
+        self._spool = spool
+        self.left_out = 0
         self._reference = 0
         self._referring = 0
         self._names: list[Any] = []
@@ -122,6 +130,31 @@ class Writer:
         self._json(layout.TRAILER, content)
 
     @property
+    def waits(self) -> bool:
+        """Whether something waits for a slow reader."""
+        return self._spool is not None and self._spool.waiting > 0
+
+    def give(self) -> None:
+        """Give a slow reader what it takes of what waits for it."""
+        try:
+            if self._spool:
+                self._spool.give()
+        except OSError as error:
+            raise self._cannot(error) from None
+
+    def end(self) -> None:
+        """Wait for a slow reader, after the trailer."""
+        try:
+            left = self._spool.end() if self._spool else 0
+        except OSError as error:
+            raise self._cannot(error) from None
+        if left:
+            raise UserError(
+                f"the reader of {self._name} takes no more, {left:,} bytes were left over",
+                "what it has read is kept",
+            )
+
+    @property
     def sequence(self) -> int:
         """The number of the next block."""
         return self._sequence
@@ -153,17 +186,36 @@ class Writer:
         fields = (layout.SYNC, kind, flags, item, self._sequence, len(stored), raw, 0)
         summed = layout.FRAME.pack(*fields)[: layout.SUMMED]
         crc = zlib.crc32(stored, zlib.crc32(summed))
-        self._write(summed + layout.CRC.pack(crc) + stored)
+        needed = kind in (layout.HEADER, layout.TRAILER)
+        if not self._write(summed + layout.CRC.pack(crc) + stored, needed):
+            self._leave_out(kind, flags, item if kind == layout.BOTH else raw)
         self._sequence += 1
 
-    def _write(self, data: bytes) -> None:
+    def _leave_out(self, kind: int, flags: int, raw: int) -> None:
+        """A block was not taken. raw: bytes of its events, if it is one of these."""
+        if kind in (layout.EVENTS, layout.BOTH):
+            self.left_out += raw // ITEM_BYTES
+        if flags & layout.REFERENCE:
+            self._referring = 0
+
+    def _write(self, data: bytes, needed: bool = True) -> bool:
+        """False: there was no room for it in the spool. needed: there is."""
         view = memoryview(data)
         try:
+            if self._spool:
+                if not self._spool.put(data, needed):
+                    return False
+                view = view[:0]
             while view:
                 view = view[os.write(self._fd, view) :]
         except OSError as error:
             raise self._cannot(error) from None
         self.bytes_written += len(data)
+        return True
+
+    def unread(self) -> UserError:
+        """That nobody reads what is written, any more."""
+        return self._cannot(BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)))
 
     def _cannot(self, error: OSError) -> UserError:
         return UserError(

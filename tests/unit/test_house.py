@@ -119,7 +119,8 @@ def test_data_moves_down_only() -> None:
 RECORDING = {
     "__init__": (),
     "layout": (),
-    "writer": ("layout",),
+    "spool": (),
+    "writer": ("layout", "spool"),
     "blocks": ("layout",),
     "differences": ("layout", "blocks"),
     "reader": ("layout", "blocks", "differences"),
@@ -136,9 +137,10 @@ def test_of_a_recording_writer_and_reader_share_the_layout_only() -> None:
             ours = imports.startswith("balloontrace.recording")
             assert not ours or set(others) <= set(RECORDING[name]), (path, imports)
     in_the_guest = [p for f in ("tracers", "watch") for p in (PACKAGE / f).glob("**/*.py")]
-    for path in [*in_the_guest, paths["layout"], paths["writer"]]:
+    of_a_writer = ("layout", "spool", "writer")
+    for path in [*in_the_guest, *(paths[name] for name in of_a_writer)]:
         for imports in imported(path):
-            allowed = ("balloontrace.recording.layout", "balloontrace.recording.writer")
+            allowed = tuple(f"balloontrace.recording.{name}" for name in of_a_writer)
             assert not imports.startswith("balloontrace.recording.") or imports.startswith(allowed)
 
 

@@ -87,6 +87,11 @@ def summary(trailer: Mapping[str, Any], size: int, path: str) -> list[str]:
     """What is said at the end of a recording of `size` bytes."""
     lines = _traced(trailer) if "counters" in trailer else _counted(trailer)
     lines[0] = f"{trailer['reason']}: {lines[0]}, {size / 1024:,.0f} KiB"
+    if trailer.get("left_out"):
+        lines.append(
+            f"warning: {trailer['left_out']:,} events were left out, for which the reader was too "
+            "slow; the report says that blocks are missing"
+        )
     if trailer["command"] and trailer["command"]["status"]:
         lines.append(f"the command ended with status {trailer['command']['status']}")
     if not trailer["vmstat_detach"]["before"]:

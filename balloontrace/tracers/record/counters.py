@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 
-from balloontrace.recording.writer import Writer
 from balloontrace.tracers.record.not_run import NotRun
 from balloontrace.tracers.record.recorder import own_costs, write_end
 from balloontrace.tracers.samplers import OF_A_TRACE, Samplers
@@ -20,6 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from balloontrace.recording.writer import Writer
     from balloontrace.tracers.record.marks import Marks
 
 SAMPLE_INTERVAL_S = 0.1
@@ -35,13 +35,13 @@ class CounterRecorder:
     sample_interval_s = SAMPLE_INTERVAL_S
 
     def __init__(
-        self, content: dict[str, Any], output: int, options: dict[str, Any], marks: Marks | None
+        self, content: dict[str, Any], writer: Writer, options: dict[str, Any], marks: Marks | None
     ) -> None:
         """Writes the header and the first sample. content: description.of_counters.
 
         Raises UserError if the file takes no more.
         """
-        self._writer = Writer(output, options["path"])
+        self._writer = writer
         self._sync, self._marks = options["sync"], marks
         self._samplers = Samplers((*OF_A_TRACE, KernelThreads))
         self._not_run, self._begun_ns = NotRun(), time.monotonic_ns()

@@ -247,7 +247,10 @@ class Recorder:
 
 
 def write_end(writer: Writer, trailer: dict[str, Any], marks: Marks | None, sync: bool) -> None:
-    """Write the trailer, with what became of marks; sync: it is on the disk then."""
+    """Write the trailer, with what became of marks, and how many events a slow reader left no room
+    for; sync: it is on the disk then."""
+    if writer.left_out:
+        trailer["left_out"] = writer.left_out
     if marks:
         trailer["marks"] = {"written": marks.written, "ignored": marks.ignored}
     writer.trailer(trailer)
@@ -283,6 +286,8 @@ class Wakeups:
             signal.signal(number, lambda *_: None)
         self._epoll = select.epoll()
         self._epoll.register(self._signals, select.EPOLLIN)
+        self._writer: Writer | None = None
+        self._output = -1
 
     def watch(self, descriptor: int, edges: bool = False, urgent: bool = False) -> None:
         """Wake when `descriptor` is readable; `edges`: only when it becomes so; `urgent`: when it
@@ -294,15 +299,36 @@ class Wakeups:
         """Stop watching `descriptor`."""
         self._epoll.unregister(descriptor)
 
+    def give(self, writer: Writer, output: int) -> None:
+        """While waiting, give the slow reader of `output` what that writer has for it."""
+        self._writer, self._output = writer, output
+        self._epoll.register(output, 0)
+
     def wait(self, timeout_s: float) -> str:
-        """Sleep until something happens; returns why to end the recording, or ''."""
-        self.ready = [descriptor for descriptor, _ in self._epoll.poll(max(0.0, timeout_s))]
+        """Sleep until something happens; returns why to end the recording, or ''. Raises UserError
+        if nobody reads any more."""
+        self.ready = self._awake(max(0.0, timeout_s))
         try:
             numbers = os.read(self._signals, 64)
         except BlockingIOError:
             return ""
         self.caught += [number for number in numbers if number in self._also]
         return next((ENDINGS[number] for number in numbers if number in ENDINGS), "")
+
+    def _awake(self, timeout_s: float) -> list[int]:
+        """What is ready at last, or [] in time; that the output is ready wakes nobody else."""
+        end_s = time.monotonic() + timeout_s
+        while True:
+            if self._writer:
+                self._writer.give()
+                wanted = select.EPOLLOUT if self._writer.waits else 0
+                self._epoll.modify(self._output, wanted)
+            found = dict(self._epoll.poll(max(0.0, end_s - time.monotonic())))
+            output = found.pop(self._output, 0)
+            if output & (select.EPOLLERR | select.EPOLLHUP) and self._writer:
+                raise self._writer.unread()
+            if found or not output:
+                return list(found)
 
 
 def loop(recorder: Loops, wakeups: Wakeups, command: Command | None, end_s: float | None) -> str:

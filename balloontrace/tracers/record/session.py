@@ -120,12 +120,13 @@ def _record(
     if stat.S_ISREG(os.fstat(output).st_mode) and path != "-":
         os.ftruncate(output, 0)
     recorder: Recorder | CounterRecorder
+    writer = _writer(output, path, wakeups)
     if handover:
-        recorder = _tracing(options, wakeups, handover, marks, old_score)
+        recorder = _tracing(options, writer, wakeups, handover, marks, old_score)
     else:
         from balloontrace.tracers.record.counters import CounterRecorder
 
-        recorder = CounterRecorder(options["content"], output, options, marks)
+        recorder = CounterRecorder(options["content"], writer, options, marks)
     end_s = time.monotonic() + options["duration_s"] if options["duration_s"] else None
     doing = "tracing the balloon" if handover else "reading the guest's counters"
     announce(f"{doing} into {path}", options["ready_file"])
@@ -144,16 +145,31 @@ def _record(
     for line in accounting.summary(trailer, recorder.bytes_written, path):
         say(line)
     recorder.detach()
+    writer.end()
     if failure:
         raise UserError(
             f"the recorder failed: {type(failure).__name__}: {failure}",
             "what was recorded is kept; please report this line",
         )
-    return EXIT_EVENTS_LOST if options["strict"] and trailer.get("lost_events") else 0
+    lost = trailer["lost_events"] or writer.left_out
+    return EXIT_EVENTS_LOST if options["strict"] and lost else 0
+
+
+def _writer(output: int, path: str, wakeups: Wakeups) -> Writer:
+    """A writer that waits for nobody: while it does, the ring is not read."""
+    mode = os.fstat(output).st_mode
+    if not stat.S_ISFIFO(mode) and not stat.S_ISSOCK(mode):
+        return Writer(output, path)
+    from balloontrace.recording.spool import Spool
+
+    writer = Writer(output, path, spool=Spool(output))
+    wakeups.give(writer, output)
+    return writer
 
 
 def _tracing(
     options: dict[str, Any],
+    writer: Writer,
     wakeups: Wakeups,
     handover: Handover,
     marks: Marks | None,
@@ -164,7 +180,6 @@ def _tracing(
     # taskstats takes the thread ids of our PID namespace, and events have those of the initial one.
     wanted = not options["minimal"] and namespaces.is_initial()
     netlink = _start_netlink(oom_score_adj) if wanted else None
-    writer = Writer(options["output"], options["path"])
     recorder = Recorder(handover, writer, options, netlink, marks)
     if netlink:
         wakeups.watch(netlink.fileno())
