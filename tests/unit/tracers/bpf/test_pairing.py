@@ -42,7 +42,30 @@ def test_a_fill_is_written_with_the_pages_of_its_acks(driver: Driver, programs: 
     )
     assert fill == Event("fill", "unknown", 1000, 256, 50, 1, frozenset(), "none", frozenset())
     assert driver.accounted()
+    assert programs.open_calls() == []
+
+
+def test_the_size_workers_task_is_kept_until_it_exits(driver: Driver, programs: Programs) -> None:
+    for _ in range(3):
+        driver.fill(256)
+        assert [tid for tid, _ in programs.tasks()] == [1]
+    programs.tracepoint("task_exit")
     assert list(programs.tasks()) == []
+    assert pages_of("fill", programs) == 768
+    assert driver.accounted()
+
+
+def test_a_task_that_comes_in_the_place_of_one_that_was_kept_has_its_own_name(
+    driver: Driver, programs: Programs
+) -> None:
+    driver.fill(256)
+    programs.task(1, "another")
+    driver.begin_scan(256)
+    (call,) = programs.open_calls()
+    assert b"another" in call.event
+    driver.leave("scan", 0)
+    assert list(programs.tasks()) == []
+    assert driver.accounted()
 
 
 def test_a_worker_that_does_nothing_is_no_fill(driver: Driver, programs: Programs) -> None:
