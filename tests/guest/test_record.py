@@ -237,6 +237,37 @@ def test_stdout_takes_the_recording(stock: Guest, tmp_path: Path) -> None:
     assert read_recording(str(local)).complete
 
 
+_HOLDING = """
+import fcntl, os, shutil, sys, time
+fcntl.fcntl(0, 1031, 4096)  # F_SETPIPE_SZ
+while not os.path.exists("/root/go"):
+    time.sleep(0.05)
+shutil.copyfileobj(sys.stdin.buffer, open("/root/held.btrace", "wb"))
+"""
+"""A reader that begins when it is told to, on a pipe that holds less than a second's samples."""
+
+
+@pytest.mark.one_kernel
+def test_a_reader_that_is_slow_holds_nothing_up(stock: Guest, fetch: Fetch) -> None:
+    stock.run("rm -f /root/go /root/held.btrace /root/ready")
+    stock.push(_HOLDING.encode(), "cat > /root/holding.py")
+    pipeline = "balloontrace record -o - --ready-file /root/ready | python3 /root/holding.py"
+    streaming = stock.popen(["sh", "-c", pipeline])
+    stock.run("until [ -s /root/ready ]; do sleep 0.1; done", timeout_s=60)
+    for _ in range(3):
+        move_balloon(stock, HALF)
+        move_balloon(stock, 0)
+    stock.run("touch /root/go; kill -INT $(cat /root/ready)")
+    assert streaming.communicate()[0] == 0
+    recording = fetch(stock, "/root/held.btrace")
+    assert recording.complete
+    assert recording.trailer is not None
+    assert recording.trailer["recorder"]["longest_read_gap_s"] < 3
+    report = report_of(recording)
+    assert report["reconciliation"]["agrees"] is True
+    assert report["totals"]["inflated_pages"] == 3 * HALF
+
+
 @pytest.mark.one_kernel
 def test_existing_file_needs_f_and_a_symlink_is_never_followed(stock: Guest) -> None:
     stock.run("rm -f /root/link.btrace; echo kept > /root/kept; ln -s kept /root/link.btrace")
