@@ -6,13 +6,13 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from balloontrace.host.qmp import Monitor
 from balloontrace.lab import boots
 from balloontrace.lab.console import Console
 from balloontrace.lab.host import require_tools
 from balloontrace.lab.image import Image, Progress, ensure_image, ensure_userspace
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.qemu import GuestConfig, Qemu, accel_of, make_overlay, start_qemu
-from balloontrace.lab.qmp import Monitor
 from balloontrace.lab.remote import Address, GuestDied, GuestHung, RemoteGuest
 from balloontrace.lab.userspaces import find_userspace
 

@@ -1,87 +1,58 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The host's own view of a run, as JSON lines beside the recording.
+"""The host's own view of a run, beside the recording (recording/host_lines.py).
 
-The first line is ``{"event": "run", ...}``: what ran where. Every line has ``t_ns``, the host's
-CLOCK_MONOTONIC. ``clock`` lines pair that clock with UTC and with the guest's CLOCK_MONOTONIC,
-``target`` lines are the host's wishes, ``actual`` lines QEMU's answers every 200 ms; balloon
-sizes are in balloon pages inside the balloon. Each target ends with a ``reached``, ``settled`` or
-``missed`` line.
+Besides what `balloontrace host record` writes, which is the same for both, there are the lab's own
+lines: what was done in the guest and to it (`workload`, `run`, `swap`, `hints`, `pause`, `host`),
+and how each target ended (`reached`, `settled` or `missed`).
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import subprocess
 import threading
 import time
-from pathlib import Path
+from typing import IO
 
 from balloontrace.errors import UserError
-from balloontrace.lab.qmp import Balloon
+from balloontrace.events import BALLOON_PAGE_BYTES
+from balloontrace.host.clocks import IN_GUEST
+from balloontrace.host.sampler import Sampler
 from balloontrace.lab.remote import RemoteGuest
 
 SAMPLE_INTERVAL_S = 0.2
-_CLOCK_ROUNDS = 9
-_CLOCK_LOOP = (
-    "import sys, time\n"
-    "for line in sys.stdin:\n"
-    "    print(time.monotonic_ns(), time.time_ns(), flush=True)\n"
-)
+_END_S = 5.0
 
 
-class HostLog:
-    """An append-only file of events; a context manager, usable from several threads."""
+class ClockInGuest:
+    """The process in a guest of the lab that tells its clocks (host/clocks.py)."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("w", encoding="utf-8", buffering=1)
-        self._lock = threading.Lock()
+    def __init__(self, guest: RemoteGuest) -> None:
+        command = ["python3", "-u", "-c", IN_GUEST]
+        self._process = guest.popen(command, stdin=subprocess.PIPE)
 
-    def __enter__(self) -> HostLog:
-        return self
+    @property
+    def stdin(self) -> IO[bytes]:
+        """Where it is asked."""
+        return self._process.stdin
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    @property
+    def stdout(self) -> IO[bytes]:
+        """Where it answers."""
+        return self._process.stdout
 
-    def write(self, event: str, t_ns: int | None = None, **fields: object) -> None:
-        """Append one event, now unless t_ns says when."""
-        line = {"event": event, "t_ns": time.monotonic_ns() if t_ns is None else t_ns, **fields}
-        with self._lock:
-            self._file.write(json.dumps(line) + "\n")
-
-
-def log_clocks(log: HostLog, guest: RemoteGuest) -> None:
-    """Pair the clocks of host and guest.
-
-    The guest's reading lies within error_ns of t_ns: half the quickest round trip.
-    """
-    process = guest.popen(["python3", "-u", "-c", _CLOCK_LOOP], stdin=subprocess.PIPE)
-    best: tuple[int, int, list[bytes]] | None = None
-    for _ in range(_CLOCK_ROUNDS):
-        asked = time.monotonic_ns()
-        process.stdin.write(b"\n")
-        answer = process.stdout.readline().split()
-        round_trip = time.monotonic_ns() - asked
-        if len(answer) == 2 and (best is None or round_trip < best[0]):
-            best = (round_trip, asked, answer)
-    process.communicate()
-    if best is None:
-        raise UserError("the guest did not tell its clock")
-    round_trip, asked, (monotonic, realtime) = best
-    middle = asked + round_trip // 2
-    log.write(
-        "clock", middle,
-        utc_ns=time.time_ns() - (time.monotonic_ns() - middle),
-        guest_monotonic_ns=int(monotonic), guest_utc_ns=int(realtime), error_ns=round_trip // 2,
-    )  # fmt: skip
+    def kill(self) -> None:
+        """End it."""
+        with contextlib.suppress(UserError):
+            self._process.communicate(_END_S)
 
 
 class BalloonWatch:
-    """Samples the balloon's size into the log; a context manager with a thread of its own."""
+    """Samples the host's side all along; a context manager with a thread of its own."""
 
-    def __init__(self, balloon: Balloon, log: HostLog) -> None:
-        self._balloon = balloon
-        self._log = log
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
         self._changed = threading.Condition()
         self._pages = -1
         self._moved = 0.0
@@ -130,8 +101,7 @@ class BalloonWatch:
     def _sample(self) -> None:
         try:
             while not self._stopping:
-                pages = self._balloon.actual_pages()
-                self._log.write("actual", pages=pages)
+                pages = (self._sampler.sample().actual_bytes or 0) // BALLOON_PAGE_BYTES
                 with self._changed:
                     if pages != self._pages:
                         self._moved = time.monotonic()

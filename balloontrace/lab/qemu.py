@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from balloontrace.errors import EXIT_USAGE, UserError
+from balloontrace.lab.balloon import BALLOON_ID
 from balloontrace.lab.console import Console
 from balloontrace.lab.host import tool
 from balloontrace.lab.image import Image
-from balloontrace.lab.qmp import BALLOON_ID
 
 DRIVERS = ("stock", "shrinker", "none")
 """The balloon drivers a guest can have."""

@@ -20,10 +20,11 @@ from typing import IO, Self, cast
 import balloontrace
 from balloontrace import bundle
 from balloontrace.errors import UserError
+from balloontrace.host.qmp import Qmp
+from balloontrace.lab.balloon import Balloon
 from balloontrace.lab.directory import own_directory
 from balloontrace.lab.host import require_tools, tool
 from balloontrace.lab.qemu import GuestConfig
-from balloontrace.lab.qmp import Balloon, Qmp
 
 Command = str | Sequence[str]
 

@@ -14,10 +14,13 @@ from pathlib import Path
 
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
+from balloontrace.host.clocks import Clocks
+from balloontrace.host.qemu import Qemu
+from balloontrace.host.sampler import Sampler
 from balloontrace.lab import hog, pauses
 from balloontrace.lab.guest import Guest, image_of
 from balloontrace.lab.host import require_memory
-from balloontrace.lab.hostlog import BalloonWatch, HostLog, log_clocks
+from balloontrace.lab.hostlog import SAMPLE_INTERVAL_S, BalloonWatch, ClockInGuest
 from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.record import start_recorder
 from balloontrace.lab.remote import RemoteGuest, RemoteProcess
@@ -27,6 +30,7 @@ from balloontrace.lab.sizes import format_size
 from balloontrace.lab.slow_host import slow_discards
 from balloontrace.lab.vagrant import VagrantGuest
 from balloontrace.lab.workload import WORKLOAD_FILES, Workload
+from balloontrace.recording.host_lines import END, SET, TARGET, HostLog
 
 Progress = Callable[[str], None]
 
@@ -89,15 +93,17 @@ def run_scenario(
         progress(f"{stem}: {text}")
 
     made = _make_guest(provider, config, path["console.log"], progress, say)
-    with HostLog(path["host.jsonl"]) as log, made as guest:
-        log.write("run", None, **_metadata(scenario, provider, guest))
-        log_clocks(log, guest)
-        guest.install_balloontrace()
-        say(f"ready after {guest.boot_s:.0f} s, starting the recorder")
-        recorder = _start_recorder(guest, path["record.log"], scenario.means)
-        steps = _Run(scenario, guest, log, say).play()
-        _stop_recorder(recorder, path["record.log"])
-        log_clocks(log, guest)
+    with HostLog(path["host.jsonl"].open("w", encoding="ascii")) as log, made as guest:
+        sampler = Sampler(Qemu(guest.monitor, guest.host_pid(), reads_target=False), log)
+        lab = _metadata(scenario, provider, guest)
+        sampler.begin(SAMPLE_INTERVAL_S, clocks=True, sets_targets=True, lab=lab)
+        with Clocks(ClockInGuest(guest), log):
+            guest.install_balloontrace()
+            say(f"ready after {guest.boot_s:.0f} s, starting the recorder")
+            recorder = _start_recorder(guest, path["record.log"], scenario.means)
+            steps = _Run(scenario, guest, log, sampler, say).play()
+            _stop_recorder(recorder, path["record.log"])
+        log.write(END, reason="the scenario is over")
         guest.fetch(_RECORDING, path["btrace"])
         _clean(guest, scenario)
     return RunResult(path["btrace"], path["host.jsonl"], guest.boot_s, tuple(steps))
@@ -121,11 +127,16 @@ class _Run:
     """The schedule of one scenario in a booted guest."""
 
     def __init__(
-        self, scenario: Scenario, guest: RemoteGuest, log: HostLog, progress: Progress
+        self,
+        scenario: Scenario,
+        guest: RemoteGuest,
+        log: HostLog,
+        sampler: Sampler,
+        progress: Progress,
     ) -> None:
         self._scenario = scenario
         self._guest = guest
-        self._log = log
+        self._log, self._sampler = log, sampler
         self._progress = progress
         self._workload = Workload(scenario, guest, log, progress)
 
@@ -135,7 +146,7 @@ class _Run:
         if self._scenario.swap_bytes:
             self._add_swap(self._scenario.swap_bytes)
         self._workload.prepare()
-        with BalloonWatch(self._guest.balloon, self._log) as watch:
+        with BalloonWatch(self._sampler) as watch:
             try:
                 with self._slow_host(), self._polling():
                     results = [
@@ -178,7 +189,7 @@ class _Run:
             self._workload.stop()
             outcome = watch.wait_for(pages, step.grace_s, _SETTLE_S)
         seconds = time.monotonic() - started
-        self._log.write(outcome, pages=balloon.actual_pages())
+        self._log.write(outcome, bytes=balloon.actual_bytes())
         self._progress(f"{outcome} after {seconds:.1f} s")
         return StepResult(pages, outcome, under_workload, seconds)
 
@@ -210,7 +221,7 @@ class _Run:
             pause(self._guest, seconds)
 
     def _set_target(self, pages: int) -> None:
-        self._log.write("target", pages=pages, bytes=pages * BALLOON_PAGE_BYTES)
+        self._log.write(TARGET, bytes=pages * BALLOON_PAGE_BYTES, by=SET)
         self._guest.balloon.set_target_pages(pages)
 
     def _resending(self, step: Step, pages: int) -> contextlib.AbstractContextManager[object]:

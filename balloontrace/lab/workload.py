@@ -9,11 +9,11 @@ import time
 
 from balloontrace.events import BALLOON_PAGE_BYTES
 from balloontrace.lab import hog
-from balloontrace.lab.hostlog import HostLog
 from balloontrace.lab.image import Progress
 from balloontrace.lab.remote import RemoteGuest, RemoteProcess
 from balloontrace.lab.scenario import Hog, Readers, Scenario
 from balloontrace.lab.sizes import format_size
+from balloontrace.recording.host_lines import HostLog
 
 _FILE = "/root/workload"
 _HOG_PYTHON = "/root/hog-python"
