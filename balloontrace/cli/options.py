@@ -15,6 +15,14 @@ SINCE: Any = typer.Option(
     "wall clock (2026-11-26T18:25:30, in UTC unless it says otherwise; 18:25:30).",
     show_default=False,
 )
+HOST: Any = typer.Option(
+    None,
+    "--host",
+    metavar="FILE",
+    help="The host's view (balloontrace host record), to be laid beside the recording. One that "
+    "is named as the recording is, but for .host.jsonl, is used by itself.",
+    show_default=False,
+)
 UNTIL: Any = typer.Option(
     None, "--until", metavar="TIME", help="Only up to then, likewise.", show_default=False
 )

@@ -6,22 +6,29 @@ from __future__ import annotations
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
+from balloontrace.analysis.trace.host_view import SUFFIX, lay_beside
 from balloontrace.analysis.trace.trace import Trace, read_trace, section
 from balloontrace.analysis.trace.window import Window
+from balloontrace.cli import output
 from balloontrace.cli.duration import seconds_in
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.escape import visible
+
+RECORDING = ".btrace"
+"""The end of a recording's name."""
 
 _NEAR_NS = 1_000_000_000
 """So far outside of the recording a time of day may be: people leave its fraction out."""
 
 
-def read(file: Path, since: str | None, until: str | None) -> Trace:
+def read(file: Path, since: str | None, until: str | None, host: Path | None = None) -> Trace:
     """The recording, or what it has from `since` to `until`, as they stand on the command line.
 
-    Raises UserError if it cannot be read, or there is no such part of it.
+    host: the host's view to be laid beside it; None: the one that has its name, if there is one.
+    Raises UserError if one of them cannot be read, or there is no such part of it.
     """
     trace = read_trace(str(file))
+    _lay_beside(trace, file, host)
     if since is None and until is None:
         return trace
     since_ns, until_ns = (
@@ -35,6 +42,17 @@ def read(file: Path, since: str | None, until: str | None) -> Trace:
     if since_ns is not None and until_ns is not None and since_ns >= until_ns:
         raise _outside(trace, f"--since {since} is not before --until {until}")
     return Window(trace, since_ns, until_ns)
+
+
+def _lay_beside(trace: Trace, file: Path, host: Path | None) -> None:
+    """Give the trace the host's view. One that nobody named, and that cannot be used, is said."""
+    if host:
+        lay_beside(trace, str(host))
+    elif file.suffix == RECORDING and (named := file.with_suffix(SUFFIX)).is_file():
+        try:
+            lay_beside(trace, str(named))
+        except UserError as error:
+            output.status(f"warning: {named} is left out: {error}")
 
 
 def _outside(trace: Trace, what: str) -> UserError:

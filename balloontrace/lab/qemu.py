@@ -52,7 +52,8 @@ class GuestConfig:
     reporting, page_poison that the guest tells what it fills free pages with. balloon_options are
     further properties of QEMU's virtio-balloon-pci, such as ``event_idx=off``; kernel_options are
     further words of the guest kernel's command line. accel is one of ACCELERATORS, or empty for
-    what `choose_accel` returns.
+    what `choose_accel` returns. locked: the host keeps all of the guest's memory, as it does for
+    who asks for it (QEMU -overcommit mem-lock=on).
     """
 
     kernel: str = "6.1"
@@ -69,6 +70,7 @@ class GuestConfig:
     kernel_options: tuple[str, ...] = ()
     disk_bytes: int = 0
     accel: str = ""
+    locked: bool = False
 
 
 def choose_accel() -> str:
@@ -110,6 +112,8 @@ def qemu_argv(
         "-device", "virtio-net-pci,netdev=net",
         *_balloon_device(config),
     ]  # fmt: skip
+    if config.locked:
+        argv += ["-overcommit", "mem-lock=on"]
     disks = {"headers": image.headers, "modules": image.modules}
     for name in _disks(config):
         argv += ["-drive", f"file={_escaped(disks[name])},if=virtio,format=raw,readonly=on"]

@@ -4,8 +4,8 @@
 Top level: ``description``, ``repeat``, ``means``; ``[guest]`` memory, cpus, disk, swap,
 deflate_on_oom, reporting, hinting, page_poison, kernel_options; ``[workload]`` (optional)
 read_file, random, mapped, readers, ``[workload.hog]`` (see Hog); ``[host]`` (optional)
-discard_delay_us, stats_interval_s; ``[[balloon]]`` steps in order (see Step). Sizes are fractions
-of RAM, but for memory, disk and swap. docs/lab.md shows one.
+discard_delay_us, stats_interval_s, locked; ``[[balloon]]`` steps in order (see Step). Sizes are
+fractions of RAM, but for memory, disk and swap. docs/lab.md shows one.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class Scenario:
     reporting, hinting, page_poison: whether the device offers these features; kernel_options:
     further words of the kernel's command line. discard_delay_us: how much longer the host takes
     for each page of the balloon while the steps last; stats_interval_s: how often it asks for the
-    balloon's statistics meanwhile, 0: never. means: of `record`, '' for the best.
+    balloon's statistics meanwhile, 0: never; locked: it keeps all of the guest's memory. means: of
+    `record`, '' for the best.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Scenario:
     page_poison: bool = True
     kernel_options: tuple[str, ...] = ()
     stats_interval_s: int = 0
+    locked: bool = False
     means: str = ""
 
 
@@ -176,6 +178,7 @@ def load_scenario(path: Path) -> Scenario:
         page_poison=guest.take("page_poison", bool, True),
         kernel_options=tuple(guest.take("kernel_options", str, "").split()),
         stats_interval_s=host.whole("stats_interval_s", 0, least=0),
+        locked=host.take("locked", bool, False),
         means=top.take("means", str, ""),
         steps=tuple(_step(table) for table in top.tables("balloon")),
     )

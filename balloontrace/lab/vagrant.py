@@ -226,6 +226,7 @@ def _refuse(config: GuestConfig) -> None:
         "hinting": config.hinting,
         "page_poison = false": not config.page_poison,
         "kernel_options": bool(config.kernel_options),
+        "locked": config.locked,
     }
     for what, wanted in cannot.items():
         if wanted:

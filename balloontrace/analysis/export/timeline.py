@@ -14,6 +14,7 @@ from balloontrace.analysis.export.facts import facts, kinds_of
 from balloontrace.analysis.trace.balloon_size import known_curve
 from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.trace.gaps import driver_gaps
+from balloontrace.analysis.trace.host_view import HostView
 from balloontrace.analysis.trace.marks import marks_of as words_of
 from balloontrace.analysis.trace.samples import UNREAD
 from balloontrace.analysis.trace.trace import Ints, Trace
@@ -172,6 +173,7 @@ def counters_of(trace: Trace) -> list[Counter]:
         ),
         *_size(trace),
         *(_meminfo(trace, name) for name in ("MemFree", "MemAvailable")),
+        *_host(trace),
     ]
     return [counter for counter in found if len(counter.time_ns)]
 
@@ -197,6 +199,33 @@ def _size(trace: Trace) -> list[Counter]:
             np.concatenate(([curve.base], curve.size)) * BALLOON_PAGE_BYTES,
         )
     ]
+
+
+def _host(trace: Trace) -> list[Counter]:
+    """What the host was told, and what its memory was, by the guest's clock."""
+    view = trace.entire.host
+    if view is None:
+        return []
+    told_ns, told = view.actual
+    series = {
+        "host: actual": ("the balloon as the host was told", told_ns, told * BALLOON_PAGE_BYTES),
+        "host: resident memory": ("of the hypervisor's process", *view.resident),
+    }
+    return [_by_guests_clock(trace, view, name, *about) for name, about in series.items()]
+
+
+def _by_guests_clock(
+    trace: Trace, view: HostView, name: str, doc: str, host_ns: Ints, value: Ints
+) -> Counter:
+    """A series of the host, as far as its moments are known by the guest's clock."""
+    moments = [view.clock.at(ns) for ns in host_ns.tolist()]
+    known = [
+        (at.ns, number)
+        for at, number in zip(moments, value.tolist(), strict=True)
+        if at is not None and trace.begin_ns <= at.ns <= trace.end_ns
+    ]
+    times, values = np.array(known, dtype=np.int64).reshape(-1, 2).T
+    return Counter(name, doc, times, values)
 
 
 def _meminfo(trace: Trace, name: str) -> Counter:

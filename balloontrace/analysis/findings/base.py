@@ -85,7 +85,8 @@ class Finding(ABC):
     cannot show it;
     possible: `result.scalar` that is False where the guest's device or driver cannot have it; then
     nothing else is needed to say that there is none;
-    blames_balloon: whether the balloon, its driver or its host is the cause.
+    blames_balloon: whether the balloon, its driver or its host is the cause;
+    of_both_sides: whether it takes the host's view: without one nobody asked for it.
     """
 
     id: ClassVar[str]
@@ -96,6 +97,7 @@ class Finding(ABC):
     needs_of_counters: ClassVar[tuple[str, ...]] = ()
     possible: ClassVar[str] = ""
     blames_balloon: ClassVar[bool] = True
+    of_both_sides: ClassVar[bool] = False
     registered: ClassVar[dict[str, type[Finding]]] = {}
 
     def __init_subclass__(cls) -> None:
@@ -126,7 +128,10 @@ def check_all(results: Results) -> Result:
     checked: list[str] = []
     unchecked: dict[str, list[str]] = {}
     counted = results["recording"].scalars["counter_interval_s"] is not None
+    one_side = bool(results["host_side"].missing)
     for name, finding in sorted(every_finding().items()):
+        if finding.of_both_sides and one_side:
+            continue
         if finding.possible and _value(results, finding.possible) is False:
             checked.append(name)
             continue

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property, wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ from balloontrace.analysis.trace.samples import Samples
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES, FLAGS, LOSSES, UNKNOWN_PAGES, number_of
 from balloontrace.recording.reader import Recording, Span, read_recording, rows_of
+
+if TYPE_CHECKING:
+    from balloontrace.analysis.trace.host_view import HostView
 
 FOREVER = 2**63 - 1
 
@@ -60,6 +63,8 @@ class Trace:
     """Kind -> calls that the recorder took for open, and whose return was missed."""
     from_memory: bool = False
     """The recording keeps all of its samples, and is perhaps no file."""
+    host: HostView | None = None
+    """The host's view beside the recording; of a window, see `entire`."""
     computed: dict[Any, Any] = field(default_factory=dict)
     """What several analyses need (see `per_trace`)."""
     after_ns: int = -1

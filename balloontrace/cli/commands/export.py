@@ -13,7 +13,7 @@ import typer
 
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output
-from balloontrace.cli.options import SINCE, UNTIL
+from balloontrace.cli.options import HOST, SINCE, UNTIL
 from balloontrace.errors import EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ def command(
     ),
     since: Optional[str] = SINCE,
     until: Optional[str] = UNTIL,
+    host: Optional[Path] = HOST,
     force: bool = typer.Option(False, "-f", "--force", help="Overwrite an earlier export."),
 ) -> None:
     """Write all that is in a recording in a format that other tools read."""
@@ -54,7 +55,7 @@ def command(
     _refuse(file, form, out, kinds)
     from balloontrace.cli.window import read
 
-    read_it = partial(read, file, since, until)
+    read_it = partial(read, file, since, until, host)
     with output.working(f"exporting {file}"):
         if str(out) == "-":
             trace, said = _to_stdout(read_it, form, kinds)

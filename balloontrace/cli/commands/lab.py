@@ -104,6 +104,7 @@ def run_command(
             hinting=plan.hinting,
             page_poison=plan.page_poison,
             kernel_options=plan.kernel_options,
+            locked=plan.locked,
         )
         for name in _drivers(driver)
     ]

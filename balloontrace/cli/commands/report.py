@@ -13,7 +13,7 @@ import typer
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output, pictures
 from balloontrace.cli.allocator import give_back_large_arrays
-from balloontrace.cli.options import SINCE, UNTIL
+from balloontrace.cli.options import HOST, SINCE, UNTIL
 from balloontrace.errors import EXIT_FAIL_ON, EXIT_FAILURE, EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def command(
     ),
     since: Optional[str] = SINCE,
     until: Optional[str] = UNTIL,
+    host: Optional[Path] = HOST,
     fail_on: List[FailOn] = typer.Option(
         [],
         "--fail-on",
@@ -68,9 +69,9 @@ def command(
     from balloontrace.cli.window import read
 
     if len(files) > 1:
-        if drawing or sections or verbose or since or until:
+        if drawing or sections or verbose or since or until or host:
             raise UserError(
-                "--html, --svg, --section, --since, --until and -v are for one recording",
+                "--html, --svg, --section, --since, --until, --host and -v are for one recording",
                 "name one",
                 EXIT_USAGE,
             )
@@ -79,7 +80,7 @@ def command(
     file = files[0]
     if as_json and not drawing:
         with output.working(f"reading {file}"):
-            report = report_of(read(file, since, until))
+            report = report_of(read(file, since, until, host))
         output.result(report_json(report))
         _fail([report], fail_on)
         return
@@ -89,7 +90,7 @@ def command(
     from balloontrace.analysis.timeline.terminal import timeline
 
     with output.working(f"reading {file}"):
-        pictured = picture_of(read(file, since, until))
+        pictured = picture_of(read(file, since, until, host))
     if drawing:
         from balloontrace.analysis.html.report import report_html
         from balloontrace.analysis.timeline.matplotlib import figure

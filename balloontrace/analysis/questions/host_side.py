@@ -1,0 +1,363 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the host wanted, was told, and got of what the guest gave: both sides' records."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from balloontrace.analysis.base import Question, Result, Section, answered
+from balloontrace.analysis.fields import Field, Table, Unit
+from balloontrace.analysis.trace.balloon_size import SizeCurve, known_curve
+from balloontrace.analysis.trace.columns import Ints
+from balloontrace.analysis.trace.gaps import driver_gaps
+from balloontrace.analysis.trace.host_clock import Moment
+from balloontrace.analysis.trace.host_view import HostTarget, HostView
+from balloontrace.analysis.trace.trace import FOREVER, Trace
+from balloontrace.recording.host_lines import STATISTICS, VCPUS
+
+NOT_GIVEN = "the host's view (report --host)"
+
+FREED_SHARE = 0.9
+"""Of what the host's memory fell by under a target: when so much had, it is said to have."""
+
+_GiB = "bytes of the hypervisor's process, huge pages among them"
+
+
+class HostSide(Question):
+    """Each target from both sides, and what the guest's pages were worth to the host."""
+
+    section = Section(
+        "host_side",
+        "The host's side",
+        35,
+        "what the host wanted, was told and got: both sides' records (report --host)",
+        (
+            Field("hypervisor", Unit.TEXT, "and its version"),
+            Field("memory_bytes", Unit.BYTES, "of the guest, with nothing in the balloon"),
+            Field("clock_pairs", Unit.NUMBER, "of the host's and the guest's; 0: not compared"),
+            Field("clock_jumps", Unit.NUMBER, "between them: the guest's clock stood still"),
+            Field("clock_error_s", Unit.SECONDS, "either way, at most, of the lags below"),
+            Field("causal", Unit.FLAG, "no effect comes before its cause; null: nothing to see"),
+            Field("moved_pages", Unit.PAGES, "in and out, by the guest"),
+            Field("net_pages", Unit.PAGES, "in less out, by the guest"),
+            Field(
+                "freed_bytes",
+                Unit.BYTES,
+                "by which the host's memory fell under targets to inflate, in all",
+            ),
+            Field("resident_first_bytes", Unit.BYTES, f"when the host's view began: {_GiB}"),
+            Field("resident_last_bytes", Unit.BYTES, "when it ended"),
+            Field("locked_bytes", Unit.BYTES, "of its memory, at most, that cannot be given back"),
+            Field("hugetlb_bytes", Unit.BYTES, "of huge pages, at most"),
+            Field("vfio", Unit.FLAG, "a device is passed through, which pins the guest's memory"),
+            Field("statistics_oldest_s", Unit.SECONDS, "their age at most, while the host asked"),
+            Field("statistics_interval_s", Unit.SECONDS, "from one question to the next"),
+            Field("vcpus_ran_s", Unit.SECONDS, "of all of the guest's processors"),
+            Field("vcpus_waited_s", Unit.SECONDS, "in which they wanted a CPU of the host"),
+            Field("stopped_s", Unit.SECONDS, "in which the host did not let the guest run"),
+            Field("driver_absent_s", Unit.SECONDS, "in which the guest had no driver"),
+        ),
+        (
+            Table(
+                "targets",
+                (
+                    Field("target_pages", Unit.PAGES, title="target"),
+                    Field("sent", Unit.NUMBER, "how often in a row", title="sent"),
+                    Field("set_s", Unit.MOMENT, "by the guest's clock", title="set at"),
+                    Field("error_s", Unit.SECONDS, "of that, and so of the lags", title="error"),
+                    Field("driver_there", Unit.FLAG, "when it was set"),
+                    Field("noticed_s", Unit.SECONDS, "to the interrupt", title="noticed\nafter"),
+                    Field("read_s", Unit.SECONDS, "until the worker reads it", title="read\nafter"),
+                    Field(
+                        "reached_s", Unit.SECONDS, "until the guest has it", title="reached\nafter"
+                    ),
+                    Field(
+                        "told_s",
+                        Unit.SECONDS,
+                        "until the host is told so, by the host's clock alone",
+                        title="told\nafter",
+                    ),
+                    Field("inflated_pages", Unit.PAGES, title="in"),
+                    Field("deflated_pages", Unit.PAGES, title="out"),
+                    Field("resident_before_bytes", Unit.BYTES, _GiB, title="host's memory\nbefore"),
+                    Field("resident_after_bytes", Unit.BYTES, "at its end", title="after"),
+                    Field(
+                        "freed_s",
+                        Unit.SECONDS,
+                        f"until {FREED_SHARE:.0%} of the fall, by the host's clock alone",
+                        title="fallen\nafter",
+                    ),
+                ),
+                "targets",
+            ),
+        ),
+        shown=answered,
+        first_screen=answered,
+    )
+    optional = ("fill", "leak", "target", "notice")
+
+    def run(self, trace: Trace) -> Result:
+        """Everything that both sides told; None is what one of them did not tell."""
+        view = trace.entire.host
+        if view is None:
+            return Result(self.name, missing=[NOT_GIVEN])
+        both = _Both(trace, view)
+        rows = [both.row(number) for number in range(len(view.targets))]
+        within = [row for row in rows if row["set_s"] is None or both.is_within(row["set_s"])]
+        scalars = {
+            **_facts(view),
+            **both.clocks(within),
+            **both.pages(within),
+            **_memory(view),
+            **_statistics(view),
+            **both.processors(),
+        }
+        notes = [] if view.clock.pairs else [_NOT_COMPARED]
+        return Result(self.name, scalars, {"targets": within}, notes=notes)
+
+
+_NOT_COMPARED = (
+    "the clocks of host and guest were not compared (host record --ssh): when the guest noticed, "
+    "read and reached a target is not known by the host's clock"
+)
+
+
+def _facts(view: HostView) -> dict[str, Any]:
+    begin = view.lines.begin
+    said = " ".join(filter(None, (begin.get("hypervisor"), begin.get("version"))))
+    facts = {name: begin.get(name) for name in ("memory_bytes", "vfio")}
+    return {"hypervisor": said or None, **facts}
+
+
+def _memory(view: HostView) -> dict[str, Any]:
+    """Of the hypervisor's process."""
+    _, resident = view.resident
+    lines = view.lines.of("memory")
+
+    def most(name: str) -> int | None:
+        return max((line[name] for line in lines if name in line), default=None)
+
+    return {
+        "resident_first_bytes": int(resident[0]) if len(resident) else None,
+        "resident_last_bytes": int(resident[-1]) if len(resident) else None,
+        "locked_bytes": most("locked_bytes"),
+        "hugetlb_bytes": most("hugetlb_bytes"),
+    }
+
+
+def _statistics(view: HostView) -> dict[str, Any]:
+    polled = [line for line in view.lines.of(STATISTICS) if line.get("polling_interval_s")]
+    ages = [float(line["age_s"]) for line in polled if "age_s" in line]
+    return {
+        "statistics_oldest_s": max(ages, default=None),
+        "statistics_interval_s": float(polled[-1]["polling_interval_s"]) if polled else None,
+    }
+
+
+class _Both:
+    """A trace and the host's view of its guest."""
+
+    def __init__(self, trace: Trace, view: HostView) -> None:
+        self._trace, self._view = trace, view
+        self._curve: SizeCurve | None = known_curve(trace.entire)
+        self._read = _calls(trace.entire, "target", "start_ns", "asked")
+        self._noticed = _calls(trace.entire, "notice", "start_ns")
+        self._violated = self._looked = False
+
+    def is_within(self, moment_s: float) -> bool:
+        """Whether what the host did then is about what the trace has."""
+        begin_s = self._trace.seconds(self._trace.begin_ns)
+        return begin_s <= moment_s <= self._trace.seconds(self._trace.end_ns)
+
+    def row(self, number: int) -> dict[str, Any]:
+        """One target. What its lags are from is the middle of when it can have been set."""
+        targets, clock = self._view.targets, self._view.clock
+        target = targets[number]
+        until_ns = (
+            targets[number + 1].after_ns if number + 1 < len(targets) else self._view.last_ns()
+        )
+        middle_ns = (target.after_ns + target.by_ns) // 2
+        at = clock.at(middle_ns)
+        if at is not None:
+            at = Moment(at.ns, at.error_ns + (target.by_ns - target.after_ns + 1) // 2)
+        end = clock.at(until_ns)
+        last = number + 1 == len(targets)
+        until = FOREVER if last else end.ns + end.error_ns if end else None
+        return {
+            "target_pages": target.pages,
+            "sent": target.sent,
+            "set_s": self._trace.seconds(at.ns) if at else None,
+            "error_s": at.error_ns / 1e9 if at else None,
+            "driver_there": self._driver_there(at) if at else None,
+            **self._in_guest(target, at, until),
+            **self._at_host(target, middle_ns, until_ns),
+        }
+
+    def _driver_there(self, at: Moment) -> bool | None:
+        """Whether the guest had a driver then; None: it came or went at about that time."""
+        around = (at.ns - at.error_ns, at.ns + at.error_ns)
+        gaps = driver_gaps(self._trace.entire)
+        absent = {any(gap.start_ns <= ns < gap.end_ns for gap in gaps) for ns in around}
+        return not absent.pop() if len(absent) == 1 else None
+
+    def _in_guest(self, target: HostTarget, at: Moment | None, until: int | None) -> dict[str, Any]:
+        """When the guest noticed, read and reached it, after it was set; pages that it moved until
+        the next one. at, until: None, not known."""
+        found: dict[str, Any] = dict.fromkeys(
+            ("noticed_s", "read_s", "reached_s", "inflated_pages", "deflated_pages")
+        )
+        if at is None or until is None:
+            return found
+        from_ns = at.ns - at.error_ns
+        read_ns = self._read_at(target.pages, from_ns, until)
+        if self._noticed is not None:
+            told = self._noticed["start_ns"]
+            told = told[(told >= from_ns) & (told < until)]
+            told = told[told <= read_ns] if read_ns is not None else told
+            found["noticed_s"] = _after(int(told[0]), at) if len(told) else None
+        if read_ns is not None:
+            found["read_s"] = _after(read_ns, at)
+        if self._curve is not None:
+            steps = slice(self._curve.steps_until(from_ns), self._curve.steps_until(until))
+            moved = self._curve.moved(steps)
+            found |= {name: moved[name] for name in ("inflated_pages", "deflated_pages")}
+            reached_ns = _reached(self._curve, steps, target.pages)
+            found["reached_s"] = None if reached_ns is None else _after(reached_ns, at)
+        return found
+
+    def _read_at(self, pages: int, from_ns: int, until: int) -> int | None:
+        """When the worker read this target first. One that it read just before it was set shows
+        that the clocks are not what they seem."""
+        if self._read is None:
+            return None
+        starts = self._read["start_ns"][self._read["asked"] == pages]
+        later = starts[(starts >= from_ns) & (starts < until)]
+        if len(later):
+            self._looked = True
+            return int(later[0])
+        self._violated |= bool(((starts > from_ns - _NEAR_NS) & (starts < from_ns)).any())
+        return None
+
+    def _at_host(self, target: HostTarget, set_ns: int, until_ns: int) -> dict[str, Any]:
+        """When the host was told that it is reached; its memory before, and at the end."""
+        times, told = self._view.actual
+        reached = (times >= set_ns) & (times <= until_ns) & (told == target.pages)
+        first = int(times[reached][0]) if reached.any() else None
+        found: dict[str, Any] = {
+            "told_s": None if first is None else (first - set_ns) / 1e9,
+            "resident_before_bytes": None,
+            "resident_after_bytes": None,
+            "freed_s": None,
+        }
+        moments, resident = self._view.resident
+        before, under = resident[moments <= set_ns], (moments > set_ns) & (moments <= until_ns)
+        if not len(before) or not under.any():
+            return found
+        start, end = int(before[-1]), int(resident[under][-1])
+        found |= {"resident_before_bytes": start, "resident_after_bytes": end}
+        if start > end:
+            fallen = resident[under] <= start - FREED_SHARE * (start - end)
+            found["freed_s"] = (int(moments[under][fallen][0]) - set_ns) / 1e9
+        return found
+
+    def clocks(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """How well the two clocks are known. Without order, no lag is worth anything."""
+        clock = self._view.clock
+        for row in rows:
+            reached, told, error = row["reached_s"], row["told_s"], row["error_s"]
+            if None not in (reached, told, error):
+                self._looked = True
+                self._violated |= told + error < reached - _UNEVEN_S
+        causal = False if self._violated else True if self._looked else None
+        if causal is False:
+            for row in rows:
+                row |= dict.fromkeys(("noticed_s", "read_s", "reached_s"))
+        errors = [row["error_s"] for row in rows if row["error_s"] is not None]
+        return {
+            "clock_pairs": clock.pairs,
+            "clock_jumps": clock.jumps,
+            "clock_error_s": max(errors, default=None),
+            "causal": causal,
+        }
+
+    def pages(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
+        """What the guest moved, and what of it the host has."""
+        moved = None
+        if self._curve is not None:
+            curve = self._curve
+            if self._trace.is_part:
+                curve = curve.between(self._trace.after_ns, self._trace.until_ns)
+            moved = curve.moved(slice(0, len(curve.time_ns)))
+        falls = [
+            max(0, row["resident_before_bytes"] - row["resident_after_bytes"])
+            for previous, row in zip([None, *rows[:-1]], rows, strict=True)
+            if row["resident_before_bytes"] is not None
+            and row["target_pages"] > (previous["target_pages"] if previous else 0)
+        ]
+        into, out = (moved["inflated_pages"], moved["deflated_pages"]) if moved else (None, None)
+        return {
+            "moved_pages": None if into is None or out is None else into + out,
+            "net_pages": None if into is None or out is None else into - out,
+            "freed_bytes": sum(falls) if falls else None,
+        }
+
+    def processors(self) -> dict[str, Any]:
+        """Whether the host let the guest run, from the recording's begin to its end."""
+        lines = [
+            line
+            for line in self._view.lines.of(VCPUS)
+            if {"cpu_ns", "waited_ns"} <= line.keys() and self._is_meanwhile(line["t_ns"])
+        ]
+        pair = (lines[0], lines[-1]) if len(lines) > 1 else None
+        stops = [
+            (min(end, self._view.last_ns()) - start) / 1e9
+            for start, end in self._view.clock.stops
+            if self._is_meanwhile(start)
+        ]
+        return {
+            "vcpus_ran_s": pair and _grown_s(pair, "cpu_ns"),
+            "vcpus_waited_s": pair and _grown_s(pair, "waited_ns"),
+            "stopped_s": sum(stops) if self._view.lines.tells("state") else None,
+            "driver_absent_s": _absent_s(self._trace),
+        }
+
+    def _is_meanwhile(self, host_ns: int) -> bool:
+        """Whether a moment of the host's clock is within the trace; True if that is not known."""
+        at = self._view.clock.at(host_ns)
+        return at is None or self._trace.begin_ns <= at.ns <= self._trace.end_ns
+
+
+_NEAR_NS = 10_000_000_000
+_UNEVEN_S = 0.005
+"""The host's side samples the size, and writes when it has been told."""
+
+
+def _calls(trace: Trace, kind: str, *columns: str) -> dict[str, Ints] | None:
+    """Columns of all calls of a kind, in order of start; None if they were not recorded."""
+    if not trace.recorded(kind):
+        return None
+    frame = trace.events(kind, *columns).sort_values("start_ns", kind="stable")
+    return {name: frame[name].to_numpy() for name in columns}
+
+
+def _after(moment_ns: int, set_at: Moment) -> float:
+    return (moment_ns - set_at.ns) / 1e9
+
+
+def _reached(curve: SizeCurve, steps: slice, pages: int) -> int | None:
+    """When the size first was, or passed, so many pages in these steps."""
+    before, sizes = curve.size_after(steps.start), curve.size[steps]
+    if before == pages or not len(sizes):
+        return None
+    there = np.flatnonzero(sizes >= pages if pages > before else sizes <= pages)
+    return int(curve.time_ns[steps][there[0]]) if len(there) else None
+
+
+def _grown_s(pair: tuple[dict[str, Any], dict[str, Any]], name: str) -> float:
+    return float(max(0, pair[1][name] - pair[0][name])) / 1e9
+
+
+def _absent_s(trace: Trace) -> float:
+    return sum((gap.end_ns - gap.start_ns) / 1e9 for gap in driver_gaps(trace))

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the guest's clock showed what, at a moment of the host's: from pairs of both.
+
+Between two pairs the offset is taken to change evenly. A clock that stood still meanwhile (the
+guest was stopped, suspended, restored, migrated) is a jump of the offset, over which nothing is
+carried but what the host itself says of when it stopped the guest. Every answer has its error.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+WANDER = 50e-6
+"""By so much of the time since a pair its offset may be wrong: 3 ms a minute, the most that was
+measured between two emulated guests and their host."""
+
+_MOST_DRIFT = 500e-6
+"""Clocks that are steered run off by no more (adjtimex(2)): more is a jump."""
+
+RUNNING = "running"
+
+
+@dataclass(frozen=True)
+class Moment:
+    """A moment of the guest's CLOCK_MONOTONIC, and by how much it may be wrong either way."""
+
+    ns: int
+    error_ns: int
+
+
+@dataclass(frozen=True)
+class _Pair:
+    host_ns: int
+    offset_ns: int
+    error_ns: int
+
+
+class HostClock:
+    """jumps: how often the offset jumped; pairs: how many there are."""
+
+    def __init__(self, clocks: list[dict[str, Any]], states: list[dict[str, Any]]) -> None:
+        """clocks, states: the lines of a `.host.jsonl`, in order of time."""
+        self._pairs = [
+            _Pair(line["t_ns"], line["guest_monotonic_ns"] - line["t_ns"], line["error_ns"])
+            for line in clocks
+            if {"guest_monotonic_ns", "error_ns"} <= line.keys()
+        ]
+        self._times = [pair.host_ns for pair in self._pairs]
+        self.stops = _stops(states)
+        self.jumps = sum(1 for before, after in pairwise(self._pairs) if _jumps(before, after))
+
+    @property
+    def pairs(self) -> int:
+        """How many pairs there are: with none, nothing is known."""
+        return len(self._pairs)
+
+    def at(self, host_ns: int) -> Moment | None:
+        """The guest's clock at a moment of the host's CLOCK_MONOTONIC; None: not known."""
+        place = bisect_right(self._times, host_ns)
+        before = self._pairs[place - 1] if place else None
+        after = self._pairs[place] if place < len(self._pairs) else None
+        if before and after and _jumps(before, after):
+            return self._beside_a_stop(host_ns, before, after)
+        if before and after:
+            share = (host_ns - before.host_ns) / (after.host_ns - before.host_ns)
+            offset_ns = before.offset_ns + round(share * (after.offset_ns - before.offset_ns))
+            near_ns = min(host_ns - before.host_ns, after.host_ns - host_ns)
+            error_ns = max(before.error_ns, after.error_ns)
+            return Moment(host_ns + offset_ns, error_ns + round(WANDER * near_ns))
+        nearest = before or after
+        return _carried(nearest, host_ns) if nearest else None
+
+    def _beside_a_stop(self, host_ns: int, before: _Pair, after: _Pair) -> Moment | None:
+        """Between two pairs with a jump between them: that came with the stop, if there was one."""
+        stops = [s for s in self.stops if before.host_ns < s[0] and s[1] < after.host_ns]
+        if len(stops) != 1:
+            return None
+        ((stopped_ns, went_on_ns),) = stops
+        if host_ns <= stopped_ns:
+            return _carried(before, host_ns)
+        return _carried(after, host_ns) if host_ns >= went_on_ns else None
+
+
+def _jumps(before: _Pair, after: _Pair) -> bool:
+    """Whether two pairs are not of one clock that runs on."""
+    apart_ns = after.host_ns - before.host_ns
+    allowed_ns = before.error_ns + after.error_ns + _MOST_DRIFT * apart_ns
+    return abs(after.offset_ns - before.offset_ns) > allowed_ns
+
+
+def _carried(pair: _Pair, host_ns: int) -> Moment:
+    away_ns = abs(host_ns - pair.host_ns)
+    return Moment(host_ns + pair.offset_ns, pair.error_ns + round(WANDER * away_ns))
+
+
+def _stops(states: list[dict[str, Any]]) -> list[tuple[int, int]]:
+    """From when to when the guest was not running, by the host's clock; one that did not end has an
+    end that never comes."""
+    stops: list[tuple[int, int]] = []
+    since: int | None = None
+    for line in states:
+        runs = line.get("state") == RUNNING
+        if not runs and since is None:
+            since = line["t_ns"]
+        elif runs and since is not None:
+            stops.append((since, line["t_ns"]))
+            since = None
+    return stops if since is None else [*stops, (since, 2**63 - 1)]
