@@ -89,6 +89,10 @@ def _sentence(numbers: dict[str, Any], kept: str) -> str:
     return (
         f"For a target of {numbers['target_pages']:,} pages the guest put "
         f"{numbers['inflated_pages']:,} pages into the balloon; the host's memory should have "
-        f"fallen by {numbers['due_bytes'] / 2**20:,.0f} MiB at least, and fell by "
-        f"{numbers['fallen_bytes'] / 2**20:,.0f} MiB{why}."
+        f"fallen by {numbers['due_bytes'] / 2**20:,.0f} MiB at least, and {_fell(numbers)}{why}."
     )
+
+
+def _fell(numbers: dict[str, Any]) -> str:
+    fallen = numbers["fallen_bytes"] / 2**20
+    return f"fell by {fallen:,.0f} MiB" if fallen > 0 else f"rose by {-fallen:,.0f} MiB"

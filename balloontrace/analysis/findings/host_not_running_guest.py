@@ -23,7 +23,8 @@ class HostNotRunningGuest(Finding):
     blames_balloon = False
     of_both_sides = True
 
-    STOPPED_S = 1.0
+    STOPPED_S, UNANSWERED_S = 1.0, 3.0
+    """A process that is stopped does not say so: it does not answer."""
     WAITED_S, WAITED_SHARE = 10.0, 0.5
     """Of the time in which its processors had something to run: in a host with twice as many busy
     threads as CPUs it is half."""
@@ -33,10 +34,12 @@ class HostNotRunningGuest(Finding):
         facts = results["host_side"].scalars
         ran, waited = facts["vcpus_ran_s"], facts["vcpus_waited_s"]
         stopped = facts["stopped_s"] or 0.0
+        silent = facts["unanswered_s"] or 0.0
         starved = waited >= self.WAITED_S and waited > self.WAITED_SHARE * (ran + waited)
-        if stopped < self.STOPPED_S and not starved:
+        is_silent = silent >= self.UNANSWERED_S
+        if stopped < self.STOPPED_S and not starved and not is_silent:
             return None
-        keys = ("vcpus_ran_s", "vcpus_waited_s", "stopped_s")
+        keys = ("vcpus_ran_s", "vcpus_waited_s", "stopped_s", "unanswered_s")
         numbers: dict[str, Any] = {key: facts[key] for key in keys}
         said = []
         if stopped >= self.STOPPED_S:
@@ -46,6 +49,13 @@ class HostNotRunningGuest(Finding):
                 f"its processors wanted to run for {said_s(ran + waited)}, and waited "
                 f"{said_s(waited)} of that for a CPU of the host"
             )
+        told = bool(said)
+        if is_silent and stopped < self.STOPPED_S:
+            said.append(f"the hypervisor did not answer for {said_s(silent)}")
         sentence = "; ".join(said)
-        because = "the host's scheduler and its hypervisor say so themselves"
-        return Evidence(numbers, f"{sentence[0].upper()}{sentence[1:]}.", "high", because)
+        sure = ("high", _TOLD) if told else ("medium", _SILENT)
+        return Evidence(numbers, f"{sentence[0].upper()}{sentence[1:]}.", *sure)
+
+
+_TOLD = "the host's scheduler and its hypervisor say so themselves"
+_SILENT = "a hypervisor that does not answer may be busy, or not be run; it says neither"

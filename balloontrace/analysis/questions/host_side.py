@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,11 @@ class HostSide(Question):
             Field("vcpus_ran_s", Unit.SECONDS, "of all of the guest's processors"),
             Field("vcpus_waited_s", Unit.SECONDS, "in which they wanted a CPU of the host"),
             Field("stopped_s", Unit.SECONDS, "in which the host did not let the guest run"),
+            Field(
+                "unanswered_s",
+                Unit.SECONDS,
+                "the longest time in which the hypervisor did not answer who asked it",
+            ),
             Field("driver_absent_s", Unit.SECONDS, "in which the guest had no driver"),
         ),
         (
@@ -320,8 +326,16 @@ class _Both:
             "vcpus_ran_s": pair and _grown_s(pair, "cpu_ns"),
             "vcpus_waited_s": pair and _grown_s(pair, "waited_ns"),
             "stopped_s": sum(stops) if self._view.lines.tells("state") else None,
+            "unanswered_s": self._unanswered_s(),
             "driver_absent_s": _absent_s(self._trace),
         }
+
+    def _unanswered_s(self) -> float | None:
+        """The longest time between two answers, beyond what was waited on purpose."""
+        times = [ns for ns in self._view.actual[0].tolist() if self._is_meanwhile(ns)]
+        gaps_s = [(later - earlier) / 1e9 for earlier, later in pairwise(times)]
+        waited_s = float(self._view.lines.begin.get("interval_s") or 0.0)
+        return max(0.0, max(gaps_s) - waited_s) if gaps_s else None
 
     def _is_meanwhile(self, host_ns: int) -> bool:
         """Whether a moment of the host's clock is within the trace; True if that is not known."""
