@@ -61,6 +61,7 @@ class BalloonWatch:
         self._thread = threading.Thread(target=self._sample, name="balloon-watch", daemon=True)
 
     def __enter__(self) -> BalloonWatch:
+        self._sampler.sample()  # what was before the first target
         self._thread.start()
         return self
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.guest.test_lab import balloontrace, ids_of, whole_report
+from tests.guest.test_lab import balloontrace, both_sides, ids_of, whole_report
 
 pytestmark = pytest.mark.own_guests
 
@@ -94,6 +94,32 @@ def test_a_host_that_is_slow_to_take_pages(tmp_path: Path) -> None:
     assert found["slow_acks"] == found["acks"] == report["phases"]["fill"]["calls"]
     assert found["slow_s"] >= found["pages"] / 1000
     assert report["episodes"][0]["outcome"] == "reached"
+    # Whether it gets its CPUs as well is the machine's pace.
+    assert of_both_sides(tmp_path / "slow-host-stock.btrace") <= {"host-not-running-guest"}
+
+
+def of_both_sides(path: Path) -> set[str]:
+    """The findings that take the host's view."""
+    found = {finding["id"] for finding in both_sides(path)["findings"]}
+    return found & {"host-gains-nothing", "host-not-running-guest", "target-never-arrived"}
+
+
+def test_a_host_that_keeps_what_the_guest_gives(tmp_path: Path) -> None:
+    report = ran("locked-host", tmp_path)
+    assert ids_of(report) == set()  # nothing that the guest could know
+    path = tmp_path / "locked-host-stock.btrace"
+    assert of_both_sides(path) - {"host-not-running-guest"} == {"host-gains-nothing"}
+    (found,) = (f for f in both_sides(path)["findings"] if f["id"] == "host-gains-nothing")
+    assert found["certainty"] == "high"
+    assert found["evidence"]["due_bytes"] == 256 << 20
+    assert found["evidence"]["locked_bytes"] >= 512 << 20
+
+
+def test_a_guest_that_is_stopped(tmp_path: Path) -> None:
+    balloontrace("lab", "run", "stopped-guest", "--out", str(tmp_path))
+    path = tmp_path / "stopped-guest-stock.btrace"
+    assert of_both_sides(path) == {"host-not-running-guest"}
+    assert both_sides(path)["host_side"]["unanswered_s"] >= 7
 
 
 def test_a_container_that_outgrows_its_limit(tmp_path: Path) -> None:
@@ -111,6 +137,11 @@ def test_a_driver_that_is_unloaded(tmp_path: Path) -> None:
     assert (found["by"], found["back"], found["pages"]) == ("rmmod", False, GIB_PAGES // 4)
     assert found["away_s"] >= 5
     assert {row["cause"]: row["pages"] for row in report["causes"]} == {"remove": GIB_PAGES // 4}
+    path = tmp_path / "driver-gone-stock.btrace"
+    assert of_both_sides(path) - {"host-not-running-guest"} == {"target-never-arrived"}
+    (lost,) = (f for f in both_sides(path)["findings"] if f["id"] == "target-never-arrived")
+    assert lost["evidence"]["driver_there"] is False
+    assert lost["evidence"]["target_pages"] == GIB_PAGES // 2
 
 
 def test_a_balloon_at_rest_that_starves_its_guest(tmp_path: Path) -> None:

@@ -94,6 +94,7 @@ def test_a_sample_that_others_refer_to_is_written_again(pipe: Pipe, tmp_path: Pa
     writer.end()
     for t_ns in (2, 3):
         writer.sample({"t_ns": t_ns, "vmstat": names})
+    writer.end()
     found = _recording(pipe.content(), tmp_path)
     assert [sample["t_ns"] for sample in found.samples] == [2, 3]
     assert not found.damage

@@ -24,7 +24,7 @@ class TargetNeverArrived(Finding):
     blames_balloon = False
     of_both_sides = True
 
-    WAIT_S = 10.0
+    WAIT_S = 5.0
     """So long after it was set the guest has heard of it, or it never will: in guests that are
     emulated, beside a storm of reclaim, interrupt and worker came within 1 s."""
 

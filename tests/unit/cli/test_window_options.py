@@ -116,7 +116,7 @@ def test_the_report_says_which_part_it_is_of(
 
 
 def test_of_several_recordings_there_is_no_window(recording: Path) -> None:
-    with pytest.raises(UserError, match="--since, --until and -v are for one recording"):
+    with pytest.raises(UserError, match="--since, --until, --host and -v are for one recording"):
         balloontrace("report", recording, recording, "--since", "1")
 
 
