@@ -1,0 +1,254 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A recording with the host's view beside it: lags with their error, what the host has of it, and
+what only both sides show."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balloontrace.analysis.report import Report, report_of
+from balloontrace.analysis.trace.host_view import lay_beside
+from balloontrace.analysis.trace.trace import read_trace
+from balloontrace.errors import UserError
+from tests.unit.builders import ATTACHED_NS, Built, stock_like, vmstat
+
+OFFSET_NS = 1_000_000_000_000
+"""The host's clock is so much ahead of the guest's."""
+GIB = 1 << 30
+ALL = ["target", "actual", "memory", "state", "vcpus", "statistics", "clock"]
+
+
+def host_ns(at_s: float) -> int:
+    """The host's clock at a moment in seconds since attach."""
+    return ATTACHED_NS + round(at_s * 1e9) + OFFSET_NS
+
+
+class Host:
+    """The host's view under construction; times in seconds since attach."""
+
+    def __init__(self, **facts: Any) -> None:
+        begin = {"format": 1, "hypervisor": "qemu", "version": "10", "memory_bytes": 4 * GIB}
+        self.lines: list[dict[str, Any]] = []
+        self.add("begin", -1.0, **{**begin, "tells": ALL, "interval_s": 5.0, **facts})
+
+    def add(self, event: str, at_s: float, **fields: Any) -> Host:
+        """A line."""
+        self.lines.append({"event": event, "t_ns": host_ns(at_s), **fields})
+        return self
+
+    def clocks(self, *at_s: float, boot_id: str = "0", error_ns: int = 1_000_000) -> Host:
+        """Pairs of both clocks."""
+        for at in at_s:
+            guest_ns = host_ns(at) - OFFSET_NS
+            fields = {"guest_monotonic_ns": guest_ns, "error_ns": error_ns, "boot_id": boot_id}
+            self.add("clock", at, **fields)
+        return self
+
+    def target(self, at_s: float, pages: int, **more: Any) -> Host:
+        """The host sets one."""
+        return self.add("target", at_s, bytes=pages * 4096, **{"by": "set", **more})
+
+    def told(self, at_s: float, pages: int, resident: int | None = None, **memory: int) -> Host:
+        """A sample."""
+        self.add("actual", at_s, bytes=pages * 4096)
+        if resident is not None:
+            self.add("memory", at_s + 0.001, rss_bytes=resident, **memory)
+        return self
+
+    def write(self, path: Path) -> str:
+        """Write the file, with a torn line at its end."""
+        text = "".join(json.dumps(line) + "\n" for line in self.lines)
+        path.write_text(text + '{"event": "act')
+        return str(path)
+
+
+def both(tmp_path: Path, built: Built, host: Host) -> Report:
+    """The report of both."""
+    trace = read_trace(built.write(tmp_path / "guest.btrace"))
+    lay_beside(trace, host.write(tmp_path / "guest.host.jsonl"))
+    return report_of(trace)
+
+
+def side(report: Report) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """What is said of the host's side, and its targets."""
+    result = report.results["host_side"]
+    return result.scalars, result.tables["targets"]
+
+
+def found(report: Report) -> dict[str, dict[str, Any]]:
+    """The findings that take both sides, by id."""
+    both_sides = {"target-never-arrived", "host-gains-nothing", "host-not-running-guest"}
+    rows = report.results["findings"].tables["findings"]
+    return {row["id"]: row for row in rows if row["id"] in both_sides}
+
+
+PAGES = 400 * 256
+
+
+def ordinary(resident: tuple[int, int, int] = (4 * GIB, 4 * GIB - PAGES * 4096, 4 * GIB)) -> Host:
+    """The host's view of `stock_like`: in by 1.0 s to 5.0 s, out from 7.0 s to 9.0 s. resident:
+    before, with the balloon in, and at the end."""
+    host = Host().clocks(0.0, 60.0).told(0.5, 0, resident[0])
+    host.target(0.98, PAGES).told(5.1, PAGES, resident[1])
+    return host.target(6.99, 0).told(9.2, 0, resident[2])
+
+
+def test_each_step_of_a_target_has_its_lag_and_the_error_of_the_clocks(tmp_path: Path) -> None:
+    built = stock_like().call("notice", 0.99, 0.0, 0, 0)
+    facts, (into, out) = side(both(tmp_path, built, ordinary()))
+    assert into["set_s"] == pytest.approx(0.98)
+    assert into["error_s"] == pytest.approx(0.001, abs=1e-4)
+    lags = [into[f"{step}_s"] for step in ("noticed", "read", "reached", "told")]
+    assert lags == pytest.approx([0.01, 0.02, 4.02, 4.12], abs=1e-6)
+    assert (into["inflated_pages"], into["deflated_pages"]) == (PAGES, 0)
+    assert (out["inflated_pages"], out["deflated_pages"]) == (0, PAGES)
+    assert out["read_s"] == pytest.approx(0.01)
+    assert (facts["causal"], facts["clock_pairs"], facts["clock_jumps"]) == (True, 2, 0)
+
+
+def test_what_the_host_has_of_it(tmp_path: Path) -> None:
+    report = both(tmp_path, stock_like(), ordinary())
+    facts, (into, _) = side(report)
+    assert facts["moved_pages"] == 2 * PAGES
+    assert facts["freed_bytes"] == PAGES * 4096
+    assert into["freed_s"] == pytest.approx(4.121)
+    assert found(report) == {}
+
+
+def test_a_target_that_was_seen_late_widens_the_error(tmp_path: Path) -> None:
+    host = Host().clocks(0.0, 60.0).told(0.5, 0)
+    host.target(1.2, PAGES, by="seen", after_ns=host_ns(0.8)).told(5.1, PAGES)
+    _, (into,) = side(both(tmp_path, stock_like(), host))
+    assert into["set_s"] == pytest.approx(1.0)
+    assert into["error_s"] == pytest.approx(0.201, abs=1e-3)
+    assert into["read_s"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_without_clocks_only_the_host_s_own_lags_are_known(tmp_path: Path) -> None:
+    host = Host().told(0.5, 0).target(0.98, PAGES).told(5.1, PAGES)
+    facts, (into,) = side(both(tmp_path, stock_like(), host))
+    assert facts["clock_pairs"] == 0
+    assert (into["set_s"], into["read_s"], into["reached_s"]) == (None, None, None)
+    assert into["told_s"] == pytest.approx(4.12)
+    assert facts["causal"] is None
+
+
+def test_a_target_that_was_read_before_it_was_set_shows_clocks_that_do_not_fit(
+    tmp_path: Path,
+) -> None:
+    host = Host().clocks(0.0, 60.0).told(0.5, 0).target(1.5, PAGES).told(5.1, PAGES)
+    facts, (into,) = side(both(tmp_path, stock_like(), host))
+    assert facts["causal"] is False
+    assert (into["noticed_s"], into["read_s"], into["reached_s"]) == (None, None, None)
+
+
+def test_a_host_that_was_told_before_the_guest_was_there_shows_it_too(tmp_path: Path) -> None:
+    host = Host().clocks(0.0, 60.0).told(0.5, 0).target(0.98, PAGES).told(3.0, PAGES)
+    facts, _ = side(both(tmp_path, stock_like(), host))
+    assert facts["causal"] is False
+
+
+def test_another_boot_is_refused(tmp_path: Path) -> None:
+    trace = read_trace(stock_like().write(tmp_path / "guest.btrace"))
+    path = Host().clocks(0.0, boot_id="1").write(tmp_path / "other.host.jsonl")
+    with pytest.raises(UserError, match="another boot"):
+        lay_beside(trace, path)
+
+
+def test_of_a_guest_that_booted_meanwhile_the_other_boot_is_left_out(tmp_path: Path) -> None:
+    host = ordinary().clocks(70.0, boot_id="1")
+    facts, _ = side(both(tmp_path, stock_like(), host))
+    assert facts["clock_pairs"] == 2
+
+
+def test_a_host_that_keeps_the_memory(tmp_path: Path) -> None:
+    report = both(tmp_path, stock_like(), ordinary((5 * GIB, 5 * GIB, 5 * GIB)))
+    kept = found(report)["host-gains-nothing"]
+    assert kept["certainty"] == "medium"
+    assert kept["evidence"]["due_bytes"] == PAGES * 4096
+    assert kept["evidence"]["fallen_bytes"] == 0
+
+
+def test_a_host_that_has_locked_it(tmp_path: Path) -> None:
+    host = ordinary((5 * GIB, 5 * GIB, 5 * GIB))
+    for line in host.lines:
+        if line["event"] == "memory":
+            line["locked_bytes"] = 4 * GIB
+    kept = found(both(tmp_path, stock_like(), host))["host-gains-nothing"]
+    assert kept["certainty"] == "high"
+    assert "locked" in kept["summary"]
+
+
+@pytest.mark.parametrize("resident", [GIB, 2 * GIB, 3 * GIB])
+def test_memory_that_was_never_touched_is_worth_nothing_and_no_finding(
+    tmp_path: Path, resident: int
+) -> None:
+    report = both(tmp_path, stock_like(), ordinary((resident,) * 3))
+    assert found(report) == {}
+
+
+def test_a_target_that_nobody_hears_of(tmp_path: Path) -> None:
+    host = ordinary().target(12.0, 5000).told(20.0, 0)
+    built = stock_like().ends(30.0)
+    lost = found(both(tmp_path, built, host))["target-never-arrived"]
+    assert lost["certainty"] == "high"
+    assert lost["evidence"]["target_pages"] == 5000
+    assert lost["evidence"]["driver_there"] is True
+
+
+def test_a_target_without_a_driver_is_told_apart(tmp_path: Path) -> None:
+    host = ordinary().target(12.0, 5000).told(20.0, 0)
+    built = stock_like().gone(11.0, vmstat(PAGES, PAGES)).ends(30.0)
+    lost = found(both(tmp_path, built, host))["target-never-arrived"]
+    assert lost["evidence"]["driver_there"] is False
+
+
+@pytest.mark.parametrize("at_s", [26.0, 29.9])
+def test_a_target_at_the_end_is_only_late(tmp_path: Path, at_s: float) -> None:
+    host = ordinary().target(at_s, 5000).told(at_s, 0)
+    assert found(both(tmp_path, stock_like().ends(30.0), host)) == {}
+
+
+def test_a_guest_that_the_host_does_not_run(tmp_path: Path) -> None:
+    host = ordinary().add("vcpus", 0.5, cpu_ns=0, waited_ns=0, threads=2)
+    host.add("vcpus", 9.5, cpu_ns=8_000_000_000, waited_ns=11_000_000_000, threads=2)
+    starved = found(both(tmp_path, stock_like(), host))["host-not-running-guest"]
+    assert starved["certainty"] == "high"
+    assert "11.0 s" in starved["summary"]
+
+
+def test_a_busy_host_that_lets_it_run_is_none(tmp_path: Path) -> None:
+    host = ordinary().add("vcpus", 0.5, cpu_ns=0, waited_ns=0, threads=2)
+    host.add("vcpus", 9.5, cpu_ns=12_000_000_000, waited_ns=5_000_000_000, threads=2)
+    assert found(both(tmp_path, stock_like(), host)) == {}
+
+
+def test_numbers_that_cannot_be_are_left_out(tmp_path: Path) -> None:
+    host = ordinary().add("target", 7.5, bytes=10**40, by="set").add("memory", 8.0, rss_bytes=-1)
+    host.add("clock", 8.0, guest_monotonic_ns="soon", error_ns=1, boot_id="0")
+    host.add("actual", 8.0, bytes=None).add("state", 8.0, state=["running"])
+    facts, targets = side(both(tmp_path, stock_like(), host))
+    assert len(targets) == 2
+    assert facts["clock_pairs"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "does not begin as"),
+        ("{}\n", "does not begin as"),
+        ('{"event": "begin", "t_ns": 1, "format": 9}\n', "has format 9"),
+        ('{"event": "begin", "t_ns": 1}\n', "has format None"),
+        ("[" * 100000, "does not begin as"),
+    ],
+)
+def test_what_is_no_host_s_view_is_said(tmp_path: Path, text: str, complaint: str) -> None:
+    trace = read_trace(stock_like().write(tmp_path / "guest.btrace"))
+    path = tmp_path / "x.host.jsonl"
+    path.write_text(text)
+    with pytest.raises(UserError, match=complaint):
+        lay_beside(trace, str(path))
