@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from balloontrace.analysis.findings import Finding, every_finding
+from balloontrace.conditions.triggers import FINDINGS
 from balloontrace.watch import textfile
-from balloontrace.watch.triggers import FINDINGS
 
 GUIDE = Path(__file__).parents[1] / "docs/guides/dashboards.md"
 

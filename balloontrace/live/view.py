@@ -129,7 +129,7 @@ class Calls:
 class Acks:
     """How long the host took to acknowledge what the driver told it, in the last minute, by queue.
     median_s, p99_s: no ack took longer than so much for a half, and for 99 of 100 (the limits of
-    conditions/sums.py's slots, each twice the one before); longest_s: exact."""
+    sums.py's slots, each twice the one before); longest_s: exact."""
 
     queue: str
     calls: int

@@ -8,13 +8,13 @@ or many.
 
 from __future__ import annotations
 
-from balloontrace.tracers.attach import sums as sums_of_calls
+from balloontrace import sums as sums_of_calls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from balloontrace.tracers.attach.sums import Sum
+    from balloontrace.sums import Sum
 
 _LOST = ("lost", "untracked", "missed")
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 
-from balloontrace import events
-from balloontrace.tracers.attach import state, sums
-from balloontrace.watch.agreement import COUNTERS
-from balloontrace.watch.triggers import FINDINGS
+from balloontrace import events, sums
+from balloontrace.conditions.agreement import COUNTERS
+from balloontrace.conditions.triggers import FINDINGS
+from balloontrace.tracers.attach import state
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 
+from balloontrace.conditions.triggers import Triggers
 from balloontrace.errors import UserError
 from balloontrace.tracers.machine.c_modules import signal, socket
 from balloontrace.tracers.record import session
@@ -18,7 +19,6 @@ from balloontrace.tracers.record.endings import ENDINGS
 from balloontrace.tracers.record.recorder import Wakeups, loop
 from balloontrace.watch.dumps import Dumps
 from balloontrace.watch.segments import Keep, Segments
-from balloontrace.watch.triggers import Triggers
 from balloontrace.watch.watcher import Kept, Watcher
 
 TYPE_CHECKING = False

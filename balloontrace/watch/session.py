@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 
+from balloontrace.conditions.triggers import Triggers
 from balloontrace.errors import UserError
 from balloontrace.tracers.machine.c_modules import signal, socket
 from balloontrace.tracers.record import session
@@ -21,7 +22,6 @@ from balloontrace.watch.notify import Notify
 from balloontrace.watch.pressure import Pressure
 from balloontrace.watch.segments import Keep, Segments
 from balloontrace.watch.server import Server
-from balloontrace.watch.triggers import Triggers
 from balloontrace.watch.watcher import Kept, Watcher
 
 TYPE_CHECKING = False

@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import time
 
-from balloontrace import __version__
+from balloontrace import __version__, sums
+from balloontrace.conditions.agreement import Agreement
+from balloontrace.conditions.triggers import Moment, Progress
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
-from balloontrace.tracers.attach import sums
 from balloontrace.tracers.attach.follow import Follower
 from balloontrace.tracers.record.not_run import NotRun
 from balloontrace.tracers.record.recorder import BLOCK_BYTES, STORM_INTERVAL_S, own_costs
@@ -21,21 +22,19 @@ from balloontrace.tracers.record.ring import ITEM_BYTES
 from balloontrace.tracers.record.tracing import Tracing
 from balloontrace.tracers.samplers import OF_A_TRACE, Samplers
 from balloontrace.tracers.samplers.vmstat import balloon_counters
-from balloontrace.watch.agreement import Agreement
 from balloontrace.watch.boundary import Boundary
 from balloontrace.watch.metrics import Reading
-from balloontrace.watch.triggers import Moment, Progress
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from balloontrace.conditions.triggers import Triggers
     from balloontrace.tracers.attach.handover import Handover
     from balloontrace.tracers.record.marks import Marks
     from balloontrace.watch.dumps import Dumps
     from balloontrace.watch.segments import Segments
-    from balloontrace.watch.triggers import Triggers
 
 IDLE_S, UNTOLD_S, BUSY_S = 30.0, 10.0, 1.0
 """From one look to the next: while the balloon is at rest and nobody waits for memory, of which the
@@ -89,7 +88,8 @@ class Watcher:
         tell = kept.segments.sample if kept else _ignore
         self._follower = Follower(handover, options, self._tracing.control, tell)
         self._samplers, self._not_run = Samplers(OF_A_TRACE), NotRun()
-        self._agreement, self._progress = Agreement(), Progress()
+        page_bytes = os.sysconf("SC_PAGE_SIZE")
+        self._agreement, self._progress = Agreement(page_bytes), Progress()
         self._events = self._written_events = 0
         self._raw = b""
         self._target: int | None = None

@@ -30,7 +30,7 @@ def loaded_by(statement: str) -> set[str]:
 
 GUEST_SIDE = [
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-    for folder in ("tracers", "watch")
+    for folder in ("conditions", "tracers", "watch")
     for path in sorted((PACKAGE / folder).glob("**/[!_]*.py"))
 ]
 
@@ -77,11 +77,12 @@ CLI_IN_THE_GUEST = (
     *("commands/doctor", "commands/mark", "commands/record", "commands/watch"),
 )
 IN_THE_GUEST = [
+    *sorted((PACKAGE / "conditions").glob("**/*.py")),
     *sorted((PACKAGE / "tracers").glob("**/*.py")),
     *sorted((PACKAGE / "watch").glob("**/*.py")),
     *(PACKAGE / "recording" / name for name in ("layout.py", "spool.py", "writer.py")),
     *(PACKAGE / name for name in ("driver_behaviour.py", "errors.py", "escape.py", "events.py")),
-    *(PACKAGE / name for name in ("json_text.py", "one_file.py", "thresholds.py")),
+    *(PACKAGE / name for name in ("json_text.py", "one_file.py", "sums.py", "thresholds.py")),
     *(PACKAGE / "cli" / f"{name}.py" for name in CLI_IN_THE_GUEST),
 ]
 
@@ -100,11 +101,13 @@ def test_the_command_line_loads_no_analysis_before_it_is_asked_to() -> None:
 
 def test_data_moves_down_only() -> None:
     above = {
-        "tracers": ("cli", "analysis", "watch", "lab"),
-        "watch": ("cli", "analysis", "lab"),
-        "analysis": ("cli", "tracers", "watch", "lab"),
-        "lab": ("cli", "analysis", "watch"),
-        "": ("cli", "analysis", "tracers", "watch", "lab"),
+        "conditions": ("cli", "analysis", "live", "tracers", "watch", "lab"),
+        "tracers": ("cli", "analysis", "live", "watch", "lab"),
+        "watch": ("cli", "analysis", "live", "lab"),
+        "live": ("cli", "analysis", "tracers", "watch", "lab"),
+        "analysis": ("cli", "conditions", "live", "tracers", "watch", "lab"),
+        "lab": ("cli", "analysis", "live", "watch"),
+        "": ("cli", "analysis", "conditions", "live", "tracers", "watch", "lab"),
     }
     for layer, forbidden in above.items():
         for path in (PACKAGE / layer).glob("**/*.py" if layer else "*.py"):
@@ -137,7 +140,9 @@ def test_of_a_recording_writer_and_reader_share_the_layout_only() -> None:
             others = [other for other in RECORDING if other in imports.split(".")[2:]]
             ours = imports.startswith("balloontrace.recording")
             assert not ours or set(others) <= set(RECORDING[name]), (path, imports)
-    in_the_guest = [p for f in ("tracers", "watch") for p in (PACKAGE / f).glob("**/*.py")]
+    in_the_guest = [
+        p for f in ("conditions", "tracers", "watch") for p in (PACKAGE / f).glob("**/*.py")
+    ]
     of_a_writer = ("layout", "spool", "writer")
     for path in [*in_the_guest, *(paths[name] for name in of_a_writer)]:
         for imports in imported(path):

@@ -63,7 +63,7 @@ def _untraceable(result: Result) -> list[str]:
 
 
 _FOUND_AS = {"oom-kill": ("killed-beside-balloon", "memcg-oom")}
-"""Of what `watch` sees and no finding is called: what it can be (watch/triggers.py)."""
+"""Of what `watch` sees and no finding is called: what it can be (conditions/triggers.py)."""
 
 
 def _kept_for(fired: list[dict[str, Any]], findings: Result) -> list[tuple[str, str, str]]:

@@ -38,7 +38,7 @@ def parse_keep(text: str, option: str = "--keep") -> tuple[int, float]:
 
 def parse_on(text: str) -> tuple[str, ...]:
     """The findings of 'busy-no-op,oom-kill', 'all' or 'none'. Raises UserError."""
-    from balloontrace.watch.triggers import FINDINGS
+    from balloontrace.conditions.triggers import FINDINGS
 
     if text in ("all", NOWHERE):
         return FINDINGS if text == "all" else ()

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from balloontrace import events
+from balloontrace import events, sums
 from balloontrace.errors import EXIT_FAILURE, EXIT_UNSUPPORTED, UserError
-from balloontrace.tracers.attach import seams, state, sums
+from balloontrace.tracers.attach import seams, state
 from balloontrace.tracers.load import bytecode, packages
 from balloontrace.tracers.machine import bpf_calls
 

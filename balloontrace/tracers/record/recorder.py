@@ -11,7 +11,8 @@ import os
 import select
 import time
 
-from balloontrace.tracers.attach import state, sums
+from balloontrace import sums
+from balloontrace.tracers.attach import state
 from balloontrace.tracers.attach.follow import Follower
 from balloontrace.tracers.machine.c_modules import signal
 from balloontrace.tracers.record import accounting, stacks

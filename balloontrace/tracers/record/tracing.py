@@ -4,7 +4,8 @@ but for the calls that are open."""
 
 from __future__ import annotations
 
-from balloontrace.tracers.attach import state, sums
+from balloontrace import sums
+from balloontrace.tracers.attach import state
 from balloontrace.tracers.attach.control import Control
 from balloontrace.tracers.machine import system_calls
 from balloontrace.tracers.record.ring import ITEM_BYTES, Ring
@@ -13,8 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from balloontrace.sums import Sum
     from balloontrace.tracers.attach.handover import Handover
-    from balloontrace.tracers.attach.sums import Sum
 
 _STORM_SHARE = 16
 """Of the ring, a 16th."""

@@ -7,11 +7,11 @@ import random
 import struct
 from collections.abc import Iterable, Mapping
 
-from balloontrace import events
-from balloontrace.tracers.attach import state, sums
-from balloontrace.watch.agreement import COUNTERS
+from balloontrace import events, sums
+from balloontrace.conditions.agreement import COUNTERS
+from balloontrace.conditions.triggers import FINDINGS
+from balloontrace.tracers.attach import state
 from balloontrace.watch.metrics import DUMPED_FOR, UNKEPT, Reading
-from balloontrace.watch.triggers import FINDINGS
 
 Calls = Mapping[str, Iterable[int]]
 """Name of a row of sums.py -> durations of its calls, ns."""

@@ -17,11 +17,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from balloontrace.tracers.attach import sums
+from balloontrace import sums
+from balloontrace.conditions.triggers import FINDINGS
 from balloontrace.watch.exposition import page
 from balloontrace.watch.metrics import DUMPED_FOR, REASONS
 from balloontrace.watch.server import Server
-from balloontrace.watch.triggers import FINDINGS
 from tests.unit.watch.prometheus import debians_prometheus
 from tests.unit.watch.readings import everything, sums_of
 

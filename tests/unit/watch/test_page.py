@@ -11,8 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from balloontrace import events
-from balloontrace.tracers.attach import sums
+from balloontrace import events, sums
 from balloontrace.watch import metrics
 from balloontrace.watch.exposition import page
 from balloontrace.watch.metrics import KERNEL_PAGE_BYTES, Reading

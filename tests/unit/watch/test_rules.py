@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from balloontrace.analysis.findings import every_finding
+from balloontrace.conditions.triggers import FINDINGS
 from balloontrace.watch.metrics import REASONS
-from balloontrace.watch.triggers import FINDINGS
 from tests.unit.test_docs import anchors_of
 from tests.unit.watch.prometheus import debians_prometheus
 from tools import prometheus

@@ -16,7 +16,7 @@ import pytest
 from balloontrace import events
 from balloontrace.errors import UserError
 from balloontrace.recording.reader import Recording, read_recording
-from balloontrace.tracers.attach.sums import SLOTS, Sum
+from balloontrace.sums import SLOTS, Sum
 from balloontrace.watch.boundary import Boundary
 from balloontrace.watch.dumps import MOST_AN_HOUR, Dumps
 from balloontrace.watch.segments import PARTS, Keep, Segments

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from balloontrace import events
-from balloontrace.tracers.attach import state, sums
+from balloontrace import events, sums
+from balloontrace.tracers.attach import state
 from balloontrace.tracers.load import compiler
 
 CPUS = 2

@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
+from balloontrace import sums
 from balloontrace.events import UNKNOWN_PAGES
-from balloontrace.tracers.attach import sums
 from tests.unit.tracers.bpf.driver import Driver
 from tests.unit.tracers.bpf.programs import STOCK, Event, Programs
 

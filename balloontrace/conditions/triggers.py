@@ -9,6 +9,7 @@ two of them is taken for what says least: a false alarm is worse than silence.
 from __future__ import annotations
 
 from balloontrace.events import BALLOON_PAGE_BYTES
+from balloontrace.sums import SLOTS, Sum, longest_ns
 from balloontrace.thresholds import (
     AVAILABLE_SHARE,
     AWAY_S,
@@ -35,7 +36,6 @@ from balloontrace.thresholds import (
     SWAP_INS_PER_S,
     is_no_op,
 )
-from balloontrace.tracers.attach.sums import SLOTS, Sum, longest_ns
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
 
-from balloontrace.tracers.attach.sums import SLOTS, Sum
-from balloontrace.watch.agreement import Agreement
+from balloontrace.conditions.agreement import Agreement
+from balloontrace.sums import SLOTS, Sum
 
 ALL = {kind: {"rung": "kprobe"} for kind in ("fill", "leak", "migrate")}
 
@@ -39,7 +40,7 @@ def vmstat(inflated: int, deflated: int = 0, migrated: int = 0) -> dict[str, int
 @pytest.fixture
 def begun() -> Agreement:
     """One that began in a guest in which 1,000 pages had been moved before."""
-    agreement = Agreement()
+    agreement = Agreement(os.sysconf("SC_PAGE_SIZE"))
     agreement.look(sums(0), vmstat(1000, 900, 5), content(), moved=False)
     return agreement
 
@@ -82,7 +83,7 @@ def test_what_is_not_traced_or_not_counted_is_not_known(begun: Agreement) -> Non
 
 
 def test_at_first_nothing_is_known() -> None:
-    agreement = Agreement()
+    agreement = Agreement(os.sysconf("SC_PAGE_SIZE"))
     assert set(agreement.differences.values()) == {None}
     agreement.look(sums(0), vmstat(0), content(), moved=False)
     assert set(agreement.differences.values()) == {None}

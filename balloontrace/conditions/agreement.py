@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import os
-
 from balloontrace.events import BALLOON_PAGE_BYTES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from balloontrace.tracers.attach.sums import Sum
+    from balloontrace.sums import Sum
 
 COUNTERS = {
     "inflate": ("balloon_inflate", "fill"),
@@ -28,7 +26,9 @@ class Agreement:
     """differences: name of COUNTERS -> balloon pages that the sums have more than /proc/vmstat,
     since the driver was first traced, when the balloon was last at rest; None: not known."""
 
-    def __init__(self) -> None:
+    def __init__(self, page_bytes: int) -> None:
+        """page_bytes: of a page of the guest's kernel."""
+        self._unit = max(1, page_bytes // BALLOON_PAGE_BYTES)
         self.differences: dict[str, int | None] = dict.fromkeys(COUNTERS)
         self._bases: dict[str, int] = {}
         self._identity = 0
@@ -46,19 +46,17 @@ class Agreement:
         if content["driver_identity"] != self._identity:  # what moved meanwhile was not traced
             self._identity = content["driver_identity"]
             self._bases = {
-                name: _more(name, sums, now) - (self.differences[name] or 0) for name in now
+                name: self._more(name, sums, now) - (self.differences[name] or 0) for name in now
             }
         if not self._identity or not rests:
             return
         for name, (_, kind) in COUNTERS.items():
             traced = (content["seams"].get(kind) or {}).get("rung")
             known = name in now and name in self._bases and traced
-            more = _more(name, sums, now) - self._bases[name] if known else None
+            more = self._more(name, sums, now) - self._bases[name] if known else None
             self.differences[name] = more
 
-
-def _more(name: str, sums: dict[str, Sum], now: dict[str, int]) -> int:
-    unit = os.sysconf("SC_PAGE_SIZE") // BALLOON_PAGE_BYTES
-    kind = COUNTERS[name][1]
-    done = sum(row.done for row_name, row in sums.items() if row_name.split(" ")[0] == kind)
-    return done * (unit if kind in _IN_KERNEL_PAGES else 1) - now[name] * unit
+    def _more(self, name: str, sums: dict[str, Sum], now: dict[str, int]) -> int:
+        kind = COUNTERS[name][1]
+        done = sum(row.done for row_name, row in sums.items() if row_name.split(" ")[0] == kind)
+        return done * (self._unit if kind in _IN_KERNEL_PAGES else 1) - now[name] * self._unit

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from balloontrace.analysis.trace.balloon_size import known_curve
 from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.trace.trace import Trace
+from balloontrace.conditions.triggers import Moment
 from balloontrace.events import KINDS, QUEUES, UNKNOWN_PAGES
-from balloontrace.tracers.attach.sums import SLOTS, Sum, longest_ns
-from balloontrace.watch.triggers import Moment
+from balloontrace.sums import SLOTS, Sum, longest_ns
 
 _LIMITS = [longest_ns(slot) for slot in range(SLOTS - 1)]
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from balloontrace.analysis.report import report_of
 from balloontrace.analysis.trace.trace import Trace, read_trace
-from balloontrace.tracers.attach.sums import SLOTS, Sum, longest_ns
-from balloontrace.watch.triggers import FINDINGS, MOST_KEPT, Moment, Progress, Triggers
+from balloontrace.conditions.triggers import FINDINGS, MOST_KEPT, Moment, Progress, Triggers
+from balloontrace.sums import SLOTS, Sum, longest_ns
 from tests.unit.analysis.findings.test_findings import ping_pong, sleepy, slow
 from tests.unit.builders import Built, shrinker_like, stock_like
-from tests.unit.watch.replay import moments
+from tests.unit.conditions.replay import moments
 
 SECOND = 1_000_000_000
 PAGES_OF_GIB = 262_144
