@@ -11,9 +11,10 @@ not there.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-Shape = Callable[[Any], bool] | list[Any] | dict[Any, Any] | tuple[Any, ...]
+if TYPE_CHECKING:
+    Shape = Callable[[Any], bool] | list[Any] | dict[Any, Any] | tuple[Any, ...]
 
 _LIMIT = 1 << 63
 _DIGITS = 20

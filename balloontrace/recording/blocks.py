@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from balloontrace.recording import layout
+from balloontrace.recording.block import Block, Damage, block_at, payload_of
 
 
 def _large_inflater() -> Any:
@@ -36,13 +37,6 @@ _WASTE_SHARE, _WASTE_BYTES = 16, 256 << 20
 """What a reader sums up in vain, and what it inflates beyond four times the file, is at most so
 many times the file's size, and so much more: nobody can make a file that takes for ever to read. Of
 a file that is only damaged each block is summed up in vain twice."""
-
-_SHORT = 1 << 16
-"""Stored bytes up to which a block is inflated at one go, which spares a copy: deflate makes at
-most 1,032 times as much of them."""
-
-_SMALL = 1 << 12
-"""Stored bytes up to which the standard zlib is no slower than ISA-L's."""
 
 _TINY, _TINY_RAW = 1 << 10, 1 << 13
 """Bytes, stored and inflated, of the blocks of a guest at rest: samples, and a few events."""
@@ -63,28 +57,6 @@ _FRAME = np.dtype(
     ]
 )
 """layout.FRAME"""
-
-
-class Block(NamedTuple):
-    """One valid block: its type and flags, its place in the writer's order, its payload inflated.
-
-    item_bytes: of what stands in planes, 0 if nothing does; offset, end: where it stands in the
-    file.
-    """
-
-    kind: int
-    flags: int
-    item_bytes: int
-    sequence: int
-    payload: bytes
-    offset: int
-    end: int
-
-    @property
-    def rows(self) -> bytes:
-        """The payload as it was before it was sorted into planes."""
-        in_planes = self.flags & layout.PLANES
-        return layout.from_planes(self.payload, self.item_bytes) if in_planes else self.payload
 
 
 class Run(NamedTuple):
@@ -112,14 +84,6 @@ class Run(NamedTuple):
         columns: Any = self
         cut = [column[first:last] for column in columns]
         return Run(*cut)
-
-
-class Damage(NamedTuple):
-    """A span of bytes in which no valid block was found; or a value in the block at `offset` that
-    is not as it must be, and was left out (its length as text)."""
-
-    offset: int
-    length: int
 
 
 class Source:
@@ -187,7 +151,7 @@ def runs_of_blocks(data: bytes | Source) -> Iterator[Run | Damage]:
             window = _Window(data, offset)
         run = window.run(offset)
         if run is None:
-            block, end = _block_at(data, offset, length)
+            block, end = block_at(data, offset, length, _LARGE)
             if block is None:
                 vain_left -= 2 * (end - offset)
                 following = data.find(layout.SYNC, offset + 1)
@@ -299,7 +263,7 @@ class _Window:
             summed = self._part[self._places[number] : self._summed[number]]
             if left < 0 or _LARGE.crc32(stored, _LARGE.crc32(summed)) != crcs[number]:
                 break
-            payload = _payload(self._flags[number], items[number], stored, raw[number])
+            payload = payload_of(self._flags[number], items[number], stored, raw[number], _LARGE)
             if payload is None:
                 break
             left -= len(payload)
@@ -317,49 +281,8 @@ def _frames_in(part: bytes) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.void]
     return places, frames.view(_FRAME).reshape(-1)
 
 
-def _block_at(data: bytes | Source, offset: int, length: int) -> tuple[Block | None, int]:
-    """The block whose frame starts at `offset`, or None; and the end of what was read for it.
-    length: of all data."""
-    frame = data[offset : offset + layout.FRAME.size]
-    start = offset + layout.FRAME.size
-    if len(frame) < layout.FRAME.size:
-        return None, offset
-    sync, kind, flags, item, sequence, stored_len, raw_len, crc = layout.FRAME.unpack(frame)
-    end = start + stored_len
-    if sync != layout.SYNC or max(stored_len, raw_len) > layout.MAX_PAYLOAD or length < end:
-        return None, offset
-    stored = data[start:end]
-    if _LARGE.crc32(stored, _LARGE.crc32(frame[: layout.SUMMED])) != crc:
-        return None, end
-    payload = _payload(flags, item, stored, raw_len)
-    if payload is None:
-        return None, end + raw_len
-    return Block(kind, flags, item, sequence, payload, offset, end), end
-
-
 def _run_of(block: Block) -> Run:
     """One block as a run."""
     kind, flags, *others = block
     columns: Any = [[value] for value in others]
     return Run(bytes([kind]), bytes([flags]), *columns)
-
-
-def _payload(flags: int, item: int, stored: bytes, raw_len: int) -> bytes | None:
-    """What a block holds, inflated; None if that is not what its frame says.
-
-    If there is more in it than `raw_len`, no more is inflated than one byte over that, or 64 MiB.
-    """
-    try:
-        if not flags & layout.ZLIB:
-            payload = stored
-        elif len(stored) <= _SMALL:
-            payload = zlib.decompress(stored, bufsize=raw_len)
-        elif len(stored) <= _SHORT:
-            payload = _LARGE.decompress(stored, bufsize=raw_len)
-        else:
-            payload = _LARGE.decompressobj().decompress(stored, raw_len + 1)
-    except (zlib.error, _LARGE.error):
-        return None
-    if len(payload) != raw_len or (flags & layout.PLANES and not item):
-        return None
-    return payload

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Samples that stand in a .btrace file as differences from an earlier one (docs/format.md)."""
+"""Samples that stand in a .btrace file as differences from an earlier one (docs/format.md).
+
+Standard library only: who follows a stream in a guest reads with this. many_differences.py is for
+long recordings.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,8 @@ from itertools import compress, repeat
 from operator import add
 from typing import Any, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
 from balloontrace import untrusted_json
 from balloontrace.recording import layout
-
-Ints = npt.NDArray[np.int64]
 
 _GATHERED_BYTES = 1 << 18
 """It stays in the processor's cache."""
@@ -103,7 +102,7 @@ class Differences:
             self._offsets += offsets
             return []
         odd = []
-        for place, (payload, offset) in enumerate(zip(payloads, offsets, strict=True)):
+        for place, (payload, offset) in enumerate(zip(payloads, offsets)):
             several = self._apart(payload) if fit[place] else []
             self._payloads += several
             self._offsets += [offset] * len(several)
@@ -120,37 +119,27 @@ class Differences:
         samples, left = divmod(len(payload) - layout.SAID_FROM.size, row) if row > 0 else (0, 0)
         if left or not 0 < samples <= layout.MOST_SAMPLES:
             return []
-        planes = np.frombuffer(payload, np.uint8, offset=layout.SAID_FROM.size)
-        planes = planes.reshape(layout.NUMBER_BYTES, -1, row // layout.NUMBER_BYTES)
-        rows = planes.swapaxes(0, 1).tobytes()
-        return [self._said_from + rows[at : at + row] for at in range(0, len(rows), row)]
+        return [self._said_from + one for one in self._rows(payload, samples, row)]
+
+    def _rows(self, payload: bytes, samples: int, row: int) -> list[bytes]:
+        """The differences of each of a block's samples, of so many bytes."""
+        part = row // layout.NUMBER_BYTES
+        begins = range(layout.SAID_FROM.size, len(payload), samples * part)
+        return [
+            b"".join([payload[at + place : at + place + part] for at in begins])
+            for place in range(0, samples * part, part)
+        ]
 
     @property
     def full(self) -> bool:
         """Whether it should not take more."""
         return len(self) * self._length > _GATHERED_BYTES
 
-    def numbers(self) -> Ints:
-        """One row of numbers for each sample. What is more than 63 bits hold is below 0: it wraps
-        around."""
-        data = np.frombuffer(b"".join(self._payloads), np.uint8).reshape(len(self), -1)
-        planes = data[:, layout.SAID_FROM.size :].reshape(len(self), layout.NUMBER_BYTES, -1)
-        packed = np.empty((len(self), planes.shape[2], layout.NUMBER_BYTES), np.uint8)
-        for place in range(layout.NUMBER_BYTES):  # half the time of transposing them at once
-            packed[:, :, place] = planes[:, place]
-        differences = packed.view("<i8")[:, :, 0]
-        begins = [begin for begin, _ in self._referred]
-        references = np.array([numbers for _, numbers in self._referred], np.int64)
-        numbers: Ints = differences + np.repeat(
-            references, np.diff(begins, append=len(self)), axis=0
-        )
-        return numbers
-
     def samples(self) -> Iterator[tuple[dict[str, Any], int, int]]:
         """The samples, with the offset and the length of each one's block; a number that cannot be
         is one below 0, or of more than 63 bits."""
         begins = [begin for begin, _ in self._referred]
-        for place, (payload, offset) in enumerate(zip(self._payloads, self._offsets, strict=True)):
+        for place, (payload, offset) in enumerate(zip(self._payloads, self._offsets)):
             numbers = self._referred[bisect_right(begins, place) - 1][1]
             packed = layout.from_planes(payload[layout.SAID_FROM.size :], layout.NUMBER_BYTES)
             differences = struct.unpack(f"<{len(numbers)}q", packed)

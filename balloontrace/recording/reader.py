@@ -3,17 +3,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
-from itertools import compress, zip_longest
+from itertools import compress
 from typing import Any, BinaryIO, NamedTuple, Protocol
 
-from balloontrace import untrusted_json
 from balloontrace.errors import UserError
 from balloontrace.recording import layout
-from balloontrace.recording.blocks import Block, Damage, Run, Source, runs_of_blocks
-from balloontrace.recording.differences import Differences, Ints, Reference
+from balloontrace.recording.block import Block, Damage
+from balloontrace.recording.blocks import Run, Source, runs_of_blocks
+from balloontrace.recording.content import KINDS, check_format, fitted, parsed, since
+from balloontrace.recording.differences import Reference
+from balloontrace.recording.many_differences import Ints, ManyDifferences
 
 MAX_PIPED = 1 << 30
 """Bytes of a recording that comes through a pipe, and is kept in memory."""
@@ -160,35 +161,13 @@ def _collect(
     sorting.flush()
     found.share_read = 1.0
     if found.trailer is not None and "begun" in found.header:
-        found.trailer = _since(found.header["begun"], found.trailer)
+        found.trailer = since(found.header["begun"], found.trailer)
     if not found.header:
         raise UserError(f"{path} has lost its header", "nothing can be read without it")
     return found
 
 
-def _since(begun: Any, now: Any) -> Any:
-    """What was counted after `begun`, where that says so; what was not known then is not known."""
-    if isinstance(begun, dict) and isinstance(now, dict):
-        counted = {key: _since(begun[key], value) for key, value in now.items() if key in begun}
-        return {**now, **counted}
-    if isinstance(begun, list) and isinstance(now, list):
-        return [
-            max(0, number - then)
-            for number, then in zip_longest(now, begun[: len(now)], fillvalue=0)
-        ]
-    if isinstance(begun, int) and isinstance(now, int):
-        return max(0, now - begun)
-    return None
-
-
-_SHAPES = {
-    layout.HEADER: untrusted_json.HEADER,
-    layout.SAMPLE: untrusted_json.SAMPLE,
-    layout.TRAILER: untrusted_json.TRAILER,
-}
-
-
-_JSON = re.compile(b"[%s]" % bytes(_SHAPES))
+_JSON = re.compile(b"[%s]" % bytes(KINDS))
 """Types of blocks that are read one by one."""
 
 _ARE_EVENTS, _ARE_DIFFERENCES = (
@@ -239,7 +218,7 @@ class _Sorting:
         self, found: Recording, take: EventsTaker | None, samples: SampleTaker | None
     ) -> None:
         self._found, self._take, self._taker = found, take, samples
-        self._differences = Differences()
+        self._differences = ManyDifferences()
 
     def take(self, run: Run) -> None:
         """Take blocks in order. Which events stand before which samples is of no matter."""
@@ -277,11 +256,7 @@ class _Sorting:
                 self._differences.refer_to(block.sequence, block.rows)
             if self._taker is not None and self._taker.take(block.rows):
                 return
-        try:
-            content = json.loads(block.rows)
-        except (ValueError, RecursionError):
-            content = None
-        content = self._fit(content, block.kind, block.offset, len(block.payload))
+        content = self._fit(parsed(block.rows), block.kind, block.offset, len(block.payload))
         if content is None:
             return
         if block.kind == layout.SAMPLE:
@@ -289,7 +264,7 @@ class _Sorting:
         elif block.kind == layout.TRAILER:
             self._found.trailer = content
         elif content.get("format") is not None and not self._found.header:
-            _check_format(self._found.path, content["format"])
+            check_format(self._found.path, content["format"])
             self._found.header = content
         else:  # of the next segment: what ended was the one before it
             self._found.trailer = None
@@ -308,22 +283,10 @@ class _Sorting:
 
     def _fit(self, content: Any, kind: int, offset: int, length: int) -> dict[str, Any] | None:
         """What fits of the content of a block. length: of damage, if none of it does."""
-        fitting = untrusted_json.Fitting()
-        fitted = fitting.fit(content, _SHAPES[kind]) if content is not None else None
-        if not isinstance(fitted, dict):
-            self._found.damage.append(Damage(offset, length))
-            return None
-        self._found.damage += [Damage(offset, len(repr(value))) for value in fitting.dropped]
-        return fitted
+        found, damage = fitted(content, kind, offset, length)
+        self._found.damage += damage
+        return found
 
     def _keep(self, sample: dict[str, Any]) -> None:
         if self._taker is None or not self._taker.add(sample):
             self._found.samples.append(sample)
-
-
-def _check_format(path: str, version: int) -> None:
-    if version > layout.FORMAT_VERSION:
-        raise UserError(
-            f"{path} has format {version}, this version reads up to {layout.FORMAT_VERSION}",
-            "upgrade balloontrace",
-        )

@@ -17,7 +17,8 @@ from typing import Any, Protocol, TypeVar
 
 from balloontrace import events
 from balloontrace.recording import layout
-from balloontrace.recording.blocks import Block, read_blocks
+from balloontrace.recording.block import Block
+from balloontrace.recording.blocks import read_blocks
 from balloontrace.recording.layout import BOTH, DIFFERENCES, EVENTS, HEADER
 from balloontrace.recording.writer import Writer
 

@@ -18,7 +18,8 @@ from balloontrace.analysis.json import report_json
 from balloontrace.analysis.report import build
 from balloontrace.analysis.trace.trace import read_trace, trace_of
 from balloontrace.recording import layout
-from balloontrace.recording.blocks import Block, Damage, Source, read_blocks, runs_of_blocks
+from balloontrace.recording.block import Block, Damage
+from balloontrace.recording.blocks import Source, read_blocks, runs_of_blocks
 from balloontrace.recording.reader import Recording, read_recording
 from balloontrace.recording.writer import ITEM_BYTES, LEAST_PLANES, REFERENCE_INTERVAL, Writer
 

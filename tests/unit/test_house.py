@@ -80,9 +80,12 @@ IN_THE_GUEST = [
     *sorted((PACKAGE / "conditions").glob("**/*.py")),
     *sorted((PACKAGE / "tracers").glob("**/*.py")),
     *sorted((PACKAGE / "watch").glob("**/*.py")),
-    *(PACKAGE / "recording" / name for name in ("layout.py", "spool.py", "writer.py")),
+    *(PACKAGE / "recording" / f"{name}.py" for name in ("layout", "spool", "writer")),
+    *(PACKAGE / "recording" / f"{name}.py" for name in ("block", "content", "differences")),
+    PACKAGE / "recording" / "follow.py",
     *(PACKAGE / name for name in ("driver_behaviour.py", "errors.py", "escape.py", "events.py")),
     *(PACKAGE / name for name in ("json_text.py", "one_file.py", "sums.py", "thresholds.py")),
+    PACKAGE / "untrusted_json.py",
     *(PACKAGE / "cli" / f"{name}.py" for name in CLI_IN_THE_GUEST),
 ]
 
@@ -125,9 +128,13 @@ RECORDING = {
     "host_lines": (),
     "spool": (),
     "writer": ("layout", "spool"),
-    "blocks": ("layout",),
-    "differences": ("layout", "blocks"),
-    "reader": ("layout", "blocks", "differences"),
+    "block": ("layout",),
+    "blocks": ("layout", "block"),
+    "content": ("layout", "block"),
+    "differences": ("layout",),
+    "follow": ("layout", "block", "content", "differences"),
+    "many_differences": ("layout", "differences"),
+    "reader": ("layout", "block", "blocks", "content", "differences", "many_differences"),
 }
 """Files of recording, and the others that each may import."""
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from balloontrace import events
 from balloontrace.errors import UserError
 from balloontrace.recording import reader
-from balloontrace.recording.blocks import Block, Damage, Source, read_blocks
+from balloontrace.recording.block import Block, Damage
+from balloontrace.recording.blocks import Source, read_blocks
 from balloontrace.recording.layout import MAGIC
 from balloontrace.recording.reader import Span, read_recording, rows_of
 from balloontrace.recording.writer import Writer

@@ -18,7 +18,8 @@ from balloontrace.analysis.text.report import report_text
 from balloontrace.analysis.timeline.picture import picture
 from balloontrace.analysis.timeline.terminal import timeline
 from balloontrace.errors import UserError
-from balloontrace.recording.blocks import Block, read_blocks
+from balloontrace.recording.block import Block
+from balloontrace.recording.blocks import read_blocks
 from balloontrace.recording.layout import EVENTS
 from balloontrace.recording.reader import read_recording
 from tests.stress.mutations import framed, places

@@ -20,7 +20,8 @@ from balloontrace.analysis.json import report_json
 from balloontrace.analysis.report import build, report_of
 from balloontrace.analysis.trace.columns import COLUMNS
 from balloontrace.analysis.trace.trace import read_trace
-from balloontrace.recording.blocks import Damage, read_blocks
+from balloontrace.recording.block import Damage
+from balloontrace.recording.blocks import read_blocks
 from balloontrace.recording.writer import Writer
 from tests.recordings.ask_duckdb import answers
 from tests.recordings.differing import differing

@@ -15,7 +15,8 @@ from balloontrace.analysis.report import report_of as report_of_trace
 from balloontrace.analysis.trace.balloon_size import Unseen, size_curve
 from balloontrace.analysis.trace.trace import read_trace
 from balloontrace.events import UNKNOWN_PAGES
-from balloontrace.recording.blocks import Block, read_blocks
+from balloontrace.recording.block import Block
+from balloontrace.recording.blocks import read_blocks
 from balloontrace.recording.layout import EVENTS
 from tests.unit.builders import ATTACHED_NS, Built, ns, vmstat
 
