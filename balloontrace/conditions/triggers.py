@@ -355,6 +355,11 @@ class Triggers:
         self._take(_Reading(moment, self._lived_ns))
         return [name for name in self._wanted if self._holds(name) and self._begins(name)]
 
+    @property
+    def holding(self) -> list[str]:
+        """What is true at the last moment, whether it has fired before or not."""
+        return [name for name in self._wanted if self._true_ns.get(name) == self._lived_ns]
+
     def _take(self, now: _Reading) -> None:
         before = self._readings[-1] if self._readings else None
         if before:

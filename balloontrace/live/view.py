@@ -57,8 +57,8 @@ class Flow:
 class Column:
     """One column of the graph. begin_s: since attach; size_pages, target_pages: at its end;
     inflated, deflated: pages a second in it; by_reclaim: of the latter, the shrinker's and the OOM
-    notifier's; no_progress_s: of its seconds, those in which pages moved toward a target that was
-    not reached, and the balloon came no closer. None: nothing was seen of that time."""
+    notifier's; no_progress_s: of its seconds, those in which the balloon was on its way to a
+    target all the time, and came no closer. None: nothing was seen of that time."""
 
     begin_s: float
     size_pages: Optional[int]
@@ -101,13 +101,15 @@ class Progress:
 
 @dataclass(frozen=True)
 class Task:
-    """Who gave pages back to the guest by reclaim. kind: `kswapd`, `worker` (in the balloon's own
-    inflation), `recorder` (ourselves) or `task`; comm: hostile text; pages, calls: since the stream
+    """Who gave pages back to the guest. kind: `kswapd`, `inflation` (the balloon's own, whose
+    allocations reclaim), `recorder` (ourselves) or `task`; comm: hostile text; pid: 0 of several
+    tasks that are told of together; cause: `shrinker` or `oom`; pages, calls: since the stream
     began; last_minute_pages: of these."""
 
     comm: str
     pid: int
     kind: str
+    cause: str
     pages: int
     calls: int
     last_minute_pages: int
@@ -129,7 +131,7 @@ class Calls:
 class Acks:
     """How long the host took to acknowledge what the driver told it, in the last minute, by queue.
     median_s, p99_s: no ack took longer than so much for a half, and for 99 of 100 (the limits of
-    sums.py's slots, each twice the one before); longest_s: exact."""
+    the slots of sums.py, each twice the one before); longest_s: exact."""
 
     queue: str
     calls: int

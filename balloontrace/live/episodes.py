@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How the balloon comes on toward its targets, move by move: what the report says of episodes
+(analysis/questions/episodes.py), as it happens."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+from balloontrace.events import UNKNOWN_PAGES
+
+TOWARD, AFTER, NONE = "target", "after", "none"
+"""What a stretch is: on the way to a target; after that was reached; or no target is known, or no
+driver is there to follow one."""
+
+
+class Stretch:
+    """Moves that belong together. inflated, deflated, reclaimed: pages; begin_size, target: pages,
+    None if not known; mark: the furthest size on the way; last_ns: when the balloon last came
+    closer, or its begin."""
+
+    __slots__ = (
+        *("begin_ns", "begin_size", "deflated", "inflated", "kind", "last_ns", "mark"),
+        *("reclaimed", "target", "upward"),
+    )
+
+    def __init__(self, kind: str, begin_ns: int, size: Optional[int], target: Optional[int]):
+        self.kind, self.begin_ns, self.last_ns = kind, begin_ns, begin_ns
+        self.begin_size = self.mark = size
+        self.target = target
+        self.upward = None not in (size, target) and (target or 0) > (size or 0)
+        self.inflated = self.deflated = self.reclaimed = 0
+
+
+class Episodes:
+    """All of them up to now. Moves, targets and the driver's comings and goings come in order of
+    time.
+
+    size, target: balloon pages, None if not known; stretch: the one under way; moved, undone: pages
+    of those that ended, for the churn ratio; unseen: pages moved that no event told of;
+    longest_ns: without progress, of those that ended.
+    """
+
+    def __init__(self, begin_ns: int, size: Optional[int], exact: bool, targets_repeat: bool):
+        """size: at the begin; exact: to the page; targets_repeat: the target in force is told anew
+        now and then (`watch`)."""
+        self.size = size
+        self.target: Optional[int] = None
+        self._exact, self._repeat = exact and size is not None, targets_repeat
+        self.stretch = Stretch(NONE, begin_ns, size, None)
+        self.moved = self.undone = 0
+        self.unseen = False
+        self.longest_ns: Optional[int] = None
+        self._sure_ns: Optional[int] = None
+        self._came_ns: Optional[int] = None
+        self._since_gap = 0
+
+    def move(self, t_ns: int, change: int, by_reclaim: bool) -> None:
+        """Pages went in, or came out (below 0)."""
+        if self._came_ns is not None and change:
+            self._begin(self._came_ns, self.target)
+        stretch = self.stretch
+        if change > 0:
+            stretch.inflated += change
+        else:
+            stretch.deflated -= change
+            if by_reclaim:
+                stretch.reclaimed -= change
+        self._since_gap += change
+        if self.size is None:
+            return
+        self.size = size = self.size + change
+        mark, target = stretch.mark, stretch.target
+        if stretch.kind != TOWARD or mark is None or target is None:
+            return
+        if size > mark if stretch.upward else size < mark:
+            self._stood_still(t_ns)
+            stretch.mark, stretch.last_ns = size, t_ns
+            if size >= target if stretch.upward else size <= target:
+                self._end(t_ns)
+                self.stretch = Stretch(AFTER, t_ns, size, target)
+
+    def aim(self, t_ns: int, asked: int, seen_size: int) -> None:
+        """The size worker read another target, and what size it saw; UNKNOWN_PAGES: not seen."""
+        if not self._exact and seen_size != UNKNOWN_PAGES:
+            self.size, self._exact = seen_size, True
+        target = None if asked == UNKNOWN_PAGES else asked
+        again = self._repeat and target is not None and target == self.target
+        self.target = target
+        if not again or self.stretch.kind == NONE:
+            self._begin(t_ns, target)
+
+    def leave(self, t_ns: int) -> None:
+        """The driver left, or was frozen."""
+        self._begin(t_ns, None)
+
+    def come(self, t_ns: int) -> None:
+        """A driver came: the target that was read last begins anew, if the balloon moves before
+        another one is read."""
+        self._came_ns = t_ns
+
+    def gap(self) -> None:
+        """From now on no driver is traced."""
+        self._since_gap = 0
+
+    def found(self, size: Optional[int], exact: bool) -> None:
+        """A driver is traced again; size: before what it moved since."""
+        self.size = None if size is None else size + self._since_gap
+        self._exact = exact and size is not None
+
+    def confirm(self) -> None:
+        """The size is known to be right."""
+        self._sure_ns = self.longest_ns
+
+    def set_right(self, t_ns: int, size: int) -> None:
+        """Events are missing: this is the size."""
+        self.size = size
+        self.doubt(t_ns)
+        stretch = self.stretch
+        if stretch.kind == TOWARD and stretch.mark is not None:
+            further = max if stretch.upward else min
+            stretch.mark = further(stretch.mark, size)
+
+    def doubt(self, t_ns: int) -> None:
+        """Events are missing: there may have been progress all the time since the size was last
+        known to be right."""
+        self.unseen = True
+        self.longest_ns = self._sure_ns
+        self.stretch.last_ns = t_ns
+
+    def _begin(self, t_ns: int, target: Optional[int]) -> None:
+        """Another stretch begins."""
+        self._end(t_ns)
+        self._came_ns = None
+        known = self.size is not None and target is not None
+        kind = (AFTER if self.size == target else TOWARD) if known else NONE
+        self.stretch = Stretch(kind, t_ns, self.size, target)
+
+    def _end(self, t_ns: int) -> None:
+        stretch = self.stretch
+        self.moved += stretch.inflated + stretch.deflated
+        self.undone += 2 * min(stretch.inflated, stretch.deflated)
+        self._stood_still(t_ns)
+
+    def _stood_still(self, t_ns: int) -> None:
+        if self.stretch.kind == TOWARD:
+            self.longest_ns = max(self.longest_ns or 0, t_ns - self.stretch.last_ns)
+
+    # ---- up to now ----
+
+    @property
+    def churn_ratio(self) -> Optional[float]:
+        """Of all that moved, the share that was undone within its stretch; None: nothing moved, or
+        it is not known."""
+        stretch = self.stretch
+        moved = self.moved + stretch.inflated + stretch.deflated
+        undone = self.undone + 2 * min(stretch.inflated, stretch.deflated)
+        return undone / moved if moved and not self.unseen else None
+
+    @property
+    def amplification(self) -> Optional[float]:
+        """Of the stretch under way: pages moved toward the target for each that was gained."""
+        stretch = self.stretch
+        if stretch.kind != TOWARD or None in (self.size, stretch.begin_size) or self.unseen:
+            return None
+        gained = (self.size or 0) - (stretch.begin_size or 0)
+        gained, moved = (
+            (gained, stretch.inflated) if stretch.upward else (-gained, stretch.deflated)
+        )
+        return moved / gained if gained > 0 else None
+
+    def still_ns(self, now_ns: int) -> Optional[int]:
+        """For how long the balloon has come no closer; None: it is not on its way."""
+        return max(0, now_ns - self.stretch.last_ns) if self.stretch.kind == TOWARD else None
+
+    def longest_still_ns(self, now_ns: int) -> Optional[int]:
+        """The longest of all such times; None: it never was on its way."""
+        spans = [span for span in (self.longest_ns, self.still_ns(now_ns)) if span is not None]
+        return max(spans, default=None)
