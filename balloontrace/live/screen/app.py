@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The program that shows the lines: keys, time, and what a terminal needs to be left as it was.
+
+What comes is read in a thread of its own, so that a storm of events does not hold up a key. Once a
+second a line that changed is painted again, and no other: over 9,600 baud that is legible; while
+the terminal still has something to send, nothing is painted at all.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import struct
+import termios
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import ClassVar
+
+from rich.segment import Segment
+from rich.style import Style
+from textual.app import App, ComposeResult
+from textual.binding import Binding, BindingType
+from textual.geometry import Region
+from textual.strip import Strip
+from textual.widget import Widget
+from textual.widgets import Input
+
+from balloontrace.errors import UserError
+from balloontrace.live.model import ZOOMS_S, Model
+from balloontrace.live.screen.layout import SORTS, TABLES, Shown, columns_for, lines
+from balloontrace.live.screen.lines import BAD, DIM, GOOD, PLAIN, STRONG, TITLE, WARN, Line
+from balloontrace.live.view import View
+
+PAINT_S = 1.0
+_PUMP_S = 0.5
+"""So long the reader waits for data before it looks whether it is to end."""
+
+_STYLES = {
+    PLAIN: Style(),
+    STRONG: Style(bold=True),
+    DIM: Style(dim=True),
+    GOOD: Style(color="green"),
+    WARN: Style(color="yellow", bold=True),
+    BAD: Style(color="red", bold=True),
+    TITLE: Style(underline=True),
+}
+
+ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+
+Pump = Callable[[float], bool]
+Save = Callable[[str], str]
+
+
+class Lines(Widget, can_focus=True):
+    """The lines; only those that differ from what is on the screen are painted."""
+
+    DEFAULT_CSS = "Lines { width: 100%; height: 1fr; }"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[Line] = []
+
+    def show(self, wanted: list[Line]) -> None:
+        """Paint what changed."""
+        before, self._lines = self._lines, wanted
+        width = self.size.width
+        changed = [
+            Region(0, number, width, 1)
+            for number, line in enumerate(wanted)
+            if number >= len(before) or before[number] != line
+        ]
+        if changed:
+            self.refresh(*changed)
+
+    @property
+    def text(self) -> str:
+        """What is shown, without styles."""
+        return "\n".join("".join(each.text for each in line).rstrip() for line in self._lines)
+
+    def render_line(self, y: int) -> Strip:
+        """See Textual."""
+        if y >= len(self._lines):
+            return Strip.blank(self.size.width)
+        line = self._lines[y]
+        return Strip([Segment(each.text, _STYLES[each.style]) for each in line])
+
+
+class LiveApp(App[int]):
+    """One guest.
+
+    model: what is known of it; pump: waits so many seconds for what comes and feeds the model,
+    holding `lock`; False when nothing more will come; save: writes what came to a file, and says
+    so, or raises UserError.
+    """
+
+    CSS = "Screen { background: transparent; } Input { dock: bottom; border: none; height: 1; }"
+    ENABLE_COMMAND_PALETTE = False
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("space", "pause"),
+        Binding("left", "walk(-1)"),
+        Binding("right", "walk(1)"),
+        Binding("pageup", "walk(-10)"),
+        Binding("pagedown", "walk(10)"),
+        Binding("home", "walk_to(0)"),
+        Binding("end", "walk_to(-1)"),
+        Binding("plus,equals_sign", "zoom(-1)"),
+        Binding("minus", "zoom(1)"),
+        Binding("tab", "table", priority=True),
+        Binding("o", "sort"),
+        Binding("s", "save"),
+        Binding("question_mark", "help"),
+        Binding("q", "quit_live"),
+        Binding("ctrl+c", "quit_live", priority=True),
+        Binding("escape", "leave", priority=True),
+    ]
+
+    def __init__(self, model: Model, pump: Pump, save: Save) -> None:
+        super().__init__(ansi_color=True)
+        self.lock = threading.Lock()
+        self._model, self._pump, self._save = model, pump, save
+        self._shown, self._zoom = Shown(), 0
+        self._at: int | None = None
+        self._ending = threading.Event()
+        self._failure: UserError | None = None
+
+    def compose(self) -> ComposeResult:
+        """See Textual."""
+        yield Lines()
+
+    def on_mount(self) -> None:
+        """See Textual."""
+        threading.Thread(target=self._read, name="reader", daemon=True).start()
+        self.set_interval(PAINT_S, self._paint_if_idle)
+        self.query_one(Lines).focus()
+
+    def on_resize(self) -> None:
+        """See Textual."""
+        self.call_after_refresh(self.paint)
+
+    def _read(self) -> None:
+        """In a thread: feed the model until nothing more comes."""
+        try:
+            while not self._ending.is_set() and self._pump(_PUMP_S):
+                pass
+        except UserError as error:
+            self._failure = error
+
+    # ---- painting ----
+
+    def _paint_if_idle(self) -> None:
+        """Once a second; not onto a line that is still sending what was painted before."""
+        if self._failure is not None:
+            self.exit(self._failure.exit_code, message=f"balloontrace: {self._failure}")
+        elif not _is_sending():
+            self.paint()
+
+    def paint(self) -> None:
+        """Show what is known now, or what was known at the second that was walked to."""
+        shown = self.query_one(Lines)
+        width, height = shown.size
+        if width and height:
+            shown.show(lines(self._view(width), self._shown, width, height))
+
+    def _view(self, width: int) -> View:
+        at = self._at if self._shown.paused else None
+        with self.lock:
+            return self._model.view(
+                time.monotonic(), at, zoom_s=ZOOMS_S[self._zoom], columns=columns_for(width)
+            )
+
+    def _change(self, shown: Shown) -> None:
+        self._shown = shown
+        self.paint()
+
+    # ---- keys ----
+
+    def action_pause(self) -> None:
+        """Stop, and go on at what is now."""
+        paused, seen = not self._shown.paused, self._seconds()
+        self._at = seen[-1] if paused and seen else None
+        self._change(replace(self._shown, paused=paused, said=""))
+
+    def action_walk(self, seconds: int) -> None:
+        """Back or forward; that pauses."""
+        if seen := self._seconds():
+            at = self._at if self._shown.paused and self._at is not None else seen[-1]
+            self._at = min(max(at + seconds, seen[0]), seen[-1])
+            self._change(replace(self._shown, paused=True, said=""))
+
+    def action_walk_to(self, place: int) -> None:
+        """To the first second that is kept, or the last."""
+        if seen := self._seconds():
+            self._at = seen[place]
+            self._change(replace(self._shown, paused=True, said=""))
+
+    def action_zoom(self, step: int) -> None:
+        """More time in the graph, or less."""
+        self._zoom = min(max(self._zoom + step, 0), len(ZOOMS_S) - 1)
+        self.paint()
+
+    def action_table(self) -> None:
+        """The next table."""
+        place = (TABLES.index(self._shown.table) + 1) % len(TABLES)
+        self._change(replace(self._shown, table=TABLES[place], sort=0, said=""))
+
+    def action_sort(self) -> None:
+        """Its rows by another column."""
+        if by := SORTS.get(self._shown.table):
+            place = (self._shown.sort + 1) % len(by)
+            self._change(replace(self._shown, sort=place, said=f"sorted by {by[place]}"))
+
+    def action_help(self) -> None:
+        """What the keys do."""
+        self._change(replace(self._shown, help=not self._shown.help))
+
+    def action_quit_live(self) -> None:
+        """End."""
+        self._ending.set()
+        self.exit(0)
+
+    async def action_save(self) -> None:
+        """Ask for a name."""
+        if not self.query(Input):
+            name = time.strftime("balloontrace-live-%Y%m%dT%H%M%SZ.btrace", time.gmtime())
+            asked = Input(name, compact=True, select_on_focus=False)
+            await self.mount(asked)
+            asked.focus()
+
+    async def action_leave(self) -> None:
+        """Save nothing; leave the help."""
+        await self._ask_no_more()
+        if self._shown.help:
+            self._change(replace(self._shown, help=False))
+
+    async def on_input_submitted(self, event: Input.Submitted) -> None:
+        """A name was given."""
+        await self._ask_no_more()
+        try:
+            said = self._save(event.value)
+        except UserError as error:
+            said = str(error)
+        self._change(replace(self._shown, said=said))
+
+    async def _ask_no_more(self) -> None:
+        await self.query(Input).remove()
+        self.query_one(Lines).focus()
+
+    def _seconds(self) -> range | None:
+        with self.lock:
+            return self._model.seconds
+
+
+def _is_sending() -> bool:
+    """Whether the terminal has not yet sent what was written to it."""
+    try:
+        waiting = fcntl.ioctl(1, termios.TIOCOUTQ, b"\0" * 4)
+    except OSError:
+        return False
+    return bool(struct.unpack("i", waiting)[0])
+
+
+def take_terminal() -> int:
+    """Have keys read from the terminal where stdin is the recording; returns a descriptor of that.
+
+    Raises UserError if there is no terminal.
+    """
+    stream = os.dup(0)
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR)
+    except OSError as error:
+        raise UserError(f"no terminal for the keys: {error.strerror}", "give --plain") from None
+    os.dup2(terminal, 0)
+    os.close(terminal)
+    return stream
+
+
+def run(app: LiveApp) -> int:
+    """Show it until it is ended; returns the exit status. SIGTERM and SIGHUP leave the terminal as
+    it was, too."""
+
+    def end(*_: object) -> None:
+        app.call_later(app.action_quit_live)
+
+    for number in ENDINGS:
+        signal.signal(number, end)
+    app.run(mouse=False)
+    return app.return_value or app.return_code or 0
