@@ -19,6 +19,7 @@ from balloontrace.cli.commands import (
     export,
     host,
     lab,
+    live,
     mark,
     record,
     report,
@@ -37,6 +38,7 @@ app = typer.Typer(
 typer_verbs.add(app, record.VERB)
 typer_verbs.add(app, mark.VERB)
 typer_verbs.add(app, watch.VERB)
+typer_verbs.add(app, live.VERB)
 app.command("report")(report.command)
 app.command("compare")(compare.command)
 app.command("export")(export.command)

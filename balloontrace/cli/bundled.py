@@ -9,11 +9,11 @@ from typing import Optional
 
 from balloontrace import __version__
 from balloontrace.cli import argparse_verbs
-from balloontrace.cli.commands import doctor, mark, record, watch
+from balloontrace.cli.commands import doctor, live, mark, record, watch
 from balloontrace.cli.outcome import exit_status
 from balloontrace.errors import EXIT_USAGE, UserError
 
-VERBS = (record.VERB, mark.VERB, watch.VERB, doctor.VERB)
+VERBS = (record.VERB, mark.VERB, watch.VERB, live.VERB, doctor.VERB)
 
 ABOUT = "Trace the memory balloon of a Linux guest: the one file that records."
 

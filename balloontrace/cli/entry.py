@@ -13,7 +13,7 @@ import sys
 from typing import Optional
 
 _NAME = "balloontrace"
-IN_GUESTS = ("record", "mark", "watch", "doctor")
+IN_GUESTS = ("record", "mark", "watch", "live", "doctor")
 """The verbs of the one file."""
 
 _COMPLETING = "_BALLOONTRACE_COMPLETE"

@@ -86,12 +86,17 @@ class Model:
     ) -> View:
         """The latest snapshot, or that of the end of one of `seconds`, or the one nearest to it;
         zoom_s: how far back the graph reaches, in so many columns."""
+        self.settle(now_s)
+        state = self.state(now_s) if at is None else (TRACING, TRACING)
+        return snapshot.made(self, state, at, zoom_s, columns)
+
+    def settle(self, now_s: float) -> None:
+        """If nothing came for SETTLED_S, what came before is in order."""
         if not self._closed and self._fed_s is not None and now_s - self._fed_s >= SETTLED_S:
             self._settle(self._newest_ns)
-        return snapshot.made(self, self._state(now_s), at, zoom_s, columns)
 
-    def _state(self, now_s: float) -> tuple[str, str]:
-        """Of the stream, and the same for people."""
+    def state(self, now_s: float) -> tuple[str, str]:
+        """Of the stream now (view.TRACING and so on), and the same for people."""
         if self.trailer is not None:
             return ENDED, f"ended: {self.trailer.get('reason') or 'reason not known'}"
         if self._closed:

@@ -201,9 +201,10 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Stream:
-    """Where it comes from. state: TRACING and so on; said: the same for people, as `no block for 5
-    s` or `ended: duration`; events_per_s, bytes_per_s: of the last second that was whole; events,
-    bytes: since it began; saved_as: the file that it is saved to."""
+    """Where it comes from. state: TRACING and so on, of a moment walked back to always that; said:
+    the same for people, as `no block for 5 s` or `ended: duration`; events_per_s, bytes_per_s: of
+    the last second that was whole; events, bytes: since it began; saved_as: the file that it is
+    saved to."""
 
     name: str
     state: str

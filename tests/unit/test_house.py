@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[2] / "balloontrace"
-HEAVY = ("pandas", "numpy", "rich", "pyarrow", "perfetto", "msgspec", "isal")
+HEAVY = ("pandas", "numpy", "rich", "pyarrow", "perfetto", "msgspec", "isal", "textual")
 RECORDER_HAS = {
     *("balloontrace", "ctypes", "errno", "genericpath", "mmap", "os", "posixpath", "select"),
     *("stat", "struct", "types", "zlib"),
@@ -30,8 +30,9 @@ def loaded_by(statement: str) -> set[str]:
 
 GUEST_SIDE = [
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-    for folder in ("conditions", "tracers", "watch")
+    for folder in ("conditions", "live", "tracers", "watch")
     for path in sorted((PACKAGE / folder).glob("**/[!_]*.py"))
+    if path.stem != "screen"  # on the workstation, with Textual
 ]
 
 
@@ -74,10 +75,11 @@ def test_the_recorder_has_no_reader() -> None:
 
 CLI_IN_THE_GUEST = (
     *("argparse_verbs", "bundled", "doctor_text", "duration", "outcome", "output", "verbs"),
-    *("commands/doctor", "commands/mark", "commands/record", "commands/watch"),
+    *("commands/doctor", "commands/live", "commands/mark", "commands/record", "commands/watch"),
 )
 IN_THE_GUEST = [
     *sorted((PACKAGE / "conditions").glob("**/*.py")),
+    *(path for path in sorted((PACKAGE / "live").glob("*.py")) if path.stem != "screen"),
     *sorted((PACKAGE / "tracers").glob("**/*.py")),
     *sorted((PACKAGE / "watch").glob("**/*.py")),
     *(PACKAGE / "recording" / f"{name}.py" for name in ("layout", "spool", "writer")),
@@ -85,7 +87,7 @@ IN_THE_GUEST = [
     PACKAGE / "recording" / "follow.py",
     *(PACKAGE / name for name in ("driver_behaviour.py", "errors.py", "escape.py", "events.py")),
     *(PACKAGE / name for name in ("json_text.py", "one_file.py", "sums.py", "thresholds.py")),
-    PACKAGE / "untrusted_json.py",
+    *(PACKAGE / name for name in ("destination.py", "untrusted_json.py")),
     *(PACKAGE / "cli" / f"{name}.py" for name in CLI_IN_THE_GUEST),
 ]
 
