@@ -45,20 +45,22 @@ def run(
         raise UserError(f"{duration!r} is not a duration such as 60s, 5m or 2h", "", EXIT_USAGE)
     screen = not plain and not json and _has_screen()
     stderr = tempfile.TemporaryFile() if screen else None  # noqa: SIM115 - ends with us
-    opened = _opened((source or [""])[0], stderr)
+    opened = _opened((source or [""])[0], stderr, screen)
     session = Session(opened, Path(save) if save else None, keep=screen, duration_s=seconds)
     return _show(session, stderr) if screen else _print(session, json)
 
 
-def _opened(name: str, stderr: Optional[IO[bytes]]) -> Union[Pipe, GrowingFile]:
-    """The source of this name; '': a recorder of ours, which says what it says there."""
+def _opened(name: str, stderr: Optional[IO[bytes]], screen: bool) -> Union[Pipe, GrowingFile]:
+    """The source of this name; '': a recorder of ours, which says what it says there. screen: that
+    has keys read from the terminal, in place of stdin."""
     from balloontrace.live import sources
 
     if name != STDIN:
         return sources.GrowingFile(name) if name else sources.Recorder(_recorder(), stderr)
     if os.isatty(0):
         raise UserError("stdin is a terminal", "pipe a recording into it", EXIT_USAGE)
-    return sources.Pipe(0, "stdin")
+    descriptor: int = importlib.import_module(_SCREEN).take_terminal() if screen else 0
+    return sources.Pipe(descriptor, "stdin")
 
 
 def _has_screen() -> bool:

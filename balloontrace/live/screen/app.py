@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The program that shows the lines: keys, time, and what a terminal needs to be left as it was.
 
-What comes is read in a thread of its own, so that a storm of events does not hold up a key. Once a
+What comes is read a little at a time, so that a storm of events does not hold up a key. Once a
 second a line that changed is painted again, and no other: over 9,600 baud that is legible; while
 the terminal still has something to send, nothing is painted at all.
 """
@@ -13,10 +13,9 @@ import os
 import signal
 import struct
 import termios
-import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import ClassVar
 
 from rich.segment import Segment
@@ -29,14 +28,15 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from balloontrace.errors import UserError
-from balloontrace.live.model import ZOOMS_S, Model
+from balloontrace.live.model import ZOOMS_S
 from balloontrace.live.screen.layout import SORTS, TABLES, Shown, columns_for, lines
 from balloontrace.live.screen.lines import BAD, DIM, GOOD, PLAIN, STRONG, TITLE, WARN, Line
-from balloontrace.live.view import View
+from balloontrace.live.session import Session
 
-PAINT_S = 1.0
-_PUMP_S = 0.5
-"""So long the reader waits for data before it looks whether it is to end."""
+PAINT_S, READ_S = 1.0, 0.1
+"""From one time to the next."""
+_READING_S = 0.05
+"""So long at most at once what comes is read."""
 
 _STYLES = {
     PLAIN: Style(),
@@ -49,9 +49,6 @@ _STYLES = {
 }
 
 ENDINGS = (signal.SIGTERM, signal.SIGHUP)
-
-Pump = Callable[[float], bool]
-Save = Callable[[str], str]
 
 
 class Lines(Widget, can_focus=True):
@@ -89,11 +86,9 @@ class Lines(Widget, can_focus=True):
 
 
 class LiveApp(App[int]):
-    """One guest.
+    """One guest, as a session knows it. When that is over, what was seen stays until a key ends it.
 
-    model: what is known of it; pump: waits so many seconds for what comes and feeds the model,
-    holding `lock`; False when nothing more will come; save: writes what came to a file, and says
-    so, or raises UserError.
+    failure: why it could not go on.
     """
 
     CSS = "Screen { background: transparent; } Input { dock: bottom; border: none; height: 1; }"
@@ -117,14 +112,13 @@ class LiveApp(App[int]):
         Binding("escape", "leave", priority=True),
     ]
 
-    def __init__(self, model: Model, pump: Pump, save: Save) -> None:
+    def __init__(self, session: Session) -> None:
         super().__init__(ansi_color=True)
-        self.lock = threading.Lock()
-        self._model, self._pump, self._save = model, pump, save
+        self.failure: UserError | None = None
+        self._session = session
         self._shown, self._zoom = Shown(), 0
         self._at: int | None = None
-        self._ending = threading.Event()
-        self._failure: UserError | None = None
+        self._quitting = False
 
     def compose(self) -> ComposeResult:
         """See Textual."""
@@ -132,7 +126,7 @@ class LiveApp(App[int]):
 
     def on_mount(self) -> None:
         """See Textual."""
-        threading.Thread(target=self._read, name="reader", daemon=True).start()
+        self.set_interval(READ_S, self._read)
         self.set_interval(PAINT_S, self._paint_if_idle)
         self.query_one(Lines).focus()
 
@@ -141,20 +135,25 @@ class LiveApp(App[int]):
         self.call_after_refresh(self.paint)
 
     def _read(self) -> None:
-        """In a thread: feed the model until nothing more comes."""
+        """Take what has come; a recorder of ours that is to end tells the rest first."""
+        session, until_s = self._session, time.monotonic() + _READING_S
         try:
-            while not self._ending.is_set() and self._pump(_PUMP_S):
-                pass
+            read = -1
+            while not session.over and read < session.model.following.bytes:
+                read = session.model.following.bytes
+                session.pump(0.0)
+                if time.monotonic() >= until_s:
+                    break
         except UserError as error:
-            self._failure = error
+            self.failure = error
+        if self.failure or (self._quitting and session.over):
+            self.exit(0)
 
     # ---- painting ----
 
     def _paint_if_idle(self) -> None:
         """Once a second; not onto a line that is still sending what was painted before."""
-        if self._failure is not None:
-            self.exit(self._failure.exit_code, message=f"balloontrace: {self._failure}")
-        elif not _is_sending():
+        if not _is_sending():
             self.paint()
 
     def paint(self) -> None:
@@ -162,14 +161,9 @@ class LiveApp(App[int]):
         shown = self.query_one(Lines)
         width, height = shown.size
         if width and height:
-            shown.show(lines(self._view(width), self._shown, width, height))
-
-    def _view(self, width: int) -> View:
-        at = self._at if self._shown.paused else None
-        with self.lock:
-            return self._model.view(
-                time.monotonic(), at, zoom_s=ZOOMS_S[self._zoom], columns=columns_for(width)
-            )
+            at = self._at if self._shown.paused else None
+            view = self._session.view(at, ZOOMS_S[self._zoom], columns_for(width))
+            shown.show(lines(view, self._shown, width, height))
 
     def _change(self, shown: Shown) -> None:
         self._shown = shown
@@ -179,20 +173,20 @@ class LiveApp(App[int]):
 
     def action_pause(self) -> None:
         """Stop, and go on at what is now."""
-        paused, seen = not self._shown.paused, self._seconds()
+        paused, seen = not self._shown.paused, self._session.model.seconds
         self._at = seen[-1] if paused and seen else None
         self._change(replace(self._shown, paused=paused, said=""))
 
     def action_walk(self, seconds: int) -> None:
         """Back or forward; that pauses."""
-        if seen := self._seconds():
+        if seen := self._session.model.seconds:
             at = self._at if self._shown.paused and self._at is not None else seen[-1]
             self._at = min(max(at + seconds, seen[0]), seen[-1])
             self._change(replace(self._shown, paused=True, said=""))
 
     def action_walk_to(self, place: int) -> None:
         """To the first second that is kept, or the last."""
-        if seen := self._seconds():
+        if seen := self._session.model.seconds:
             self._at = seen[place]
             self._change(replace(self._shown, paused=True, said=""))
 
@@ -217,9 +211,12 @@ class LiveApp(App[int]):
         self._change(replace(self._shown, help=not self._shown.help))
 
     def action_quit_live(self) -> None:
-        """End."""
-        self._ending.set()
-        self.exit(0)
+        """End it, as a recorder of ours does: in order. A second time: at once."""
+        if self._quitting or self._session.over:
+            self.exit(0)
+        self._quitting = True
+        self._session.stop()
+        self._change(replace(self._shown, said="ending"))
 
     async def action_save(self) -> None:
         """Ask for a name."""
@@ -239,7 +236,8 @@ class LiveApp(App[int]):
         """A name was given."""
         await self._ask_no_more()
         try:
-            said = self._save(event.value)
+            self._session.save(Path(event.value))
+            said = f"saved as {event.value}"
         except UserError as error:
             said = str(error)
         self._change(replace(self._shown, said=said))
@@ -247,10 +245,6 @@ class LiveApp(App[int]):
     async def _ask_no_more(self) -> None:
         await self.query(Input).remove()
         self.query_one(Lines).focus()
-
-    def _seconds(self) -> range | None:
-        with self.lock:
-            return self._model.seconds
 
 
 def _is_sending() -> bool:
@@ -277,14 +271,20 @@ def take_terminal() -> int:
     return stream
 
 
-def run(app: LiveApp) -> int:
+def run(session: Session) -> int:
     """Show it until it is ended; returns the exit status. SIGTERM and SIGHUP leave the terminal as
-    it was, too."""
+    it was, too. Raises UserError if it cannot go on."""
+    app = LiveApp(session)
 
     def end(*_: object) -> None:
         app.call_later(app.action_quit_live)
 
-    for number in ENDINGS:
-        signal.signal(number, end)
-    app.run(mouse=False)
-    return app.return_value or app.return_code or 0
+    try:
+        for number in ENDINGS:
+            signal.signal(number, end)
+        app.run(mouse=False)
+    finally:
+        status = session.close()
+    if app.failure:
+        raise app.failure
+    return status

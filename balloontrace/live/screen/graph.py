@@ -11,7 +11,7 @@ from balloontrace.live.view import Column, Graph
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 _TARGET = "─"
 _UNSEEN = "·"
-LABEL = 15
+LABEL = 16
 """Columns in front of the graph, for what its height means."""
 
 
@@ -81,9 +81,10 @@ def progress_row(graph: Graph) -> Line:
     return (Part(f"{'stuck':>{LABEL - 1}} ", DIM), Part(cells, WARN))
 
 
-def axis(graph: Graph, width: int) -> Line:
+def axis(graph: Graph) -> Line:
     """From when to when."""
-    span_s = graph.column_s * len(graph.columns)
+    columns = len(graph.columns)
+    span_s = graph.column_s * columns
     ago = f"{span_s / 60:.0f} min ago" if span_s >= 120 else f"{span_s:.0f} s ago"
-    gap = " " * max(1, width - LABEL - len(ago) - len("now"))
+    gap = " " * max(1, columns - len(ago) - len("now"))
     return (Part(" " * LABEL), Part(f"{ago}{gap}now", DIM))

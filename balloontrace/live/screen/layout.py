@@ -135,7 +135,10 @@ def _state(view: View, shown: Shown, width: int) -> Line:
     else:
         rate = f"  {stream.events_per_s:,.0f} events/s {size(stream.bytes_per_s)}/s"
         left.append(Part(rate, DIM))
-    return spread(left, _trust(view), width)
+    trust = _trust(view)
+    if width_of(left) + width_of(trust) >= width:  # what can be believed comes before how fast
+        del left[-1]
+    return spread(left, trust, width)
 
 
 def _trust(view: View) -> Line:
@@ -154,8 +157,8 @@ def _trust(view: View) -> Line:
         ]
         first = Part(", ".join(lost) + "  ", BAD)
     else:
-        first = Part("nothing known to be lost  ", PLAIN)
-    words = {True: "equals vmstat", False: "NOT vmstat", None: "vmstat: not compared yet"}
+        first = Part("no loss seen  ", PLAIN)
+    words = {True: "equals vmstat", False: "NOT AS VMSTAT", None: "vmstat not compared yet"}
     style = {True: GOOD, False: BAD, None: DIM}
     return (first, Part(words[agrees], style[agrees]))
 
@@ -254,7 +257,7 @@ def _drawn(view: View, width: int, room: int) -> list[Line]:
     rows = min(_MOST_GRAPH_ROWS, room - len(small) - 1)
     if rows < 2:
         return graph.size_rows(view.graph, room)
-    return [*graph.size_rows(view.graph, rows), *small, graph.axis(view.graph, width)]
+    return [*graph.size_rows(view.graph, rows), *small, graph.axis(view.graph)]
 
 
 def _table(view: View, shown: Shown) -> list[Line]:
