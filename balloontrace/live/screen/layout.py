@@ -96,7 +96,7 @@ def lines(view: View, shown: Shown, width: int, height: int) -> list[Line]:
     room = height - len(top) - len(bottom) - 1
     table = _table(view, shown)
     rows = min(len(table), max(0, min(room // 3, 12)) if room < 30 else 12)
-    drawn = _drawn(view, width, room - rows)
+    drawn = _drawn(view, room - rows)
     table = table[:rows] + [()] * max(0, room - rows - len(drawn))
     body = [*top, *drawn, *table, *bottom]
     return [*_cut(body, width, height - 1), fitted((Part(KEYS, DIM),), width)]
@@ -244,7 +244,7 @@ def _finding(found: Fired) -> Line:
     return (Part(f"{mark}{found.id} ", style), Part(f"{when}: ", style), part(found.sentence))
 
 
-def _drawn(view: View, width: int, room: int) -> list[Line]:
+def _drawn(view: View, room: int) -> list[Line]:
     """The graph, in so many lines."""
     columns = view.graph.columns
     if room < 3 or not columns:
