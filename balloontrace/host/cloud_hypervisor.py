@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
-from balloontrace.host.http import Api, whole_number
-from balloontrace.host.source import Facts, Reading, inside
+from balloontrace.host.http import Api
+from balloontrace.host.source import Facts, Reading, inside, whole_number
 
 
 class CloudHypervisor:

@@ -12,8 +12,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from balloontrace.errors import UserError
-from balloontrace.host.http import Api, Refused, whole_number
-from balloontrace.host.source import MIB, Facts, Reading, Statistics, of_pages
+from balloontrace.host.http import Api, Refused
+from balloontrace.host.process import listener
+from balloontrace.host.source import MIB, Facts, Reading, Statistics, of_pages, whole_number
 
 _SIZES = ("target_pages", "actual_pages", "target_mib", "actual_mib")
 """Of the statistics: what is told of the balloon by itself."""
@@ -29,7 +30,8 @@ class Firecracker:
         if machine is None:
             raise UserError(f"what answers at {path} is no Firecracker")
         version = str(self._api.get("/").get("vmm_version", ""))
-        self._facts = Facts("firecracker", version, machine * MIB, pid)
+        told = pid if pid is not None else listener(path)
+        self._facts = Facts("firecracker", version, machine * MIB, told)
 
     @property
     def facts(self) -> Facts:

@@ -74,12 +74,3 @@ def _object(said: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return told if isinstance(told, dict) else {}
-
-
-def whole_number(told: dict[str, Any], *names: str) -> int | None:
-    """A number that is not below 0 at a place in an answer; None if there is none."""
-    value: Any = told
-    for name in names:
-        value = value.get(name) if isinstance(value, dict) else None
-    is_number = isinstance(value, int) and not isinstance(value, bool)
-    return value if is_number and 0 <= value < 1 << 63 else None

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import re
+import socket
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +22,27 @@ resident memory."""
 
 _VCPU = re.compile(r"^(?:fc_vcpu|vcpu|CPU) ?\d+")
 """Names of threads that run a guest's processor: of Firecracker, cloud-hypervisor, and QEMU."""
+
+
+_PEER = struct.Struct("3i")
+"""struct ucred of unix(7): pid, uid, gid."""
+
+
+def peer(connection: socket.socket) -> int | None:
+    """The process that listens at the other end of a Unix socket, or had it made for another; None:
+    it is not to be seen from here, as from within a container."""
+    told = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    return int(_PEER.unpack(told)[0]) or None
+
+
+def listener(path: str) -> int | None:
+    """The process that listens at a Unix socket, as `peer`; None also if nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.connect(path)
+        except OSError:
+            return None
+        return peer(connection)
 
 
 def memory(pid: int) -> dict[str, int]:
@@ -56,6 +79,11 @@ def vcpu_threads(pid: int) -> tuple[int, ...]:
         if _VCPU.match(name):
             found.append(int(task.name))
     return tuple(sorted(found))
+
+
+def has_threads(pid: int, threads: Iterable[int]) -> bool:
+    """Whether all of these are the process's."""
+    return all((_PROC / str(pid) / "task" / str(thread)).is_dir() for thread in threads)
 
 
 def processors(pid: int, threads: Iterable[int]) -> dict[str, int]:

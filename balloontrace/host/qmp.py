@@ -7,13 +7,13 @@ import asyncio
 import contextlib
 import re
 import socket
-import struct
 import threading
 from typing import Any, Protocol
 
 from qemu.qmp import QMPClient, QMPError
 
 from balloontrace.errors import UserError
+from balloontrace.host.process import peer
 
 _TIMEOUT_S = 60.0
 _FORWARD = r"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+{}\b"
@@ -93,12 +93,9 @@ class Monitor:
         self._loop.close()
 
 
-_PEER = struct.Struct("3i")
-"""struct ucred of unix(7): pid, uid, gid."""
-
-
-def connect(path: str) -> tuple[Monitor, int]:
-    """A session on the monitor that QEMU has at a Unix socket, and QEMU's process.
+def connect(path: str) -> tuple[Monitor, int | None]:
+    """A session on the monitor that QEMU has at a Unix socket, and who listens there, if that is
+    known.
 
     A monitor takes one client: whoever else is connected there keeps it. Raises UserError.
     """
@@ -106,13 +103,13 @@ def connect(path: str) -> tuple[Monitor, int]:
     try:
         connection.settimeout(_TIMEOUT_S)
         connection.connect(path)
-        peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+        listener = peer(connection)
         connection.settimeout(None)
     except OSError as error:
         connection.close()
         raise UserError(f"cannot connect to {path}: {error.strerror or error}") from None
     try:
-        return Monitor(connection), int(_PEER.unpack(peer)[0])
+        return Monitor(connection), listener
     except UserError:
         connection.close()
         raise UserError(

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from balloontrace.events import BALLOON_PAGE_BYTES
+from balloontrace.untrusted_json import whole
 
 MIB = 1 << 20
 
@@ -66,6 +67,13 @@ class Source(Protocol):
     def polling(self, interval_s: int) -> contextlib.AbstractContextManager[None]:
         """Have it ask the guest for its statistics so often while the context lasts; what was set
         before is put back."""
+
+
+def whole_number(told: Any, *names: str) -> int | None:
+    """A number that is not below 0 at a place in an answer; None if there is none."""
+    for name in names:
+        told = told.get(name) if isinstance(told, dict) else None
+    return told if whole(told) else None
 
 
 def inside(memory_bytes: int, left_bytes: int) -> int:
