@@ -8,6 +8,7 @@ could, marks the domain as tainted.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shutil
 import subprocess
@@ -22,7 +23,8 @@ from balloontrace.host.source import Facts, Reading, Statistics, inside
 _PID_FILES = Path("/run/libvirt/qemu")
 _TIMEOUT_S = 30.0
 _KIB = 1024
-_NEVER_TOLD = (1 << 64) - 1
+_DIGITS = 20
+_LIMIT = 1 << 63
 
 _STATES = (
     "no state",
@@ -36,6 +38,9 @@ _STATES = (
 )
 """virDomainState (include/libvirt/libvirt-domain.h)."""
 
+_ENDED = (_STATES.index("shutoff"), _STATES.index("crashed"))
+"""libvirt goes on telling what the guest had."""
+
 _IN_KIB = ("swap_in", "swap_out", "unused", "available", "usable", "disk_caches", "rss")
 """Of what `domstats --balloon` says: these are KiB, the others counts."""
 
@@ -48,14 +53,16 @@ class Libvirt:
 
     def __init__(self, domain: str, pid: int | None) -> None:
         """domain: its name, UUID or id. Raises UserError."""
-        self._domain = domain
-        xml = ET.fromstring(self._virsh("dumpxml", domain))  # noqa: S314, libvirt's own
-        name = xml.findtext("name", "")
-        self._memory = int(xml.findtext("memory", "0")) * _KIB
-        polled = xml.find("devices/memballoon/stats")
-        self._interval_s = int(polled.get("period", "0")) if polled is not None else 0
+        self._domain = f"--domain={domain}"
+        xml = self._description()
+        self._memory = _whole(xml.findtext("memory", "")) * _KIB
+        balloon = xml.find("devices/memballoon")
+        if balloon is None or balloon.get("model") == "none" or not self._memory:
+            raise UserError(f"the domain {domain} has no balloon")
+        polled = balloon.find("stats")
+        self._interval_s = _whole(polled.get("period", "")) if polled is not None else 0
         version = re.search(r"library: libvirt (\S+)", self._virsh("version"))
-        told = pid if pid is not None else _pid_of(name)
+        told = pid if pid is not None else _pid_of(xml.findtext("name", ""))
         self._facts = Facts("libvirt", version[1] if version else "", self._memory, told)
 
     @property
@@ -65,25 +72,35 @@ class Libvirt:
 
     def read(self, statistics: bool) -> Reading:
         """See Source."""
-        said = self._virsh("domstats", "--balloon", "--state", self._domain)
-        told = {
-            name: int(value)
-            for name, value in re.findall(r"^\s+(?:balloon\.)?([\w.-]+)=(\d+)$", said, re.M)
-        }
+        told = self._numbers()
         at_s, current = told.get("last-update", 0), told.get("current")
         values = {
             name: value * (_KIB if name in _IN_KIB else 1)
             for name, value in told.items()
-            if name not in _OWN and not name.startswith("state.") and value < _NEVER_TOLD
+            if name not in _OWN and not name.startswith("state.")
         }
         age_s = max(0.0, time.time() - at_s) if at_s else None
         state = told.get("state.state", 0)
+        if state in _ENDED:
+            raise UserError(f"the domain is {_STATES[state]}", "start it, and record then")
         return Reading(
             None,
             None if current is None else inside(self._memory, current * _KIB),
             Statistics(values, age_s, self._interval_s) if statistics else None,
             _STATES[state] if state < len(_STATES) else str(state),
         )
+
+    def _numbers(self) -> dict[str, int]:
+        """By name, those of the balloon without `balloon.` in front. Raises UserError."""
+        said = self._virsh("domstats", "--balloon", "--state", "--nowait", self._domain)
+        lines = re.findall(r"^\s+(?:balloon\.)?([\w.-]+)=(\d+)$", said, re.M | re.A)
+        return {name: _whole(value) for name, value in lines}
+
+    def _description(self) -> ET.Element:
+        try:
+            return ET.fromstring(self._virsh("dumpxml", self._domain))  # noqa: S314, libvirt's own
+        except ET.ParseError:
+            raise UserError("virsh dumpxml does not describe a domain") from None
 
     @contextlib.contextmanager
     def polling(self, interval_s: int) -> Iterator[None]:
@@ -109,8 +126,10 @@ class Libvirt:
         command = [virsh, *(["--readonly"] if readonly else []), *arguments]
         try:
             done = subprocess.run(
-                command, capture_output=True, text=True, check=False, timeout=_TIMEOUT_S
-            )
+                command, capture_output=True, encoding="utf-8", errors="replace", check=False,
+                timeout=_TIMEOUT_S, env={**os.environ, "LC_ALL": "C"},
+                start_new_session=True,  # Ctrl-C is not for it
+            )  # fmt: skip
         except subprocess.TimeoutExpired:
             raise UserError(f"virsh {arguments[0]} does not answer") from None
         if done.returncode != 0:
@@ -119,6 +138,12 @@ class Libvirt:
                 f"virsh {arguments[0]} failed: {said[0] if said else 'it said nothing'}"
             )
         return done.stdout
+
+
+def _whole(digits: str) -> int:
+    """A number of 64 bits; 0: it is none."""
+    value = int(digits) if digits.isdecimal() and len(digits) < _DIGITS else 0
+    return value if value < _LIMIT else 0
 
 
 def _pid_of(name: str) -> int | None:
