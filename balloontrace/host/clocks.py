@@ -8,6 +8,7 @@ more rounds made it no better. Drifts of 3 ms a minute were measured, so it is d
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 import time
@@ -26,8 +27,13 @@ for line in sys.stdin:
 """
 """Runs there, under python3."""
 
+_LONGEST = 100
+"""Bytes of a line of its: no more is read of one that has no end."""
+
 _SETTLE_S = 2.0
 """A process that is to end gets so long."""
+
+_BOOT_ID = re.compile("[0-9a-f-]{36}")
 
 
 class InGuest(Protocol):
@@ -52,7 +58,13 @@ class OverSsh:
         command = f"exec python3 -u -c '{IN_GUEST}'"
         argv = ["ssh", "-oBatchMode=yes", "-T", "--", guest, command]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+        self._process = subprocess.Popen(
+            argv,
+            stdin=pipe,
+            stdout=pipe,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is not for it: there is a last pair to be had
+        )
 
     @property
     def stdin(self) -> IO[bytes]:
@@ -84,7 +96,7 @@ class Clocks:
         self._guest, self._log, self._every_s = guest, log, every_s
         self._wanted = threading.Event()
         self._first = threading.Event()
-        self._stopping = False
+        self._stopping = self._has_pair = False
         self._thread = threading.Thread(target=self._run, name="clocks", daemon=True)
 
     def __enter__(self) -> Clocks:
@@ -100,12 +112,16 @@ class Clocks:
 
     def await_first(self, timeout_s: float) -> bool:
         """Wait for the first pair; False: there is none, and there will be none or only later."""
-        return self._first.wait(timeout_s) and bool(self.boot_id)
+        return self._first.wait(timeout_s) and self._has_pair
 
     def _run(self) -> None:
         try:
-            self.boot_id = self._guest.stdout.readline().decode("ascii", "replace").strip()
+            said = self._guest.stdout.readline(_LONGEST).decode("ascii", "replace").strip()
+            if not _BOOT_ID.fullmatch(said):
+                return
+            self.boot_id = said
             while self._pair():
+                self._has_pair = True
                 self._first.set()
                 if self._stopping:
                     return
@@ -133,9 +149,9 @@ class Clocks:
         asked_ns = time.monotonic_ns()
         self._guest.stdin.write(b"\n")
         self._guest.stdin.flush()
-        answer = self._guest.stdout.readline().split()
+        answer = self._guest.stdout.readline(_LONGEST).split()
         answered_ns, utc_ns = time.monotonic_ns(), time.time_ns()
-        if len(answer) != 2:
+        if len(answer) != 2 or not all(text.isdigit() for text in answer):
             return None
         half_ns = (answered_ns - asked_ns + 1) // 2
         fields = {

@@ -68,7 +68,7 @@ SHAPES: dict[str, Shape] = {
 """What the reader takes of a line. Other events, and other keys, are as they stand in the file."""
 
 _MOST_BYTES = 1 << 30
-"""Of a file: months of one line a second are less."""
+"""Of a file: a week of four samples a second is less."""
 
 
 @dataclass
@@ -126,11 +126,13 @@ def read_host(path: str) -> HostLines:
     Raises UserError if it cannot be opened, or does not begin as such a file does.
     """
     try:
-        if Path(path).stat().st_size > _MOST_BYTES:
-            raise UserError(f"{path} has over {_MOST_BYTES >> 30} GiB", "cut it with split -l")
-        lines = Path(path).read_bytes().splitlines()
+        with Path(path).open("rb") as file:
+            told = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
+    if len(told) > _MOST_BYTES:
+        raise UserError(f"{path} has over {_MOST_BYTES >> 30} GiB", "cut it with split -l")
+    lines = told.splitlines()
     begin = _line(lines[0]) if lines else None
     if begin is None or begin.get("event") != BEGIN:
         raise UserError(
@@ -152,8 +154,8 @@ def read_host(path: str) -> HostLines:
         shape = SHAPES.get(line["event"])
         fitted = line if shape is None else fitting.fit(line, shape)
         found.events.setdefault(line["event"], []).append(fitted)
-    for told in found.events.values():
-        told.sort(key=lambda line: int(line["t_ns"]))
+    for of_event in found.events.values():
+        of_event.sort(key=lambda line: int(line["t_ns"]))
     found.damage += len(fitting.dropped)
     return found
 
