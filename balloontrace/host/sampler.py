@@ -22,6 +22,9 @@ from balloontrace.recording.host_lines import (
 )
 
 _PROPORTIONAL_EVERY_S = 10.0
+_COST_SHARE = 0.01
+"""At most, of the time, for the share of what is shared: of a large guest it takes a second."""
+
 _STATISTICS_EVERY_S = 1.0
 
 
@@ -33,7 +36,7 @@ class Sampler:
         self._pid = source.facts.pid
         self._threads = _threads(source.facts)
         self._target: int | None = None
-        self._read_ns: int | None = None
+        self._asked_ns: int | None = None
         self._state: str | None = None
         self._next_proportional_s = self._next_statistics_s = 0.0
 
@@ -45,7 +48,8 @@ class Sampler:
         clocks: whether pairs of them will come; sets_targets: whether who sets targets writes them
         into the log; facts: more of the first line. Raises UserError if the source does not answer.
         """
-        about, now = self._source.facts, self._source.read(statistics=True)
+        about, asked_ns = self._source.facts, time.monotonic_ns()
+        now = self._source.read(statistics=True)
         told = {
             TARGET: sets_targets or now.target_bytes is not None,
             ACTUAL: now.actual_bytes is not None,
@@ -66,25 +70,27 @@ class Sampler:
             tells=[name for name, is_told in told.items() if is_told],
             **facts,
         )
-        self._write(now, time.monotonic_ns())
+        self._write(now, asked_ns, time.monotonic_ns())
 
     def sample(self) -> Reading:
         """Write a sample, which is returned. Raises UserError if the source does not answer."""
         due = time.monotonic() >= self._next_statistics_s
+        asked_ns = time.monotonic_ns()
         reading = self._source.read(statistics=due)
-        self._write(reading, time.monotonic_ns())
+        self._write(reading, asked_ns, time.monotonic_ns())
         return reading
 
-    def _write(self, reading: Reading, t_ns: int) -> None:
+    def _write(self, reading: Reading, asked_ns: int, t_ns: int) -> None:
+        """asked_ns: when the source was; t_ns: when all was answered."""
         if reading.state is not None and reading.state != self._state:
             self._state = reading.state
             self._log.write(STATE, t_ns, state=reading.state)
         if reading.target_bytes is not None and reading.target_bytes != self._target:
             self._target = reading.target_bytes
             self._log.write(
-                TARGET, t_ns, bytes=reading.target_bytes, by=SEEN, after_ns=self._read_ns
+                TARGET, t_ns, bytes=reading.target_bytes, by=SEEN, after_ns=self._asked_ns
             )
-        self._read_ns = t_ns
+        self._asked_ns = asked_ns  # what is seen changed next was still so then
         if reading.actual_bytes is not None:
             self._log.write(ACTUAL, t_ns, bytes=reading.actual_bytes)
         now_s = t_ns / 1e9
@@ -104,8 +110,10 @@ class Sampler:
     def _write_process(self, pid: int, now_s: float) -> None:
         memory: dict[str, int | None] = {**process.memory(pid)}
         if memory and now_s >= self._next_proportional_s:
-            self._next_proportional_s = now_s + _PROPORTIONAL_EVERY_S
+            started_s = time.monotonic()
             memory["pss_bytes"] = process.proportional(pid)
+            took_s = time.monotonic() - started_s
+            self._next_proportional_s = now_s + max(_PROPORTIONAL_EVERY_S, took_s / _COST_SHARE)
         if memory:
             self._log.write(MEMORY, None, **memory)
         if spent := process.processors(pid, self._threads):
@@ -113,6 +121,9 @@ class Sampler:
 
 
 def _threads(facts: Facts) -> tuple[int, ...]:
-    if facts.vcpu_threads or facts.pid is None:
+    """Those that it tells, if they are the process's: within a container they have other ids."""
+    if facts.pid is None:
+        return ()
+    if facts.vcpu_threads and process.has_threads(facts.pid, facts.vcpu_threads):
         return facts.vcpu_threads
     return process.vcpu_threads(facts.pid)
