@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import select
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 from balloontrace.errors import UserError
 from balloontrace.host.clocks import Clocks, OverSsh
@@ -39,11 +41,11 @@ def record(
 ) -> str:
     """Record; returns why it ended. ssh: the guest, for its clocks; poll_s: have the guest asked
     for its statistics so often. Raises UserError if it cannot begin."""
-    ending = _Ending(duration_s)
     sampler = Sampler(source, log)
     with contextlib.ExitStack() as around:
+        ending = around.enter_context(_Ending(duration_s))
         if poll_s is not None:
-            around.enter_context(_polling(source, poll_s))
+            around.enter_context(_polling(source, poll_s, say))
         sampler.begin(interval_s, clocks=ssh is not None)
         if ssh is not None:
             clocks = around.enter_context(Clocks(OverSsh(ssh), log))
@@ -62,15 +64,19 @@ def record(
 
 
 @contextlib.contextmanager
-def _polling(source: Source, poll_s: int) -> Iterator[None]:
+def _polling(source: Source, poll_s: int, say: Callable[[str], None]) -> Iterator[None]:
     """Have the guest asked for its statistics. What is gone by the end needs no putting back."""
     polling = source.polling(poll_s)
     polling.__enter__()
     try:
         yield
     finally:
-        with contextlib.suppress(UserError):
+        try:
             polling.__exit__(None, None, None)
+        except UserError as error:
+            with contextlib.suppress(UserError):
+                source.read(statistics=False)
+                say(f"warning: the interval of the statistics could not be put back: {error}")
 
 
 def _loop(sampler: Sampler, interval_s: float, ending: _Ending) -> str:
@@ -87,22 +93,38 @@ def _loop(sampler: Sampler, interval_s: float, ending: _Ending) -> str:
 
 
 class _Ending:
-    """What ends it: a signal, or that its time is over. reason: empty until then."""
+    """What ends it: a signal, or that its time is over; a context manager. reason: empty until
+    then. A second signal ends also what does not answer, as KeyboardInterrupt."""
 
     def __init__(self, duration_s: float | None) -> None:
         self.reason = ""
-        self._came = threading.Event()
+        self._came, self._tell = os.pipe()
         self._end_s = time.monotonic() + duration_s if duration_s else float("inf")
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> _Ending:
         for number in ENDINGS:
-            signal.signal(number, self._note)
+            before = signal.getsignal(number)
+            if number != signal.SIGHUP or before != signal.SIG_IGN:  # as nohup has it
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        os.close(self._came)
+        os.close(self._tell)
 
     def _note(self, number: int, _: object) -> None:
+        if self.reason:
+            raise KeyboardInterrupt
         self.reason = ENDINGS[signal.Signals(number)]
-        self._came.set()
+        os.write(self._tell, b"!")
 
     def wait_until(self, moment_s: float) -> bool:
         """Wait for a moment (time.monotonic); True: it is to end."""
-        self._came.wait(max(0.0, min(moment_s, self._end_s) - time.monotonic()))
+        left_s = max(0.0, min(moment_s, self._end_s) - time.monotonic())
+        select.select([self._came], [], [], left_s)
         if not self.reason and time.monotonic() >= self._end_s:
             self.reason = "duration"
         return bool(self.reason)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -74,12 +75,27 @@ def record(
     if poll_stats is not None and poll_stats < 1:
         raise UserError("--poll-stats takes whole seconds", "", EXIT_USAGE)
     duration_s = _seconds(duration, "-d") if duration else None
-    source = _source(qmp, libvirt, firecracker, cloud_hypervisor, pid)
+    if pid is not None and not Path(f"/proc/{pid}").is_dir():
+        raise UserError(f"there is no process {pid}", "see --pid", EXIT_USAGE)
     where = path or Path(time.strftime("balloontrace-%Y%m%dT%H%M%SZ.host.jsonl", time.gmtime()))
-    with _opened(where, force) as log:
-        reason = recording.record(
-            source, log, interval_s, duration_s, ssh, poll_stats, output.status
-        )
+    with contextlib.ExitStack() as around:
+        source = _source(qmp, libvirt, firecracker, cloud_hypervisor, pid, around)
+        if source.facts.pid is None:
+            output.status("its process is not known (--pid): what it takes is not recorded")
+        log, is_new = _opened(where, force)
+        around.enter_context(log)
+        try:
+            reason = recording.record(
+                source, log, interval_s, duration_s, ssh, poll_stats, output.status
+            )
+        except UserError:  # it did not begin
+            if is_new:
+                where.unlink(missing_ok=True)
+            raise
+        except OSError as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            raise UserError(f"cannot write {where}: {error.strerror}") from None
     output.status(f"{reason}; wrote {where}" if str(where) != "-" else reason)
 
 
@@ -96,10 +112,12 @@ def _source(
     firecracker: Path | None,
     cloud_hypervisor: Path | None,
     pid: int | None,
+    around: contextlib.ExitStack,
 ) -> Source:
-    """What was named. Raises UserError if it is not one thing, or does not answer."""
+    """What was named, as long as `around` lasts. Raises UserError if it is not one thing, or does
+    not answer."""
     named: dict[str, tuple[object, Callable[[], Source]]] = {
-        "--qmp": (qmp, lambda: _qemu(str(qmp), pid)),
+        "--qmp": (qmp, lambda: _qemu(str(qmp), pid, around)),
         "--libvirt": (libvirt, lambda: _libvirt(str(libvirt), pid)),
         "--firecracker": (firecracker, lambda: _firecracker(str(firecracker), pid)),
         "--cloud-hypervisor": (
@@ -113,9 +131,9 @@ def _source(
     return given[0]()
 
 
-def _qemu(path: str, pid: int | None) -> Source:
+def _qemu(path: str, pid: int | None, around: contextlib.ExitStack) -> Source:
     try:
-        from balloontrace.host.qemu import Qemu
+        from balloontrace.host.qemu import Qemu, process_of
         from balloontrace.host.qmp import connect
     except ImportError as error:
         raise UserError(
@@ -123,8 +141,9 @@ def _qemu(path: str, pid: int | None) -> Source:
             "pip install 'balloontrace[host]'",
             EXIT_UNSUPPORTED,
         ) from None
-    monitor, peer = connect(path)
-    return Qemu(monitor, peer if pid is None else pid)
+    monitor, listener = connect(path)
+    around.callback(monitor.close)
+    return Qemu(monitor, process_of(monitor, listener) if pid is None else pid)
 
 
 def _libvirt(domain: str, pid: int | None) -> Source:
@@ -145,15 +164,15 @@ def _cloud_hypervisor(path: str, pid: int | None) -> Source:
     return CloudHypervisor(path, pid)
 
 
-def _opened(path: Path, force: bool) -> HostLog:
-    """A log there. Raises UserError."""
+def _opened(path: Path, force: bool) -> tuple[HostLog, bool]:
+    """A log there, and whether its file is a new one. Raises UserError."""
     from balloontrace.recording.host_lines import HostLog
     from balloontrace.tracers.load.launch import opened
 
     if str(path) == "-":
-        descriptor = os.dup(1)
+        descriptor, is_new = os.dup(1), False
     else:
-        descriptor, created = opened(str(path), force)
-        if not created:
+        descriptor, is_new = opened(str(path), force)
+        if not is_new:
             os.ftruncate(descriptor, 0)
-    return HostLog(os.fdopen(descriptor, "w", encoding="ascii"))
+    return HostLog(os.fdopen(descriptor, "w", encoding="ascii")), is_new
