@@ -133,10 +133,8 @@ class Libvirt:
         except subprocess.TimeoutExpired:
             raise UserError(f"virsh {arguments[0]} does not answer") from None
         if done.returncode != 0:
-            said = done.stderr.strip().splitlines()
-            raise UserError(
-                f"virsh {arguments[0]} failed: {said[0] if said else 'it said nothing'}"
-            )
+            said = (done.stderr.strip().splitlines() or ["it said nothing"])[0]
+            raise UserError(f"virsh {arguments[0]} failed: {said.removeprefix('error: ')}")
         return done.stdout
 
 
