@@ -23,8 +23,6 @@ from balloontrace.host.source import Facts, Reading, Statistics, inside
 _PID_FILES = Path("/run/libvirt/qemu")
 _TIMEOUT_S = 30.0
 _KIB = 1024
-_DIGITS = 20
-_LIMIT = 1 << 63
 
 _STATES = (
     "no state",
@@ -93,8 +91,8 @@ class Libvirt:
     def _numbers(self) -> dict[str, int]:
         """By name, those of the balloon without `balloon.` in front. Raises UserError."""
         said = self._virsh("domstats", "--balloon", "--state", "--nowait", self._domain)
-        lines = re.findall(r"^\s+(?:balloon\.)?([\w.-]+)=(\d+)$", said, re.M | re.A)
-        return {name: _whole(value) for name, value in lines}
+        lines = re.findall(r"^\s+(?:balloon\.)?([\w.-]+)=(\d{1,18})$", said, re.M | re.A)
+        return {name: int(value) for name, value in lines}
 
     def _description(self) -> ET.Element:
         try:
@@ -139,9 +137,8 @@ class Libvirt:
 
 
 def _whole(digits: str) -> int:
-    """A number of 64 bits; 0: it is none."""
-    value = int(digits) if digits.isdecimal() and len(digits) < _DIGITS else 0
-    return value if value < _LIMIT else 0
+    """A number of at most 18 digits; 0: it is none."""
+    return int(digits) if re.fullmatch(r"\d{1,18}", digits, re.A) else 0
 
 
 def _pid_of(name: str) -> int | None:

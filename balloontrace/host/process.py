@@ -104,7 +104,14 @@ def has_vfio(pid: int) -> bool | None:
     """Whether a device is passed through (VFIO): the guest's memory stays pinned then. None: not
     told."""
     try:
-        links = [link.readlink() for link in (_PROC / str(pid) / "fd").iterdir()]
+        links = list((_PROC / str(pid) / "fd").iterdir())
     except OSError:
         return None
-    return any(str(link).startswith("/dev/vfio/") for link in links)
+    return any(_leads_to(link).startswith("/dev/vfio/") for link in links)
+
+
+def _leads_to(link: Path) -> str:
+    try:
+        return str(link.readlink())
+    except OSError:  # closed meanwhile
+        return ""

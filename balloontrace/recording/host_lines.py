@@ -60,7 +60,7 @@ SHAPES: dict[str, Shape] = {
     TARGET: {"bytes": whole, "by": text, "after_ns": whole},
     ACTUAL: {"bytes": whole, "by": text},
     STATISTICS: {"values": {...: whole}, "age_s": number, "polling_interval_s": whole},
-    MEMORY: {...: whole},
+    MEMORY: {"event": text, ...: whole},
     VCPUS: {"cpu_ns": whole, "waited_ns": whole, "threads": whole},
     STATE: {"state": text},
     END: {"reason": text},
