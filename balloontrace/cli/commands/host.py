@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -82,6 +82,7 @@ def record(
         source = _source(qmp, libvirt, firecracker, cloud_hypervisor, pid, around)
         if source.facts.pid is None:
             output.status("its process is not known (--pid): what it takes is not recorded")
+        around.enter_context(_writing(where))
         log, is_new = _opened(where, force)
         around.enter_context(log)
         try:
@@ -92,10 +93,6 @@ def record(
             if is_new:
                 where.unlink(missing_ok=True)
             raise
-        except OSError as error:
-            if isinstance(error, BrokenPipeError):
-                raise
-            raise UserError(f"cannot write {where}: {error.strerror}") from None
     output.status(f"{reason}; wrote {where}" if str(where) != "-" else reason)
 
 
@@ -162,6 +159,17 @@ def _cloud_hypervisor(path: str, pid: int | None) -> Source:
     from balloontrace.host.cloud_hypervisor import CloudHypervisor
 
     return CloudHypervisor(path, pid)
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Raises UserError in place of what goes wrong with a file; a closed pipe is no error."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _opened(path: Path, force: bool) -> tuple[HostLog, bool]:
