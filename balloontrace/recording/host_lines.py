@@ -14,11 +14,14 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from balloontrace import untrusted_json
 from balloontrace.errors import UserError
-from balloontrace.untrusted_json import Shape, flag, number, text, whole
+from balloontrace.untrusted_json import flag, number, text, whole
+
+if TYPE_CHECKING:
+    from balloontrace.untrusted_json import Shape
 
 FORMAT_VERSION = 1
 

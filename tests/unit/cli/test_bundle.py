@@ -126,7 +126,7 @@ def test_its_version(bundled: Path) -> None:
         (["record", "-d", "soon"], EXIT_USAGE, "is not a duration"),
         (["record", "--no-such-option"], EXIT_USAGE, "--no-such-option"),
         (["record", "--", "no-such-command"], 1, "cannot run no-such-command"),
-        (["report"], EXIT_USAGE, "this file has record, mark, watch, doctor"),
+        (["report"], EXIT_USAGE, "this file has record, mark, watch, live, doctor"),
         (["mark"], EXIT_USAGE, "missing argument TEXT..."),
         (["mark", "now"], (1, EXIT_UNSUPPORTED), "recording"),
     ],
