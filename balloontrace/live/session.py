@@ -111,10 +111,10 @@ class Session:
 
     def _end(self, failure: str) -> None:
         self.over = True
-        stopped = self._stopped_s is not None
-        if stopped and not self.model.following.bytes:
-            return
-        self.model.close(failure)
+        # Of nothing there is nothing to say; why a recorder of ours wrote nothing, that has said.
+        expected = self._stopped_s is not None or isinstance(self._source, Recorder)
+        if self.model.following.bytes or not expected:
+            self.model.close(failure)
 
     def _keep(self, data: bytes) -> None:
         if self._tee is not None:

@@ -117,7 +117,6 @@ class Recorder(Pipe):
     def __init__(self, command: Sequence[str], stderr: Optional[IO[bytes]] = None) -> None:
         """command: what runs it, and makes it write to stdout; stderr: where it says what it has to
         say, by default where we do. Raises UserError if it cannot be run."""
-        self._stderr = stderr
         try:
             self._child = subprocess.Popen(
                 command,
@@ -154,11 +153,3 @@ class Recorder(Pipe):
     def failure(self) -> str:
         """Why it ended, if not in order."""
         return "the recorder ended without a trailer"
-
-    def said(self) -> str:
-        """The last line of what it said on its stderr, where that is kept."""
-        if self._stderr is None:
-            return ""
-        self._stderr.seek(0)
-        lines = self._stderr.read().decode("utf-8", "replace").strip().splitlines()
-        return lines[-1] if lines else ""

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What live says of a stretch, the report says too; of any moment, in bounded memory."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balloontrace import events
+from balloontrace.analysis.report import report_of
+from balloontrace.analysis.trace.trace import read_trace
+from balloontrace.errors import UserError
+from balloontrace.live.model import Model
+from balloontrace.live.seconds import KEPT
+from balloontrace.live.view import CLOSED, ENDED, SILENT, TRACING, View
+from balloontrace.recording import layout
+from balloontrace.recording.writer import Writer
+from tests.unit.builders import Built, ns, shrinker_like, stock_like, vmstat
+
+DATA = Path(__file__).parents[2] / "data"
+RECORDINGS = sorted(DATA.glob("**/*.btrace"))
+FOUNDING = DATA / "6.1-shrinker-reclaim.btrace"
+
+OF_A_KILL = {"killed-beside-balloon", "memcg-oom"}
+
+
+def fed(data: bytes, piece: int = 4096) -> Model:
+    """A model that has seen all of a stream."""
+    model = Model("stream")
+    for begin in range(0, len(data), piece):
+        model.feed(data[begin : begin + piece], 0.0)
+    model.close()
+    return model
+
+
+def built(recording: Built, tmp_path: Path) -> bytes:
+    """Its bytes."""
+    return Path(recording.write(tmp_path / "built.btrace")).read_bytes()
+
+
+def assert_agrees(path: Path, view: View) -> None:
+    """With what the report says of the same recording, to the page."""
+    results = report_of(read_trace(str(path))).results
+    totals, progress = results["totals"].scalars, view.progress
+    assert progress.inflated_pages == totals["inflated_pages"]
+    assert progress.deflated_pages == totals["deflated_pages"]
+    by_cause: dict[str, int] = dict.fromkeys(progress.by_cause, 0)
+    for row in results["causes"].tables["causes"]:
+        by_cause[row["cause"]] += row["pages"]
+    assert progress.by_cause == by_cause
+    assert progress.churn_ratio == totals["churn_ratio"]
+    episodes = results["episodes"].tables["episodes"]
+    spans = [row["longest_no_progress_s"] for row in episodes if row["direction"]]
+    assert progress.longest_no_progress_s == max(spans, default=None)
+    assert view.agreement.agrees is results["reconciliation"].scalars["agrees"] is True
+    found = {row["id"] for row in results["findings"].tables["findings"]}
+    found |= {"oom-kill"} if found & OF_A_KILL else set()
+    assert {one.id for one in view.findings} <= found
+    if episodes:
+        assert (view.size_pages, view.target_pages) == (
+            episodes[-1]["end_pages"],
+            episodes[-1]["target_pages"],
+        )
+
+
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
+def test_it_says_what_the_report_says(path: Path) -> None:
+    assert_agrees(path, fed(path.read_bytes()).view(0.0))
+
+
+@pytest.mark.parametrize("recording", [stock_like(), shrinker_like(800)], ids=["stock", "shrinker"])
+def test_and_of_what_is_known_by_hand(recording: Built, tmp_path: Path) -> None:
+    data = built(recording, tmp_path)
+    assert_agrees(tmp_path / "built.btrace", fed(data).view(0.0))
+
+
+def test_a_busy_no_op_fires_while_it_happens(tmp_path: Path) -> None:
+    data = built(shrinker_like(4000), tmp_path)
+    model = fed(data)
+    last = model.view(0.0)
+    (one,) = last.findings
+    assert one.id == "busy-no-op"
+    assert model.seconds is not None
+    whiles = [model.view(0.0, at=second) for second in model.seconds]
+    fires = [view.seconds for view in whiles if any(found.firing for found in view.findings)]
+    assert fires
+    assert fires[0] is not None
+    assert last.seconds is not None
+    assert fires[0] < last.seconds / 2
+    assert any(view.progress.no_progress_s for view in whiles)
+
+
+def shuffled(calls: list[tuple[str, float]]) -> Built:
+    """Fills and leaks in whatever order they stand in the file."""
+    recording = Built().target(0.5, 1000, 0)
+    for kind, at in calls:
+        getattr(recording, kind)(at, 0.001, 100)
+    return recording
+
+
+def test_events_of_several_cpus_are_put_in_order(tmp_path: Path) -> None:
+    calls = [("fill", 1.0 + i * 0.01) for i in range(10)] + [("leak", 1.045)]
+    recording = shuffled(calls)
+    in_order = fed(built(recording.ends(3.0), tmp_path)).view(0.0)
+    recording._calls[2:6] = random.Random(7).sample(recording._calls[2:6], 4)
+    descriptor_path = tmp_path / "disorder.btrace"
+    with descriptor_path.open("wb") as file:
+        writer = Writer(file.fileno())
+        writer.header(recording.header)
+        for _, record in recording._calls:
+            writer.events(record)
+        writer.trailer(recording.trailer or {})
+    disorder = fed(descriptor_path.read_bytes()).view(0.0)
+    assert disorder.progress == in_order.progress
+    assert disorder.size_pages == in_order.size_pages == 900
+
+
+def seconds_of(recording: Built, seconds: int, each: int = 1) -> Built:
+    """A target and, in each second, fills of 10 pages, and a sample."""
+    recording.target(0.5, 1 << 30, 0)
+    for second in range(seconds):
+        for number in range(each):
+            recording.fill(second + 0.6 + number * 0.001, 0.0005, 10)
+        recording.sample(second + 0.9, vmstat(10 * each * (second + 1)))
+    return recording
+
+
+def test_a_moment_that_is_walked_back_to_is_as_it_was(tmp_path: Path) -> None:
+    first = seconds_of(Built(), 30)
+    first.trailer = None
+    early, late = fed(built(first, tmp_path)), seconds_of(Built(), 90)
+    late.leak(80.2, 0.001, 10, within="scan", comm=b"hog")
+    late.trailer = None
+    model = fed(built(late, tmp_path))
+    assert early.seconds is not None
+    then, now = early.view(0.0, at=20), model.view(0.0, at=20)
+    pieces = replace(now.stream, bytes=then.stream.bytes, bytes_per_s=then.stream.bytes_per_s)
+    assert replace(now, stream=pieces) == then
+    assert now.live is False
+    assert now.tasks == ()
+    assert model.view(0.0).tasks[0].comm == "hog"
+    assert now.size_pages == 210
+    assert model.view(0.0, at=10_000).size_pages == model.view(0.0).size_pages
+
+
+def test_rates_are_of_whole_seconds_and_columns_do_not_change(tmp_path: Path) -> None:
+    model = fed(built(seconds_of(Built(), 130, each=3).ends(131.0), tmp_path))
+    view = model.view(0.0, at=120, zoom_s=60, columns=30)
+    assert view.last_second.inflated == 30
+    assert view.last_minute.inflated == 30
+    assert view.last_second.out == 0
+    later = model.view(0.0, at=121, zoom_s=60, columns=30)
+    assert view.graph.column_s == 2.0
+    assert len(view.graph.columns) == 30
+    assert set(view.graph.columns[1:-1]) <= set(later.graph.columns)
+
+
+def test_its_memory_does_not_grow_with_the_stream(tmp_path: Path) -> None:
+    recording = seconds_of(Built(), 1, each=1)
+    model = Model("stream")
+    path = tmp_path / "long.btrace"
+    with path.open("wb") as file:
+        writer = Writer(file.fileno())
+        writer.header(recording.header)
+        sizes = []
+        tracemalloc.start()
+        read = 0
+        for second in range(3 * KEPT):
+            task = f"task-{second}".encode()
+            for number in range(4):
+                one = Built().leak(second + number * 0.1, 0.01, 1, within="scan", comm=task)
+                writer.events(one._calls[0][1])
+            writer.sample({"t_ns": ns(second + 0.9), "vmstat": vmstat(5 * second)})
+            model.feed(path.read_bytes()[read:] if second % 50 == 0 else b"", 0.0)
+            read = writer.bytes_written if second % 50 == 0 else read
+            if second in (2 * KEPT, 3 * KEPT - 50):
+                sizes.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+    assert model.seconds is not None
+    assert len(model.seconds) == KEPT
+    assert sizes[1] < sizes[0] * 1.1
+
+
+def test_silence_and_ends_are_told_apart() -> None:
+    data = FOUNDING.read_bytes()
+    model = Model("stream")
+    assert model.view(5.0).stream.said == "waiting for the first block"
+    model.feed(data[:20_000], 10.0)
+    assert model.view(14.0).stream.state == TRACING
+    silent = model.view(15.5)
+    assert (silent.stream.state, silent.stream.said) == (SILENT, "no block for 6 s")
+    model.feed(data[20_000:30_000], 16.0)
+    assert model.view(17.0).stream.state == TRACING
+    model.close()
+    assert model.view(30.0).stream.state == CLOSED
+    assert "closed before its end" in model.view(30.0).stream.said
+    ended = fed(data).view(100.0)
+    assert (ended.stream.state, ended.stream.said) == (ENDED, "ended: interrupted")
+
+
+def test_what_has_just_come_is_shown_when_nothing_follows_it() -> None:
+    data = FOUNDING.read_bytes()
+    model = Model("stream")
+    model.feed(data[:20_000], 10.0)
+    at_once, settled = model.view(10.0), model.view(10.2)
+    assert at_once.t_ns is not None
+    assert settled.t_ns is not None
+    assert at_once.t_ns < settled.t_ns
+
+
+def test_what_is_missing_is_said_and_the_size_set_right(tmp_path: Path) -> None:
+    recording = Built().target(0.5, 5000, 0)
+    for number in range(20):
+        recording.fill(1.0 + number * 0.1, 0.01, 100)
+    for second in range(3, 9):
+        recording.sample(second + 0.5, vmstat(2000 + 500))  # five fills more than were told of
+    recording.trailer = None
+    view = fed(built(recording, tmp_path)).view(0.0)
+    assert view.agreement.agrees is False
+    assert "inflate by -500" in view.agreement.sentence
+    assert view.size_pages == 2500
+    assert view.progress.churn_ratio is None
+
+
+def test_counters_alone_are_shown_with_unknown_causes(tmp_path: Path) -> None:
+    recording = Built()
+    recording.header |= {"counters": {"interval_s": 0.1}, "seams": {}}
+    for tenth in range(100):
+        recording.sample(tenth / 10, vmstat(100 * tenth, 50 * tenth))
+    recording.trailer = None
+    view = fed(built(recording, tmp_path)).view(0.0)
+    assert view.guest.by_counters
+    assert (view.progress.inflated_pages, view.progress.deflated_pages) == (9900, 4950)
+    assert view.progress.by_cause["unknown"] == 4950
+    assert view.progress.churn_ratio is None
+    assert view.size_pages == 4950
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"record": "x"},
+        {"record": [["start_ns", "<u8"]]},
+        {"record": [["start_ns", ">u8"], 5]},
+        {"ring_header_bytes": None},
+        {"ring_header_bytes": 1 << 70},
+    ],
+)
+def test_a_header_that_does_not_describe_events_is_one_line(
+    change: dict[str, Any], tmp_path: Path
+) -> None:
+    recording = stock_like()
+    recording.header |= change
+    with pytest.raises(UserError, match="does not describe its events"):
+        fed(built(recording, tmp_path))
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    data = built(stock_like(), tmp_path)
+    path = tmp_path / "newer.btrace"
+    with path.open("wb") as file:
+        writer = Writer(file.fileno())
+        writer._json(layout.HEADER, {"format": layout.FORMAT_VERSION + 1})
+    assert data
+    with pytest.raises(UserError, match="upgrade balloontrace"):
+        fed(path.read_bytes())
+
+
+def test_fields_that_are_not_known_are_passed_over(tmp_path: Path) -> None:
+    recording = stock_like(20)
+    plain = fed(built(recording, tmp_path)).view(0.0)
+    recording.header["record"] = [
+        [name if name != "cpu" else "elsewhere", code] for name, code in events.record_layout()
+    ]
+    recording.header["kinds"] = {**recording.header["kinds"], "sleepy": 99}
+    assert fed(built(recording, tmp_path)).view(0.0).progress == plain.progress
