@@ -4,6 +4,7 @@
 # make test-vagrant    the Vagrant lab in a libvirt of its own; part of make test
 # make bench           what recording costs a guest, beside bpftrace and nothing
 # make bench-watch     what a watcher costs, beside bpftrace and nothing
+# make bench-live      what looking at a guest costs where it is looked at
 # make bench-report    what reports of long recordings cost, beside DuckDB
 # make bench-memory    what the recorder's memory is, and what its imports would cost
 # make bench-emulator  which QEMU kills its guests, and how fast it is
@@ -23,7 +24,7 @@ DIST = dist
 # comes last, and fills the gaps.
 PYTEST = $(VENV)/pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: help bytecode deb dist golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-memory bench-report bench-inflate bench-watch check-perfetto docs support lock audit fuzz clean
+.PHONY: help bytecode deb dist golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-memory bench-report bench-inflate bench-live bench-watch check-perfetto docs support lock audit fuzz clean
 
 setup:
 	@tools/setup
@@ -79,6 +80,9 @@ bench-memory: setup
 
 bench-inflate: setup
 	@$(VENV)/python -m bench.inflate
+
+bench-live: setup
+	@$(VENV)/python -m bench.live
 
 bench-watch: setup
 	@$(VENV)/python -m bench.watch
