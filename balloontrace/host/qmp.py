@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import socket
 import threading
@@ -15,7 +16,10 @@ from qemu.qmp import QMPClient, QMPError
 from balloontrace.errors import UserError
 from balloontrace.host.process import peer
 
+logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())  # what fails is raised, and said
+
 _TIMEOUT_S = 60.0
+_GREETING_S = 10.0
 _FORWARD = r"TCP\[HOST_FORWARD\]\s+\d+\s+\S+\s+(\d+)\s+\S+\s+{}\b"
 """A line of `info usernet`: the host's port, and the guest's."""
 
@@ -40,13 +44,14 @@ class Monitor:
     Every method raises UserError when QEMU is gone, refuses the command, or does not answer.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, greeting_s: float = _TIMEOUT_S) -> None:
+        """greeting_s: how long QEMU may take to greet, which it does one client at a time."""
         self._client = QMPClient("balloontrace")
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="qmp", daemon=True)
         self._thread.start()
         try:
-            self._call("connect", self._client.connect(connection))
+            self._call("connect", self._client.connect(connection), greeting_s)
         except UserError:
             self._stop_loop()
             raise
@@ -78,9 +83,9 @@ class Monitor:
             self._call("disconnect", self._client.disconnect())
         self._stop_loop()
 
-    def _call(self, what: str, coroutine: Any) -> Any:
+    def _call(self, what: str, coroutine: Any, timeout_s: float = _TIMEOUT_S) -> Any:
         future = asyncio.run_coroutine_threadsafe(
-            asyncio.wait_for(coroutine, _TIMEOUT_S), self._loop
+            asyncio.wait_for(coroutine, timeout_s), self._loop
         )
         try:
             return future.result()
@@ -101,7 +106,7 @@ def connect(path: str) -> tuple[Monitor, int | None]:
     """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.settimeout(_TIMEOUT_S)
+        connection.settimeout(_GREETING_S)
         connection.connect(path)
         listener = peer(connection)
         connection.settimeout(None)
@@ -109,7 +114,7 @@ def connect(path: str) -> tuple[Monitor, int | None]:
         connection.close()
         raise UserError(f"cannot connect to {path}: {error.strerror or error}") from None
     try:
-        return Monitor(connection), listener
+        return Monitor(connection, _GREETING_S), listener
     except UserError:
         connection.close()
         raise UserError(

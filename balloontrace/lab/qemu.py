@@ -53,7 +53,8 @@ class GuestConfig:
     further properties of QEMU's virtio-balloon-pci, such as ``event_idx=off``; kernel_options are
     further words of the guest kernel's command line. accel is one of ACCELERATORS, or empty for
     what `choose_accel` returns. locked: the host keeps all of the guest's memory, as it does for
-    who asks for it (QEMU -overcommit mem-lock=on).
+    who asks for it (QEMU -overcommit mem-lock=on). monitor: where QEMU is to have a Unix socket for
+    whoever watches it from outside, if anywhere: the lab's own monitor takes one client.
     """
 
     kernel: str = "6.1"
@@ -71,6 +72,7 @@ class GuestConfig:
     disk_bytes: int = 0
     accel: str = ""
     locked: bool = False
+    monitor: str = ""
 
 
 def choose_accel() -> str:
@@ -112,6 +114,8 @@ def qemu_argv(
         "-device", "virtio-net-pci,netdev=net",
         *_balloon_device(config),
     ]  # fmt: skip
+    if config.monitor:
+        argv += ["-qmp", f"unix:{_escaped(Path(config.monitor))},server=on,wait=off"]
     if config.locked:
         argv += ["-overcommit", "mem-lock=on"]
     disks = {"headers": image.headers, "modules": image.modules}

@@ -227,6 +227,7 @@ def _refuse(config: GuestConfig) -> None:
         "page_poison = false": not config.page_poison,
         "kernel_options": bool(config.kernel_options),
         "locked": config.locked,
+        "monitor": bool(config.monitor),
     }
     for what, wanted in cannot.items():
         if wanted:

@@ -122,7 +122,7 @@ def test_a_scenario_on_the_stock_driver(cycle: Path) -> None:
     assert inflate["amplification"] <= 1.05
     assert ids_of(report) == set()
     run = host_events(cycle / "page-cache-short-stock.host.jsonl")[0]
-    assert run["provider"] == "vagrant"
+    assert run["lab"]["provider"] == "vagrant"
     # The machine was up before the run: it stays.
     assert ",state,running" in (cycle / "status").read_text()
     assert (cycle / "driver").read_text().strip() == "shrinker"

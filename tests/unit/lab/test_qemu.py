@@ -42,6 +42,12 @@ def test_balloon_options() -> None:
     assert balloon(config).split(",")[2:] == [*features, "event_idx=off"]
 
 
+def test_a_monitor_for_others() -> None:
+    arguments = argv(GuestConfig(monitor="/run/a,b"))
+    assert value(arguments, "-qmp") == "unix:/run/a,,b,server=on,wait=off"
+    assert "-qmp" not in argv(GuestConfig())
+
+
 def test_hinting_brings_the_thread_it_needs() -> None:
     arguments = argv(GuestConfig(hinting=True))
     assert value(arguments, "-object") == "iothread,id=balloon-io"
