@@ -78,14 +78,14 @@ class Libvirt:
             if name not in _OWN and not name.startswith("state.")
         }
         age_s = max(0.0, time.time() - at_s) if at_s else None
-        state = told.get("state.state", 0)
+        state = told.get("state.state")  # and not while libvirt is busy with it
         if state in _ENDED:
             raise UserError(f"the domain is {_STATES[state]}", "start it, and record then")
         return Reading(
             None,
             None if current is None else inside(self._memory, current * _KIB),
             Statistics(values, age_s, self._interval_s) if statistics else None,
-            _STATES[state] if state < len(_STATES) else str(state),
+            None if state is None else _STATES[state] if state < len(_STATES) else str(state),
         )
 
     def _numbers(self) -> dict[str, int]:

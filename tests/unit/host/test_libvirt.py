@@ -156,8 +156,15 @@ def test_a_description_that_is_none(virsh: Virsh, said: str) -> None:
 def test_numbers_that_are_none(virsh: Virsh, said: str) -> None:
     source = Libvirt("seen", 7)
     virsh.stats.write_text(said + "\n", encoding="utf-8")
-    actual = source.read(statistics=True).actual_bytes
-    assert actual is None
+    assert source.read(statistics=True).actual_bytes is None
+
+
+def test_what_is_not_told_at_once_is_not_known(virsh: Virsh) -> None:
+    source = Libvirt("seen", 7)
+    virsh.stats.write_text("Domain: 'seen'\n\n")  # libvirt is busy with it
+    told = source.read(statistics=False)
+    assert told.state is None
+    assert told.actual_bytes is None
 
 
 def test_virsh_s_words(virsh: Virsh) -> None:
