@@ -128,6 +128,7 @@ def test_data_moves_down_only() -> None:
 RECORDING = {
     "__init__": (),
     "layout": (),
+    "host_lines": (),
     "spool": (),
     "writer": ("layout", "spool"),
     "block": ("layout",),
