@@ -180,7 +180,6 @@ def test_a_duration(recorded: Recorded) -> None:
     started = time.monotonic()
     assert recorded.run(FakeSource(), interval_s=0.01, duration_s=0.2) == "duration"
     assert 0.2 <= time.monotonic() - started < 5
-    assert len(recorded.view().of(ACTUAL)) > 3
 
 
 def test_slow_answers_leave_samples_out(recorded: Recorded) -> None:
@@ -218,10 +217,12 @@ def test_what_a_source_does_not_tell(recorded: Recorded) -> None:
 
 
 def test_the_process_s_memory(recorded: Recorded) -> None:
-    recorded.run(FakeSource(os.getpid()), interval_s=0.01, duration_s=0.1)
+    source = FakeSource(os.getpid())
+    source.at[4] = gone(source)
+    recorded.run(source)
     view = recorded.view()
     memory = view.of(MEMORY)
-    assert len(memory) > 2
+    assert len(memory) == 4
     assert all(line["rss_bytes"] > MIB for line in memory)
     assert [number for number, line in enumerate(memory) if "pss_bytes" in line] == [0]
     assert view.begin["pid"] == os.getpid()
@@ -229,7 +230,9 @@ def test_the_process_s_memory(recorded: Recorded) -> None:
 
 
 def test_statistics_are_asked_for_less_often(recorded: Recorded) -> None:
-    recorded.run(FakeSource(), interval_s=0.01, duration_s=0.2)
+    source = FakeSource()
+    source.at[10] = gone(source)
+    recorded.run(source)
     told = recorded.view().of(STATISTICS)
     assert len(told) == 1
     assert told[0]["values"] == {"free": 5}
