@@ -118,6 +118,21 @@ def test_a_guest_that_answers_otherwise(path: Path, log: HostLog, program: str) 
     assert found.damage == 0
 
 
+ENDLESS = f"""
+import os
+print("{"a" * 36}", flush=True)
+while True:
+    os.write(1, b"7" * 65536)
+"""
+
+
+def test_a_line_without_an_end(path: Path, log: HostLog) -> None:
+    started = time.monotonic()
+    with log, Clocks(Guest(ENDLESS), log) as clocks:
+        assert not clocks.await_first(20)
+    assert time.monotonic() - started < 15
+
+
 def test_a_guest_that_no_longer_answers_holds_up_nobody(
     path: Path, log: HostLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:

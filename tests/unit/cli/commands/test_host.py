@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from balloontrace.errors import EXIT_UNSUPPORTED, EXIT_USAGE, UserError
-from balloontrace.recording.host_lines import ACTUAL, END, read_host
+from balloontrace.recording.host_lines import ACTUAL, CLOCK, END, read_host
 from tests.unit.command_line import balloontrace
 from tests.unit.host.api_server import serving
 from tests.unit.host.test_cloud_hypervisor import API
@@ -103,7 +103,8 @@ def test_what_did_not_begin_leaves_nothing(socket: Path, tmp_path: Path) -> None
 def start(socket: Path, *options: str, stdout: int) -> subprocess.Popen[bytes]:
     argv = [sys.executable, "-m", "balloontrace", "host", "record", *options]
     argv += ["--cloud-hypervisor", str(socket)]
-    return subprocess.Popen(argv, stdout=stdout, stderr=subprocess.PIPE)
+    pipe = subprocess.PIPE
+    return subprocess.Popen(argv, stdout=stdout, stderr=pipe, start_new_session=True)
 
 
 def test_sigterm_ends_a_stream_in_order(socket: Path, tmp_path: Path) -> None:
@@ -119,6 +120,34 @@ def test_sigterm_ends_a_stream_in_order(socket: Path, tmp_path: Path) -> None:
     stream = tmp_path / "stream"
     stream.write_bytes(b"".join(lines) + rest)
     assert read_host(str(stream)).of(END)[0]["reason"] == "terminated"
+
+
+SSH = """#!/bin/sh
+for last; do :; done
+exec sh -c "$last"
+"""
+
+
+def test_ctrl_c_is_not_for_ssh(
+    socket: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ssh = tmp_path / "bin" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(SSH)
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    out = tmp_path / "run.host.jsonl"
+    with contextlib.ExitStack() as around:
+        around.enter_context(serving(socket, resources()))
+        process = around.enter_context(start(socket, "-o", str(out), "--ssh", "guest", stdout=1))
+        assert process.stderr
+        assert b"Ctrl-C ends it" in process.stderr.readline()
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+    view = read_host(str(out))
+    assert view.of(END)[0]["reason"] == "interrupted"
+    assert len(view.of(CLOCK)) == 2  # at the begin, and at the end
 
 
 def test_a_reader_that_goes_away_is_the_end(socket: Path) -> None:
