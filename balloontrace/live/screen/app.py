@@ -235,6 +235,9 @@ class LiveApp(App[int]):
     async def on_input_submitted(self, event: Input.Submitted) -> None:
         """A name was given."""
         await self._ask_no_more()
+        if not event.value:
+            self._change(replace(self._shown, said="nothing saved: no name"))
+            return
         try:
             self._session.save(Path(event.value))
             said = f"saved as {event.value}"

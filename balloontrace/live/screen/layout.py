@@ -131,10 +131,9 @@ def _state(view: View, shown: Shown, width: int) -> Line:
         at += ", walked back"
     left = [part(words, style), Part(at)]
     if shown.said:
-        left.append(part(f"  {shown.said}", STRONG))
-    else:
-        rate = f"  {stream.events_per_s:,.0f} events/s {size(stream.bytes_per_s)}/s"
-        left.append(Part(rate, DIM))
+        return spread([*left, part(f"  {shown.said}", STRONG)], (), width)
+    rate = f"  {stream.events_per_s:,.0f} events/s {size(stream.bytes_per_s)}/s"
+    left.append(Part(rate, DIM))
     trust = _trust(view)
     if width_of(left) + width_of(trust) >= width:  # what can be believed comes before how fast
         del left[-1]

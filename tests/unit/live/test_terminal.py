@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -44,8 +44,15 @@ class Terminal:
 
     def shows(self, text: str) -> str:
         """Wait until the text is on the screen; returns all of it."""
+        return self._await(lambda screen: text in screen)
+
+    def shows_no(self, text: str) -> str:
+        """Wait until it is not."""
+        return self._await(lambda screen: text not in screen)
+
+    def _await(self, wanted: Callable[[str], bool]) -> str:
         end_s = time.monotonic() + LIMIT_S
-        while text not in (screen := self._tmux("capture-pane", "-p")):
+        while not wanted(screen := self._tmux("capture-pane", "-p")):
             assert time.monotonic() < end_s, screen
             time.sleep(0.05)
         return screen
@@ -125,7 +132,9 @@ def test_keys_while_the_recording_comes_through_stdin(
     terminal.shows("ended: command")
     terminal.press("s")
     terminal.shows("balloontrace-live-")
-    terminal.press("C-u", *"saved.btrace", "Enter")
+    terminal.press("C-u")
+    terminal.shows_no("balloontrace-live-")
+    terminal.press(*"saved.btrace", "Enter")
     terminal.shows("saved as saved.btrace")
     terminal.press("q")
     assert left_as_it_was(tmp_path)
