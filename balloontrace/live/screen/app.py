@@ -165,6 +165,11 @@ class LiveApp(App[int]):
             view = self._session.view(at, ZOOMS_S[self._zoom], columns_for(width))
             shown.show(lines(view, self._shown, width, height))
 
+    def show_second(self, second: int) -> None:
+        """Show what was known at the end of a second, and stay there."""
+        self._at = second
+        self._change(replace(self._shown, paused=True, said=""))
+
     def _change(self, shown: Shown) -> None:
         self._shown = shown
         self.paint()
@@ -181,14 +186,12 @@ class LiveApp(App[int]):
         """Back or forward; that pauses."""
         if seen := self._session.model.seconds:
             at = self._at if self._shown.paused and self._at is not None else seen[-1]
-            self._at = min(max(at + seconds, seen[0]), seen[-1])
-            self._change(replace(self._shown, paused=True, said=""))
+            self.show_second(min(max(at + seconds, seen[0]), seen[-1]))
 
     def action_walk_to(self, place: int) -> None:
         """To the first second that is kept, or the last."""
         if seen := self._session.model.seconds:
-            self._at = seen[place]
-            self._change(replace(self._shown, paused=True, said=""))
+            self.show_second(seen[place])
 
     def action_zoom(self, step: int) -> None:
         """More time in the graph, or less."""

@@ -132,7 +132,9 @@ def _state(view: View, shown: Shown, width: int) -> Line:
     left = [part(words, style), Part(at)]
     if shown.said:
         return spread([*left, part(f"  {shown.said}", STRONG)], (), width)
-    rate = f"  {stream.events_per_s:,.0f} events/s {size(stream.bytes_per_s)}/s"
+    rate = f"  {stream.events_per_s:,.0f} events/s"
+    if stream.bytes_per_s:  # a file that was there already came at once
+        rate += f" {size(stream.bytes_per_s)}/s"
     left.append(Part(rate, DIM))
     trust = _trust(view)
     if width_of(left) + width_of(trust) >= width:  # what can be believed comes before how fast
