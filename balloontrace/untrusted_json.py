@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     Shape = Callable[[Any], bool] | list[Any] | dict[Any, Any] | tuple[Any, ...]
+else:  # Python 3.9, in guests, has no X | Y at run time
+    Shape = Any
 
 _LIMIT = 1 << 63
 _DIGITS = 20

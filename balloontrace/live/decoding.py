@@ -44,7 +44,7 @@ class Event(NamedTuple):
 class Decoding:
     """How events are read.
 
-    kinds, queues: names by number; causes: of a leak, by what `within` says; bit: of a flag.
+    kinds, queues: names by number; within: bits by name.
     """
 
     def __init__(self, name: str, header: dict[str, Any]) -> None:
@@ -55,12 +55,16 @@ class Decoding:
         self.queues = _by_number(header.get("queues"))
         within = _numbers(header.get("within"))
         self.within = {name: within.get(name, 0) for name in ("worker", "scan")}
-        self.causes = [_cause_of(number, within) for number in range(_NUMBERS)]
+        self._causes = [_cause_of(number, within) for number in range(_NUMBERS)]
         self._flags = _numbers(header.get("flags"))
 
     def bit(self, flag: str) -> int:
         """The bit of a flag; 0: this recording has none."""
         return self._flags.get(flag, 0)
+
+    def cause(self, within: int) -> str:
+        """Of a leak."""
+        return self._causes[within % _NUMBERS]
 
     def events(self, rows: bytes) -> Iterator[tuple[Any, ...]]:
         """The events of a block, each as Event has it; a torn one at its end is passed over."""
@@ -115,9 +119,8 @@ def _numbers(table: Any) -> dict[str, int]:
     return {name: n for name, n in table.items() if isinstance(n, int) and 0 < n < _NUMBERS}
 
 
-def _by_number(table: Any) -> list[str]:
-    names = {number: name for name, number in _numbers(table).items()}
-    return [names.get(number, "") for number in range(_NUMBERS)]
+def _by_number(table: Any) -> dict[int, str]:
+    return {number: name for name, number in _numbers(table).items()}
 
 
 def _cause_of(within: int, numbers: dict[str, int]) -> str:

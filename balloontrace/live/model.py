@@ -166,7 +166,7 @@ class Model:
             if took_ns == OPEN_DURATION:
                 self._open.append(event)
                 continue
-            kind = kinds[event[6]]
+            kind = kinds.get(event[6])
             t_ns = event[0] if kind == "target" else event[0] + took_ns
             add((t_ns, _TARGET if kind == "target" else _EVENT, event))
             if t_ns > newest_ns:

@@ -108,8 +108,8 @@ class Tally:
         if decoding is None:
             return
         _, took_ns, _, done, tid, pid, number, within, queue, flags, comm = event
-        kind = decoding.kinds[number]
-        if not kind:
+        kind = decoding.kinds.get(number)
+        if kind is None:
             return
         self.events += 1
         pages = 0 if done == UNKNOWN_PAGES or kind not in _PAGED else done
@@ -121,7 +121,7 @@ class Tally:
             self.episodes.move(t_ns, pages, False)
         elif kind == "leak":
             self._moves += 1
-            cause = decoding.causes[within]
+            cause = decoding.cause(within)
             row = "leak " + cause
             second.leaked[cause] = second.leaked.get(cause, 0) + pages
             self.by_cause[cause] += pages
@@ -129,7 +129,7 @@ class Tally:
             if cause in ("shrinker", "oom"):
                 self._by_task(cause, tid, pid, within, flags, comm, pages)
         elif kind == "ack":
-            row = "ack " + (decoding.queues[queue] or "other")
+            row = "ack " + (decoding.queues.get(queue) or "other")
         elif kind in _HANDLED:
             self._control(kind, Event(*event))
         if flags & self._missed:
@@ -231,7 +231,7 @@ class Tally:
             self._look(t_ns if behind else self._moment_ns + SECOND_NS, {})
         number = max(0, t_ns - self.begin_ns) // SECOND_NS
         if number - self.second.number > _MOST_SKIPPED:
-            self._end_second()
+            self.seconds.clear()
             self._begin_second(number)
         while self.second.number < number:
             self._end_second()

@@ -203,11 +203,11 @@ def test_a_recorder_of_ours_that_cannot_record_gives_its_status() -> None:
 
 
 _SLOW = """
-import signal, sys, time
-signal.signal(signal.SIGINT, lambda *_: None)
+import signal, sys
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
 data = open(sys.argv[1], "rb").read()
 sys.stdout.buffer.write(data[:-300]), sys.stdout.flush()
-signal.pause()
+signal.sigwait([signal.SIGINT])
 sys.stdout.buffer.write(data[-300:])
 """
 
