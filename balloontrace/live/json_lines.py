@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from typing import Any, Callable
 
 from balloontrace.escape import plain
+from balloontrace.live import view as shown
 from balloontrace.live.view import View
 
 _FIELDS: tuple[tuple[str, str, Callable[[View], Any]], ...] = (
@@ -61,8 +62,27 @@ def line(view: View) -> str:
 
 def markdown() -> str:
     """The table of docs/live.md."""
-    rows = [f"| `{key}` | {meaning} |" for key, meaning, _ in _FIELDS]
+    rows = [f"| `{key}` | {meaning}{_parts(key)} |" for key, meaning, _ in _FIELDS]
     return "\n".join(["| key | meaning |", "|---|---|", *rows, ""])
+
+
+_PARTS = {
+    "tasks": shown.Task,
+    "calls": shown.Calls,
+    "acks": shown.Acks,
+    "memory": shown.Memory,
+    "pressure": shown.Pressure,
+    "findings": shown.Fired,
+    "losses": shown.Losses,
+}
+"""Key -> what its object, or each of its objects, has."""
+
+
+def _parts(key: str) -> str:
+    """What is in an object, for the table."""
+    if key not in _PARTS:
+        return ""
+    return f": {', '.join(f'`{field.name}`' for field in fields(_PARTS[key]))}"
 
 
 def _all(rows: tuple[Any, ...]) -> list[dict[str, Any]]:

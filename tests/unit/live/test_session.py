@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from balloontrace.errors import UserError
+from balloontrace.live.run import lines
 from balloontrace.live.session import Session
 from balloontrace.live.sources import GrowingFile, Pipe, Recorder
 from tests.unit.live.test_model import FOUNDING
@@ -43,10 +44,10 @@ def piped(*arguments: str, data: bytes) -> subprocess.CompletedProcess[bytes]:
 
 def test_a_stream_through_a_pipe_ends_with_its_trailer() -> None:
     done = piped("--json", data=FOUNDING.read_bytes())
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    told = [json.loads(line) for line in done.stdout.splitlines()]
     assert (done.returncode, done.stderr) == (0, b"")
-    assert [line["state"] for line in lines] == ["tracing"] * (len(lines) - 1) + ["ended"]
-    times = [line["t_ns"] for line in lines]
+    assert [line["state"] for line in told] == ["tracing"] * (len(told) - 1) + ["ended"]
+    times = [line["t_ns"] for line in told]
     assert times == sorted(times)
 
 
@@ -152,6 +153,24 @@ def pipe_of(data: bytes) -> tuple[Pipe, int]:
     reader, writer = os.pipe()
     os.write(writer, data)
     return Pipe(reader, "stream"), writer
+
+
+def test_silence_is_said_once_and_what_comes_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("balloontrace.live.model.SILENT_S", 0.2)
+    data = FOUNDING.read_bytes()
+    pipe, writer = pipe_of(data[:30_000])
+    session, states = Session(pipe), list[str]()
+
+    def write(state: str) -> None:
+        states.append(state)
+        if state == "silent":
+            os.write(writer, data[30_000:])
+            os.close(writer)
+
+    assert lines(session, lambda view: view.stream.state, write) == 0
+    assert states.count("silent") == 1
+    assert states[-1] == "ended"
+    assert states[states.index("silent") + 1] == "tracing"
 
 
 def test_all_of_a_stream_can_be_saved_at_any_time(tmp_path: Path) -> None:
