@@ -136,6 +136,7 @@ RECORDING = {
     "content": ("layout", "block"),
     "differences": ("layout",),
     "follow": ("layout", "block", "content", "differences"),
+    "host_lines": (),
     "many_differences": ("layout", "differences"),
     "reader": ("layout", "block", "blocks", "content", "differences", "many_differences"),
 }
