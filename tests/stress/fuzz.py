@@ -41,6 +41,9 @@ with atheris.instrument_imports(include=["balloontrace"]):
     from balloontrace.analysis.timeline.terminal import timeline
     from balloontrace.analysis.trace.trace import read_trace
     from balloontrace.errors import UserError
+    from balloontrace.live import json_lines
+    from balloontrace.live.model import Model
+    from balloontrace.live.plain import Lines
 
 from tests.stress.mutations import framed, mutated, pick
 from tests.stress.seeds import seeds
@@ -49,6 +52,9 @@ CPU_S = 10.0
 """What a use of a recording may take. Not of wall clock: other things run on this machine."""
 
 _BEGINNINGS, _INPUT_BYTES = 100, 200
+
+_PIECE = 16_384
+"""Bytes of a stream that come at once."""
 
 SEEDS = seeds()
 _DIRECTORY = Path(tempfile.mkdtemp(prefix="balloontrace-fuzz-"))
@@ -139,6 +145,19 @@ def through_a_pipe() -> None:
         os.unlink(_PIPE)
 
 
+def as_it_comes() -> None:
+    """`balloontrace live`, of a stream."""
+    model, lines = Model("stream"), Lines()
+    data = Path(_FUZZED).read_bytes()
+    for begin in range(0, len(data), _PIECE):
+        model.feed(data[begin : begin + _PIECE], 0.0)
+        view = model.view(1.0)
+        _strict(json_lines.line(view))
+        _printable(lines.of(view))
+    model.close()
+    _strict(json_lines.line(model.view(2.0, zoom_s=900)))
+
+
 def _feed(data: bytes) -> None:
     with suppress(BrokenPipeError), open(_PIPE, "wb", buffering=0) as pipe:
         pipe.write(data)
@@ -146,7 +165,7 @@ def _feed(data: bytes) -> None:
 
 QUICK: tuple[Callable[[], None], ...] = (
     *(as_text, as_json, as_tables, as_perfetto, beside_another),
-    *(as_text, as_json, as_tables, as_perfetto, through_a_pipe),
+    *(as_text, as_json, as_tables, as_perfetto, through_a_pipe, as_it_comes),
 )
 SLOW: tuple[Callable[[], None], ...] = (as_page, as_still, as_page_of_two)
 USES = QUICK * 6 + SLOW

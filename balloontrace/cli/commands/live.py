@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, List, Optional, Union
 from balloontrace.cli import output
 from balloontrace.cli.duration import seconds_in
 from balloontrace.cli.verbs import Option, Verb, Words
+from balloontrace.destination import refuse_file
 from balloontrace.errors import EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
@@ -43,6 +44,8 @@ def run(
     seconds = seconds_in(duration) if duration else None
     if duration and not seconds:
         raise UserError(f"{duration!r} is not a duration such as 60s, 5m or 2h", "", EXIT_USAGE)
+    if save:
+        refuse_file(Path(save), replace=False)  # before a recorder of ours has begun
     screen = not plain and not json and _has_screen()
     stderr = tempfile.TemporaryFile() if screen else None  # noqa: SIM115 - ends with us
     opened = _opened((source or [""])[0], stderr, screen)
