@@ -14,7 +14,6 @@ from balloontrace.analysis.export.facts import facts, kinds_of
 from balloontrace.analysis.trace.balloon_size import known_curve
 from balloontrace.analysis.trace.causes import CAUSE_NAMES, cause_codes
 from balloontrace.analysis.trace.gaps import driver_gaps
-from balloontrace.analysis.trace.host_view import HostView
 from balloontrace.analysis.trace.marks import marks_of as words_of
 from balloontrace.analysis.trace.samples import UNREAD
 from balloontrace.analysis.trace.trace import Ints, Trace
@@ -207,25 +206,15 @@ def _host(trace: Trace) -> list[Counter]:
     if view is None:
         return []
     told_ns, told = view.actual
+    of_balloon, of_process = "the balloon as the host was told", "of the hypervisor's process"
     series = {
-        "host: actual": ("the balloon as the host was told", told_ns, told * BALLOON_PAGE_BYTES),
-        "host: resident memory": ("of the hypervisor's process", *view.resident),
+        "host: actual": (of_balloon, (told_ns, told * BALLOON_PAGE_BYTES)),
+        "host: resident memory": (of_process, view.resident),
     }
-    return [_by_guests_clock(trace, view, name, *about) for name, about in series.items()]
-
-
-def _by_guests_clock(
-    trace: Trace, view: HostView, name: str, doc: str, host_ns: Ints, value: Ints
-) -> Counter:
-    """A series of the host, as far as its moments are known by the guest's clock."""
-    moments = [view.clock.at(ns) for ns in host_ns.tolist()]
-    known = [
-        (at.ns, number)
-        for at, number in zip(moments, value.tolist(), strict=True)
-        if at is not None and trace.begin_ns <= at.ns <= trace.end_ns
+    return [
+        Counter(name, doc, *view.by_guests_clock(trace, told))
+        for name, (doc, told) in series.items()
     ]
-    times, values = np.array(known, dtype=np.int64).reshape(-1, 2).T
-    return Counter(name, doc, times, values)
 
 
 def _meminfo(trace: Trace, name: str) -> Counter:
@@ -253,7 +242,23 @@ def marks_of(trace: Trace) -> list[Mark]:
         known = {name: pages for name, pages in seen.items() if pages != UNKNOWN_PAGES}
         marks.append(Mark("target changes", "new target", at, known))
     marks += [Mark("marks", visible(text), at) for at, text in words_of(trace)]
-    return marks + _kills(trace)
+    return marks + _kills(trace) + _set_by_host(trace)
+
+
+def _set_by_host(trace: Trace) -> list[Mark]:
+    """The targets that the host set, where it is known when."""
+    view = trace.entire.host
+    moments = [(view.set_at(target), target) for target in view.targets] if view else []
+    return [
+        Mark(
+            "host: targets",
+            "target set by the host",
+            at.ns,
+            {"target_balloon_pages": target.pages, "error_ns": at.error_ns},
+        )
+        for at, target in moments
+        if at is not None and trace.begin_ns <= at.ns <= trace.end_ns
+    ]
 
 
 def _kills(trace: Trace) -> list[Mark]:

@@ -36,14 +36,27 @@ class StatsStale(Finding):
         if waited_s < self.LATE_S:
             return None
         because = "each question and each answer was traced, and time suspended is in neither"
-        return Evidence(dict(numbers), _sentence(numbers), "high", because)
+        oldest_s = _oldest_s(results)
+        evidence = numbers if oldest_s is None else {**numbers, "oldest_s": oldest_s}
+        return Evidence(dict(evidence), _sentence(evidence), "high", because)
+
+
+def _oldest_s(results: Results) -> float | None:
+    """How old what the host knew became, if it told that; None too where it had stopped the guest,
+    which does not answer then."""
+    host = results["host_side"]
+    if host.missing or host.scalars["stopped_s"]:
+        return None
+    oldest_s: float | None = host.scalars["statistics_oldest_s"]
+    return oldest_s
 
 
 def _sentence(numbers: dict[str, Any]) -> str:
     """The evidence in words."""
-    unanswered = numbers["unanswered_s"]
+    unanswered, oldest_s = numbers["unanswered_s"], numbers.get("oldest_s")
     return (
         f"The host asked {numbers['asked']:,} times, the driver answered {numbers['answered']:,} "
         f"times, at the latest after {said_s(numbers['longest_answer_s'])}."
         + (f" The last {unanswered:.1f} s it waited for an answer." if unanswered else "")
+        + ("" if oldest_s is None else f" What the host knew was up to {oldest_s:.1f} s old.")
     )

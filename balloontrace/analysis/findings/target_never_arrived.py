@@ -20,7 +20,7 @@ class TargetNeverArrived(Finding):
         "configuration (/proc/interrupts, virtioN-config), and whether the host talks to the "
         "device that this guest has."
     )
-    needs = ("host_side.clock_error_s", "periods")
+    needs = ("host_side.clock_error_s", "periods.targets_whole")
     blames_balloon = False
     of_both_sides = True
 
@@ -35,7 +35,9 @@ class TargetNeverArrived(Finding):
             return None
         end_s = results["recording"].scalars["duration_s"]
         rows = result.tables["targets"]
-        unheard = [row for row in rows if self._never_arrived(row, end_s)]
+        ends_s = [*(row["set_s"] for row in rows[1:]), end_s]
+        pairs = zip(rows, ends_s, strict=False)
+        unheard = [row for row, until_s in pairs if self._never_arrived(row, until_s)]
         if not unheard:
             return None
         first = unheard[0]
@@ -47,10 +49,12 @@ class TargetNeverArrived(Finding):
         }
         return Evidence(numbers, _sentence(numbers), *_certainty(first["driver_there"]))
 
-    def _never_arrived(self, row: dict[str, Any], end_s: float | None) -> bool:
-        heard = [row[name] for name in ("noticed_s", "read_s", "reached_s", "told_s")]
-        late = row["set_s"] is not None and end_s is not None and end_s - row["set_s"] < self.WAIT_S
-        return row["set_s"] is not None and not late and heard == [None] * len(heard)
+    def _never_arrived(self, row: dict[str, Any], until_s: float | None) -> bool:
+        """until_s: when another target was set, or the recording ended; one that stood for a moment
+        only may have been replaced before the worker came."""
+        if row["set_s"] is None or until_s is None or until_s - row["set_s"] < self.WAIT_S:
+            return False
+        return all(row[name] is None for name in ("noticed_s", "read_s", "reached_s", "told_s"))
 
 
 def _certainty(driver_there: bool | None) -> tuple[str, str]:

@@ -35,6 +35,7 @@ class HostSide(Question):
         35,
         "what the host wanted, was told and got: both sides' records (report --host)",
         (
+            Field("path", Unit.TEXT, "of the host's view", never_null=True),
             Field("hypervisor", Unit.TEXT, "and its version"),
             Field("memory_bytes", Unit.BYTES, "of the guest, with nothing in the balloon"),
             Field("clock_pairs", Unit.NUMBER, "of the host's and the guest's; 0: not compared"),
@@ -71,7 +72,12 @@ class HostSide(Question):
                 (
                     Field("target_pages", Unit.PAGES, title="target"),
                     Field("sent", Unit.NUMBER, "how often in a row", title="sent"),
-                    Field("set_s", Unit.MOMENT, "by the guest's clock", title="set at"),
+                    Field(
+                        "set_s",
+                        Unit.MOMENT,
+                        "by the guest's clock; null: not known, or it stood before",
+                        title="set at",
+                    ),
                     Field("error_s", Unit.SECONDS, "of that, and so of the lags", title="error"),
                     Field("driver_there", Unit.FLAG, "when it was set"),
                     Field("noticed_s", Unit.SECONDS, "to the interrupt", title="noticed\nafter"),
@@ -115,7 +121,7 @@ class HostSide(Question):
         scalars = {
             **_facts(view),
             **both.clocks(within),
-            **both.pages(within),
+            **both.pages(within, _larger_ones(rows)),
             **_memory(view),
             **_statistics(view),
             **both.processors(),
@@ -134,7 +140,7 @@ def _facts(view: HostView) -> dict[str, Any]:
     begin = view.lines.begin
     said = " ".join(filter(None, (begin.get("hypervisor"), begin.get("version"))))
     facts = {name: begin.get(name) for name in ("memory_bytes", "vfio")}
-    return {"hypervisor": said or None, **facts}
+    return {"path": view.lines.path, "hypervisor": said or None, **facts}
 
 
 def _memory(view: HostView) -> dict[str, Any]:
@@ -162,6 +168,13 @@ def _statistics(view: HostView) -> dict[str, Any]:
     }
 
 
+def _larger_ones(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The targets that are larger than the one before, which may be before the window."""
+    first = [row for row in rows[:1] if row["target_pages"]]
+    pairs = pairwise(rows)
+    return first + [row for last, row in pairs if row["target_pages"] > last["target_pages"]]
+
+
 class _Both:
     """A trace and the host's view of its guest."""
 
@@ -180,24 +193,20 @@ class _Both:
     def row(self, number: int) -> dict[str, Any]:
         """One target. What its lags are from is the middle of when it can have been set."""
         targets, clock = self._view.targets, self._view.clock
-        target = targets[number]
-        until_ns = (
-            targets[number + 1].after_ns if number + 1 < len(targets) else self._view.last_ns()
-        )
-        middle_ns = (target.after_ns + target.by_ns) // 2
-        at = clock.at(middle_ns)
-        if at is not None:
-            at = Moment(at.ns, at.error_ns + (target.by_ns - target.after_ns + 1) // 2)
-        end = clock.at(until_ns)
-        last = number + 1 == len(targets)
+        target, last = targets[number], number + 1 == len(targets)
+        following = None if last else targets[number + 1]
+        until_ns = self._view.last_ns() if following is None else _since(following)
+        middle_ns = (_since(target) + target.by_ns) // 2
+        at, end = self._view.set_at(target), clock.at(until_ns)
         until = FOREVER if last else end.ns + end.error_ns if end else None
+        before = self._view.set_at(targets[number - 1]) if number else None
         return {
             "target_pages": target.pages,
             "sent": target.sent,
             "set_s": self._trace.seconds(at.ns) if at else None,
             "error_s": at.error_ns / 1e9 if at else None,
             "driver_there": self._driver_there(at) if at else None,
-            **self._in_guest(target, at, until),
+            **self._in_guest(target, before, at, until),
             **self._at_host(target, middle_ns, until_ns),
         }
 
@@ -208,16 +217,18 @@ class _Both:
         absent = {any(gap.start_ns <= ns < gap.end_ns for gap in gaps) for ns in around}
         return not absent.pop() if len(absent) == 1 else None
 
-    def _in_guest(self, target: HostTarget, at: Moment | None, until: int | None) -> dict[str, Any]:
+    def _in_guest(
+        self, target: HostTarget, before: Moment | None, at: Moment | None, until: int | None
+    ) -> dict[str, Any]:
         """When the guest noticed, read and reached it, after it was set; pages that it moved until
-        the next one. at, until: None, not known."""
+        the next one. before: when the one before was set. None: not known."""
         found: dict[str, Any] = dict.fromkeys(
             ("noticed_s", "read_s", "reached_s", "inflated_pages", "deflated_pages")
         )
         if at is None or until is None:
             return found
         from_ns = at.ns - at.error_ns
-        read_ns = self._read_at(target.pages, from_ns, until)
+        read_ns = self._read_at(target.pages, before, from_ns, until)
         if self._noticed is not None:
             told = self._noticed["start_ns"]
             told = told[(told >= from_ns) & (told < until)]
@@ -233,9 +244,9 @@ class _Both:
             found["reached_s"] = None if reached_ns is None else _after(reached_ns, at)
         return found
 
-    def _read_at(self, pages: int, from_ns: int, until: int) -> int | None:
-        """When the worker read this target first. One that it read just before it was set shows
-        that the clocks are not what they seem."""
+    def _read_at(self, pages: int, before: Moment | None, from_ns: int, until: int) -> int | None:
+        """When the worker read this target first. One that it read just before it was set, and
+        when another one stood, shows that the clocks are not what they seem."""
         if self._read is None:
             return None
         starts = self._read["start_ns"][self._read["asked"] == pages]
@@ -243,7 +254,10 @@ class _Both:
         if len(later):
             self._looked = True
             return int(later[0])
-        self._violated |= bool(((starts > from_ns - _NEAR_NS) & (starts < from_ns)).any())
+        early_ns = from_ns - _NEAR_NS
+        if before is not None:  # until then the one before that stood, which may have been the same
+            early_ns = max(early_ns, before.ns + before.error_ns)
+        self._violated |= bool(((starts > early_ns) & (starts < from_ns)).any())
         return None
 
     def _at_host(self, target: HostTarget, set_ns: int, until_ns: int) -> dict[str, Any]:
@@ -257,6 +271,8 @@ class _Both:
             "resident_after_bytes": None,
             "freed_s": None,
         }
+        if target.after_ns is None:
+            return found | {"told_s": None}
         moments, resident = self._view.resident
         before, under = resident[moments <= set_ns], (moments > set_ns) & (moments <= until_ns)
         if not len(before) or not under.any():
@@ -288,8 +304,8 @@ class _Both:
             "causal": causal,
         }
 
-    def pages(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """What the guest moved, and what of it the host has."""
+    def pages(self, rows: list[dict[str, Any]], larger: list[dict[str, Any]]) -> dict[str, Any]:
+        """What the guest moved, and what of it the host has. larger: targets to inflate."""
         moved = None
         if self._curve is not None:
             curve = self._curve
@@ -298,9 +314,8 @@ class _Both:
             moved = curve.moved(slice(0, len(curve.time_ns)))
         falls = [
             max(0, row["resident_before_bytes"] - row["resident_after_bytes"])
-            for previous, row in zip([None, *rows[:-1]], rows, strict=True)
-            if row["resident_before_bytes"] is not None
-            and row["target_pages"] > (previous["target_pages"] if previous else 0)
+            for row in rows
+            if row in larger and row["resident_before_bytes"] is not None
         ]
         into, out = (moved["inflated_pages"], moved["deflated_pages"]) if moved else (None, None)
         return {
@@ -320,12 +335,14 @@ class _Both:
         stops = [
             (min(end, self._view.last_ns()) - start) / 1e9
             for start, end in self._view.clock.stops
-            if self._is_meanwhile(start)
+            if self._is_meanwhile(start) and self._is_meanwhile(end)
         ]
+        # Without a common clock they may all be of before and after the recording.
+        known = self._view.lines.tells("state") and not (stops and not self._view.clock.pairs)
         return {
             "vcpus_ran_s": pair and _grown_s(pair, "cpu_ns"),
             "vcpus_waited_s": pair and _grown_s(pair, "waited_ns"),
-            "stopped_s": sum(stops) if self._view.lines.tells("state") else None,
+            "stopped_s": sum(stops) if known else None,
             "unanswered_s": self._unanswered_s(),
             "driver_absent_s": _absent_s(self._trace),
         }
@@ -341,6 +358,11 @@ class _Both:
         """Whether a moment of the host's clock is within the trace; True if that is not known."""
         at = self._view.clock.at(host_ns)
         return at is None or self._trace.begin_ns <= at.ns <= self._trace.end_ns
+
+
+def _since(target: HostTarget) -> int:
+    """From when on it is known to stand, by the host's clock."""
+    return target.by_ns if target.after_ns is None else target.after_ns
 
 
 _NEAR_NS = 10_000_000_000

@@ -259,9 +259,11 @@ def chart(scenes: list[Scene]) -> Chart:
     with one scale."""
     builder = _Builder(scenes)
     sources = {scene.side: ColumnDataSource(readout(scene)) for scene in scenes}
-    for draw in (_size, _flow, _lanes, _psi, _reclaim, _memory):
+    for draw in (_size, _flow, _lanes, _psi, _reclaim, _memory, _host):
         for scene in scenes:
             if draw is _reclaim and not scene.timeline.tables["reclaim"]:
+                continue
+            if draw is _host and not scene.timeline.tables["host_memory"]:
                 continue
             plot = draw(builder, scene)
             builder.words(plot, scene, labelled=draw is _size)
@@ -303,6 +305,8 @@ def _size(builder: _Builder, scene: Scene) -> Any:
     builder.shade(plot, scene)
     builder.line(plot, series.SIZE, *scene.steps("size"), step=True, width=2)
     builder.line(plot, series.TARGET, *scene.steps("target"), step=True, width=1.5)
+    if scene.timeline.tables["host_actual"]:
+        builder.line(plot, series.TOLD, *scene.steps("host_actual"), step=True, width=2)
     return plot
 
 
@@ -423,4 +427,12 @@ def _memory(builder: _Builder, scene: Scene) -> Any:
     builder.line(plot, series.FREE, times, free, step=False, width=1.5)
     if not np.isnan(available).all():
         builder.line(plot, series.AVAILABLE, times, available, step=False, width=1.5)
+    return plot
+
+
+def _host(builder: _Builder, scene: Scene) -> Any:
+    most = max(scene.host_memory()[1].max(initial=1.0) for scene in builder.scenes)
+    title = "The host's memory for this guest"
+    plot = builder.panel(scene, "host", title, 130, 0, float(most) * 1.06, "MiB")
+    builder.line(plot, series.RESIDENT, *scene.host_memory(), step=False, width=1.5)
     return plot

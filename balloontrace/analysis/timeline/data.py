@@ -96,7 +96,9 @@ def timeline(
     `full` in percent of that time); `reclaim` (see reclaim.py); `memory` (`at_s`, `free_bytes`,
     `available_bytes`); `marks`, one row per kind and bin (`kind`, `at_s` of the first, `count`,
     `pages`, `busy_s`, `who`);
-    `words`, what people said in the guest (`at_s`, `text`).
+    `words`, what people said in the guest (`at_s`, `text`); `host_actual`, the balloon as the host
+    was told (`at_s`, `pages`), and `host_memory`, of the hypervisor's process (`at_s`,
+    `resident_bytes`): empty without the host's view.
     Intervals: `no_progress`, `gaps` (no driver was traced), in order of time.
     """
     cut = Bins(trace, bins, span_s)
@@ -124,6 +126,8 @@ def timeline(
         "psi": psi,
         "memory": memory,
         "reclaim": reclaim(trace, cut.number),
+        "host_actual": _host_actual(trace, cut),
+        "host_memory": _host_memory(trace, cut),
         "words": results["marks"].tables.get("marks", [])[:MOST_WORDS],
         "marks": [row for kind in MARKS for row in _marks(trace, cut, kind, results)],
     }
@@ -221,6 +225,28 @@ def _memory(trace: Trace, cut: Bins) -> Rows:
         }
         for at_ns, free_bytes, available_bytes in table[kept].tolist()
     ]
+
+
+def _host_actual(trace: Trace, cut: Bins) -> Rows:
+    """The balloon as the host was told, thinned."""
+    view = trace.entire.host
+    if view is None:
+        return []
+    time_ns, pages = view.by_guests_clock(trace, view.actual)
+    kept = cut.thin(time_ns, pages)
+    times, values = _seconds(trace, time_ns[kept]), pages[kept].tolist()
+    return [{"at_s": at_s, "pages": told} for at_s, told in zip(times, values, strict=True)]
+
+
+def _host_memory(trace: Trace, cut: Bins) -> Rows:
+    """The memory of the hypervisor's process, thinned."""
+    view = trace.entire.host
+    if view is None:
+        return []
+    time_ns, resident = view.by_guests_clock(trace, view.resident)
+    kept = cut.thin(time_ns, resident)
+    times, values = _seconds(trace, time_ns[kept]), resident[kept].tolist()
+    return [{"at_s": at, "resident_bytes": size} for at, size in zip(times, values, strict=True)]
 
 
 def _marks(trace: Trace, cut: Bins, kind: str, results: Mapping[str, Result]) -> Rows:

@@ -92,6 +92,7 @@ def _panels(scenes: list[Scene]) -> list[tuple[Any, Scene, float]]:
     if len(scenes) == 1:
         some = scenes[0].timeline.tables["reclaim"]
         parts += [(_psi, 1.1), *([(_reclaim, 1.1)] if some else []), (_memory, 1.3)]
+        parts += [(_host, 1.1)] if scenes[0].timeline.tables["host_memory"] else []
     return [(draw, scene, ratio) for scene in scenes for draw, ratio in parts]
 
 
@@ -102,6 +103,8 @@ def _size(axis: Axes, scene: Scene, scenes: list[Scene]) -> None:
     times, sizes = scene.steps("size")
     _line(axis, series.SIZE, times, sizes, step=True, width=1.8)
     _line(axis, series.TARGET, *scene.steps("target"), step=True)
+    if scene.timeline.tables["host_actual"]:
+        _line(axis, series.TOLD, *scene.steps("host_actual"), step=True)
     axis.set_ylim(0, most)
     axis.set_ylabel("MiB")
     _second_axis(axis, "pages", series.PAGES_PER_MIB)
@@ -222,6 +225,16 @@ def _memory(axis: Axes, scene: Scene, scenes: list[Scene]) -> None:
     axis.yaxis.set_major_formatter(FuncFormatter(_number))
     axis.yaxis.set_major_locator(MaxNLocator(3))
     _legend_or_why(axis, scene.lacks("memory"))
+
+
+def _host(axis: Axes, scene: Scene, scenes: list[Scene]) -> None:
+    """What the hypervisor's process had."""
+    _line(axis, series.RESIDENT, *scene.host_memory())
+    axis.set_ylim(bottom=0)
+    axis.set_ylabel("host\nMiB")
+    axis.yaxis.set_major_formatter(FuncFormatter(_number))
+    axis.yaxis.set_major_locator(MaxNLocator(3))
+    _legend_or_why(axis, "")
 
 
 def _shade(axis: Axes, scene: Scene) -> None:

@@ -40,6 +40,8 @@ class Style:
 
 SIZE = Style("balloon size", "#0072b2", "#56b4e9")
 TARGET = Style("target", "#303030", "#e6e6e6", dash="dashed")
+TOLD = Style("host: actual", "#009e73", "#2fd0a5", dash="dotted")
+RESIDENT = Style("host: resident memory", "#cc79a7", "#dd94bd")
 NO_PROGRESS = Style("no progress for 1 s or more", "#d55e00", "#ff9a4d", "\\")
 GAP = Style("driver not traced", "#808080", "#a0a0a0", "x")
 IN = Style("in: fill", "#0072b2", "#56b4e9")
@@ -69,6 +71,9 @@ LANES = {
 }
 """Events of the picture from top to bottom, each in a lane of its own."""
 
+
+STEPS = ("size", "target", "host_actual")
+"""The step functions that share a panel."""
 
 WORDS = Style("mark", "#6a3d9a", "#b79adf", dash="dotted")
 WORDS_CHARACTERS, MOST_LABELS, LABEL_LINES = 28, 20, 4
@@ -154,7 +159,8 @@ class Scene:
         return visible(str(self.timeline.scalars["not_recorded"].get(part, "")))
 
     def steps(self, table: str) -> tuple[Floats, Floats]:
-        """The moments and MiB of the step function `size` or `target`; NaN: not known."""
+        """The moments and MiB of the step function `size`, `target` or `host_actual`; NaN: not
+        known."""
         rows = self.timeline.tables[table]
         pages = [np.nan if row["pages"] is None else row["pages"] for row in rows]
         return self._times(rows, "at_s"), np.array(pages, dtype=float) / PAGES_PER_MIB
@@ -212,6 +218,12 @@ class Scene:
             for key in ("free_bytes", "available_bytes")
         )
         return self._times(rows, "at_s"), free, available
+
+    def host_memory(self) -> tuple[Floats, Floats]:
+        """Moments, MiB that the hypervisor's process had."""
+        rows = self.timeline.tables["host_memory"]
+        resident = np.array([row["resident_bytes"] for row in rows], dtype=float) / MIB
+        return self._times(rows, "at_s"), resident
 
     def spans(self, kind: str) -> list[tuple[float, float]]:
         """Begin and end of what is to be seen of each interval of a kind."""
@@ -285,7 +297,7 @@ def time_axis(scenes: list[Scene]) -> str:
 
 def tallest(scenes: list[Scene]) -> tuple[float, float, float]:
     """For all of them: MiB of size and target; pages in and pages out in an interval."""
-    curves = [scene.steps(table)[1] for scene in scenes for table in ("size", "target")]
+    curves = [scene.steps(table)[1] for scene in scenes for table in STEPS]
     size = [curve[~np.isnan(curve)].max(initial=0.0) for curve in curves]
     flows = [scene.flow() for scene in scenes]
     into = [flow["in"].max() for flow in flows]

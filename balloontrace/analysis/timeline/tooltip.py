@@ -36,6 +36,8 @@ def readout(scene: Scene) -> dict[str, Any]:
         columns["reclaim"] = _reclaimed(scene, edges[1:])
     if not scene.lacks("memory"):
         columns["memory"] = _left(scene, edges[1:])
+    if scene.timeline.tables["host_memory"]:
+        columns["host's memory"] = _resident(scene, edges[1:])
     return columns
 
 
@@ -81,6 +83,16 @@ def _left(scene: Scene, moments: Any) -> list[str]:
         else f"{free[place]:,.0f} MiB free"
         + ("" if np.isnan(available[place]) else f", {available[place]:,.0f} MiB available")
         + f" (at {times[place]:,.1f} s)"
+        for place in places.tolist()
+    ]
+
+
+def _resident(scene: Scene, moments: Any) -> list[str]:
+    """What the host's last sample before each moment says, in words."""
+    times, resident = scene.host_memory()
+    places = np.searchsorted(times, moments, side="right") - 1
+    return [
+        ABSENT if place < 0 else f"{resident[place]:,.0f} MiB (at {times[place]:,.1f} s)"
         for place in places.tolist()
     ]
 

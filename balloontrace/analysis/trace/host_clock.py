@@ -62,7 +62,7 @@ class HostClock:
         place = bisect_right(self._times, host_ns)
         before = self._pairs[place - 1] if place else None
         after = self._pairs[place] if place < len(self._pairs) else None
-        if before and after and _jumps(before, after):
+        if before and after and (_jumps(before, after) or self._stopped(before, after)):
             return self._beside_a_stop(host_ns, before, after)
         if before and after:
             share = (host_ns - before.host_ns) / (after.host_ns - before.host_ns)
@@ -71,17 +71,30 @@ class HostClock:
             error_ns = max(before.error_ns, after.error_ns)
             return Moment(host_ns + offset_ns, error_ns + round(WANDER * near_ns))
         nearest = before or after
-        return _carried(nearest, host_ns) if nearest else None
+        return None if nearest is None else self._carried(nearest, host_ns)
 
     def _beside_a_stop(self, host_ns: int, before: _Pair, after: _Pair) -> Moment | None:
         """Between two pairs with a jump between them: that came with the stop, if there was one."""
-        stops = [s for s in self.stops if before.host_ns < s[0] and s[1] < after.host_ns]
+        stops = self._stopped(before, after)
         if len(stops) != 1:
             return None
         ((stopped_ns, went_on_ns),) = stops
         if host_ns <= stopped_ns:
-            return _carried(before, host_ns)
-        return _carried(after, host_ns) if host_ns >= went_on_ns else None
+            return self._carried(before, host_ns)
+        return self._carried(after, host_ns) if host_ns >= went_on_ns else None
+
+    def _stopped(self, before: _Pair, after: _Pair) -> list[tuple[int, int]]:
+        """The stops between two pairs."""
+        return [s for s in self.stops if before.host_ns < s[0] and s[1] < after.host_ns]
+
+    def _carried(self, pair: _Pair, host_ns: int) -> Moment | None:
+        """What a pair says of a moment before or after it; None beyond a stop: how long the guest's
+        clock stood is not known to the millisecond."""
+        first_ns, last_ns = min(pair.host_ns, host_ns), max(pair.host_ns, host_ns)
+        if any(first_ns < went_on and stopped < last_ns for stopped, went_on in self.stops):
+            return None
+        away_ns = last_ns - first_ns
+        return Moment(host_ns + pair.offset_ns, pair.error_ns + round(WANDER * away_ns))
 
 
 def _jumps(before: _Pair, after: _Pair) -> bool:
@@ -89,11 +102,6 @@ def _jumps(before: _Pair, after: _Pair) -> bool:
     apart_ns = after.host_ns - before.host_ns
     allowed_ns = before.error_ns + after.error_ns + _MOST_DRIFT * apart_ns
     return abs(after.offset_ns - before.offset_ns) > allowed_ns
-
-
-def _carried(pair: _Pair, host_ns: int) -> Moment:
-    away_ns = abs(host_ns - pair.host_ns)
-    return Moment(host_ns + pair.offset_ns, pair.error_ns + round(WANDER * away_ns))
 
 
 def _stops(states: list[dict[str, Any]]) -> list[tuple[int, int]]:

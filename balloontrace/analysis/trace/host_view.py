@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from balloontrace.analysis.trace.columns import Ints
-from balloontrace.analysis.trace.host_clock import HostClock
+from balloontrace.analysis.trace.host_clock import HostClock, Moment
 from balloontrace.analysis.trace.trace import Trace, section
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
@@ -47,9 +47,9 @@ class HostView:
             if found and found[-1].pages == pages:
                 found[-1].sent += 1
                 continue
-            seen = line.get("by") == SEEN
-            known_ns = int(line.get("after_ns", line["t_ns"])) if seen else int(line["t_ns"])
-            found.append(HostTarget(pages, min(known_ns, line["t_ns"]), int(line["t_ns"])))
+            t_ns, seen = int(line["t_ns"]), line.get("by") == SEEN
+            after_ns = line.get("after_ns") if seen else t_ns
+            found.append(HostTarget(pages, None if after_ns is None else min(after_ns, t_ns), t_ns))
         return found
 
     @cached_property
@@ -66,6 +66,25 @@ class HostView:
         lines = [line for line in self.lines.of(MEMORY) if "rss_bytes" in line]
         return _columns(lines, lambda line: line["rss_bytes"] + line.get("hugetlb_bytes", 0))
 
+    def set_at(self, target: HostTarget) -> Moment | None:
+        """When it was set, by the guest's clock; None: not known, or before anybody looked."""
+        if target.after_ns is None:
+            return None
+        at = self.clock.at((target.after_ns + target.by_ns) // 2)
+        wide_ns = (target.by_ns - target.after_ns + 1) // 2
+        return None if at is None else Moment(at.ns, at.error_ns + wide_ns)
+
+    def by_guests_clock(self, trace: Trace, series: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
+        """What of a series with the host's moments is within a trace, with the guest's."""
+        moments = [self.clock.at(ns) for ns in series[0].tolist()]
+        known = [
+            (at.ns, value)
+            for at, value in zip(moments, series[1].tolist(), strict=True)
+            if at is not None and trace.begin_ns <= at.ns <= trace.end_ns
+        ]
+        times, values = np.array(sorted(known), dtype=np.int64).reshape(-1, 2).T
+        return times, values
+
     def last_ns(self) -> int:
         """The last moment of the host's clock that a line has."""
         return max(
@@ -76,9 +95,9 @@ class HostView:
 
 class HostTarget:
     """A target: balloon pages; set between two moments of the host's clock, which are one where the
-    host itself tells; sent: how often in a row."""
+    host itself tells, and None where it stood before anybody looked; sent: how often in a row."""
 
-    def __init__(self, pages: int, after_ns: int, by_ns: int) -> None:
+    def __init__(self, pages: int, after_ns: int | None, by_ns: int) -> None:
         self.pages, self.after_ns, self.by_ns, self.sent = pages, after_ns, by_ns, 1
 
 

@@ -9,6 +9,7 @@ from balloontrace.analysis.base import Result
 from balloontrace.analysis.questions.host_side import HostSide
 from balloontrace.analysis.text.rows import write_table
 from balloontrace.analysis.text.writer import WARN, Page, count, seconds, times
+from balloontrace.escape import visible
 from balloontrace.events import BALLOON_PAGE_BYTES
 
 
@@ -28,7 +29,8 @@ def _worth(facts: dict[str, Any]) -> str:
     """What the guest moved, and what the host has of it."""
     first, last = facts["resident_first_bytes"], facts["resident_last_bytes"]
     moved, freed = facts["moved_pages"], facts["freed_bytes"]
-    said = f"{facts['hypervisor'] or 'the hypervisor'}: "
+    named = facts["path"].rsplit("/", 1)[-1]
+    said = visible(f"{facts['hypervisor'] or 'the hypervisor'} ({named}): ")
     if moved is not None:
         said += f"of {count(moved)} pages moved in and out ({_mib(moved * BALLOON_PAGE_BYTES)}), "
     if first is None:

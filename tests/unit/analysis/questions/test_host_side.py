@@ -10,9 +10,17 @@ from typing import Any
 
 import pytest
 
+from balloontrace.analysis.export.timeline import counters_of, marks_of
+from balloontrace.analysis.html.report import report_html
 from balloontrace.analysis.report import Report, report_of
+from balloontrace.analysis.text.report import report_text
+from balloontrace.analysis.timeline.bokeh import chart
+from balloontrace.analysis.timeline.matplotlib import figure
+from balloontrace.analysis.timeline.picture import picture_of
+from balloontrace.analysis.timeline.series import TOLD, Scene
 from balloontrace.analysis.trace.host_view import lay_beside
-from balloontrace.analysis.trace.trace import read_trace
+from balloontrace.analysis.trace.trace import Trace, read_trace
+from balloontrace.analysis.trace.window import Window
 from balloontrace.errors import UserError
 from tests.unit.builders import ATTACHED_NS, Built, stock_like, vmstat
 
@@ -68,9 +76,14 @@ class Host:
 
 def both(tmp_path: Path, built: Built, host: Host) -> Report:
     """The report of both."""
+    return report_of(beside(tmp_path, built, host))
+
+
+def beside(tmp_path: Path, built: Built, host: Host) -> Trace:
+    """The recording with the host's view."""
     trace = read_trace(built.write(tmp_path / "guest.btrace"))
     lay_beside(trace, host.write(tmp_path / "guest.host.jsonl"))
-    return report_of(trace)
+    return trace
 
 
 def side(report: Report) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -252,3 +265,109 @@ def test_what_is_no_host_s_view_is_said(tmp_path: Path, text: str, complaint: st
     path.write_text(text)
     with pytest.raises(UserError, match=complaint):
         lay_beside(trace, str(path))
+
+
+def test_a_target_that_stood_before_anybody_looked_has_no_lag_and_is_not_lost(
+    tmp_path: Path,
+) -> None:
+    host = Host().clocks(0.0, 60.0).target(0.5, PAGES, by="seen").told(0.6, 0).told(29.0, 0)
+    built = Built().target(-1.0, PAGES, 0).ends(30.0)
+    report = both(tmp_path, built, host)
+    facts, (stood,) = side(report)
+    assert (stood["target_pages"], stood["set_s"], stood["told_s"]) == (PAGES, None, None)
+    assert facts["causal"] is None
+    assert found(report) == {}
+
+
+def test_a_target_that_comes_back_was_not_read_too_early(tmp_path: Path) -> None:
+    host = ordinary().target(8.0, PAGES).target(9.5, 0).target(11.0, PAGES).told(29.0, 0)
+    report = both(tmp_path, stock_like().target(8.1, PAGES).target(9.6, 0).ends(30.0), host)
+    assert side(report)[0]["causal"] is True
+    assert found(report)["target-never-arrived"]["evidence"]["targets"] == 1
+
+
+def test_a_target_that_is_replaced_at_once_is_not_lost(tmp_path: Path) -> None:
+    host = ordinary().target(12.0, 5000).target(12.01, 7000).told(20.0, 0)
+    built = stock_like().target(12.02, 7000).ends(30.0)
+    assert found(both(tmp_path, built, host)) == {}
+
+
+def test_where_the_worker_s_reading_was_not_traced_no_target_is_called_lost(
+    tmp_path: Path,
+) -> None:
+    built = stock_like().ends(30.0)
+    built.header["seams"]["target"]["rung"] = None
+    report = both(tmp_path, built, ordinary().target(12.0, 5000).told(20.0, 0))
+    assert "target-never-arrived" in report.results["findings"].scalars["unchecked"]
+
+
+def test_a_stop_is_not_counted_if_it_is_not_known_to_be_of_the_recording_s_time(
+    tmp_path: Path,
+) -> None:
+    host = Host().told(0.5, 0).add("state", -500.0, state="paused")
+    host.add("state", -1.0, state="running")
+    assert side(both(tmp_path, stock_like(), host))[0]["stopped_s"] is None
+    host.clocks(0.0, 60.0)
+    assert side(both(tmp_path, stock_like(), host))[0]["stopped_s"] == 0
+
+
+def test_what_the_host_s_file_says_of_itself_is_escaped(tmp_path: Path) -> None:
+    host = ordinary()
+    host.lines[0] |= {"hypervisor": "\x1b[31mqemu<script>", "version": "\n10"}
+    pictured = picture_of(beside(tmp_path, stock_like(), host))
+    said = report_text(pictured.report, False, True, None, None)
+    assert "guest.host.jsonl" in said
+    assert "\x1b" not in said
+    assert "qemu<script>" in said
+    assert "qemu<script>" not in report_html(pictured)
+
+
+def test_a_window_between_two_targets_counts_none_of_them(tmp_path: Path) -> None:
+    trace = beside(tmp_path, stock_like().ends(30.0), ordinary((4 * GIB, 3 * GIB, 2 * GIB)))
+    begin_ns = trace.begin_ns + 6_000_000_000
+    facts, (out,) = side(report_of(Window(trace, begin_ns, None)))
+    assert out["target_pages"] == 0
+    assert facts["freed_bytes"] is None
+    assert facts["moved_pages"] == PAGES
+
+
+def test_how_old_the_host_s_statistics_became_is_said_with_a_guest_that_is_late(
+    tmp_path: Path,
+) -> None:
+    host = ordinary()
+    host.add("statistics", 5.0, values={}, age_s=2.0, polling_interval_s=1)
+    host.add("statistics", 25.0, values={}, age_s=21.5, polling_interval_s=1)
+    built = stock_like().call("stats_ask", 4.0, 0.0, 0, 0, within="", tid=0, comm=b"").ends(30.0)
+    rows = both(tmp_path, built, host).results["findings"].tables["findings"]
+    (late,) = [row for row in rows if row["id"] == "stats-stale"]
+    assert late["evidence"]["oldest_s"] == 21.5
+    assert "up to 21.5 s old" in late["summary"]
+
+
+def test_pictures_have_the_host_s_side_by_the_guest_s_clock(tmp_path: Path) -> None:
+    scene = Scene(picture_of(beside(tmp_path, stock_like(), ordinary())))
+    times, told = scene.steps("host_actual")
+    assert times == pytest.approx([0.5, 5.1, 9.2])
+    assert told == pytest.approx([0, 400, 0])
+    assert scene.host_memory()[1] == pytest.approx([4096, 3696, 4096])
+    assert b"host: resident memory" in figure([scene], "svg")
+    panels = chart([scene]).panels
+    assert "host" in [panel.id for panel in panels]
+    assert TOLD in [style for style, _ in panels[0].legend]
+
+
+def test_pictures_without_the_host_s_side_have_no_room_for_it(tmp_path: Path) -> None:
+    scene = Scene(picture_of(read_trace(stock_like().write(tmp_path / "guest.btrace"))))
+    assert "host" not in [panel.id for panel in chart([scene]).panels]
+    assert b"host: " not in figure([scene], "svg")
+
+
+def test_a_trace_has_the_host_s_targets_as_marks(tmp_path: Path) -> None:
+    trace = beside(tmp_path, stock_like(), ordinary().target(500.0, 3))
+    marks = [mark for mark in marks_of(trace) if mark.track == "host: targets"]
+    assert [mark.arguments["target_balloon_pages"] for mark in marks] == [PAGES, 0]
+    assert [trace.seconds(mark.time_ns) for mark in marks] == pytest.approx([0.98, 6.99])
+    assert {counter.name for counter in counters_of(trace)} >= {
+        "host: actual",
+        "host: resident memory",
+    }

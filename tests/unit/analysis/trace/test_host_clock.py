@@ -92,3 +92,20 @@ def test_a_guest_that_never_goes_on_is_stopped_to_the_end(name: str) -> None:
     ((since, until),) = clock.stops
     assert since == 5 * S
     assert until > 10**18
+
+
+def test_nothing_is_carried_over_a_stop_beyond_the_last_pair() -> None:
+    clock = HostClock([pair(0, 50)], [state(20, "paused"), state(28, "running")])
+    assert clock.at(20 * S) is not None
+    assert clock.at(24 * S) is None
+    assert clock.at(40 * S) is None
+
+
+def test_a_stop_too_short_for_a_jump_is_not_spread_over_the_time_between_pairs() -> None:
+    states = [state(50, "paused"), state(50.02, "running")]
+    clock = HostClock([pair(0, 50), pair(60, 109.98)], states)
+    assert clock.jumps == 0
+    before, after = clock.at(49 * S), clock.at(51 * S)
+    assert before is not None
+    assert after is not None
+    assert (before.ns, after.ns) == (99 * S, round(100.98 * S))
