@@ -13,7 +13,7 @@ from balloontrace.analysis.fields import Field, Table, Unit
 from balloontrace.analysis.trace.balloon_size import SizeCurve, known_curve
 from balloontrace.analysis.trace.columns import Ints
 from balloontrace.analysis.trace.gaps import driver_gaps
-from balloontrace.analysis.trace.host_clock import Moment
+from balloontrace.analysis.trace.host_clock import WALL_ERROR_NS, Moment
 from balloontrace.analysis.trace.host_view import HostTarget, HostView
 from balloontrace.analysis.trace.trace import FOREVER, Trace
 from balloontrace.recording.host_lines import STATISTICS, VCPUS
@@ -40,7 +40,13 @@ class HostSide(Question):
             Field("memory_bytes", Unit.BYTES, "of the guest, with nothing in the balloon"),
             Field("clock_pairs", Unit.NUMBER, "of the host's and the guest's; 0: not compared"),
             Field("clock_jumps", Unit.NUMBER, "between them: the guest's clock stood still"),
-            Field("clock_error_s", Unit.SECONDS, "either way, at most, of the lags below"),
+            Field(
+                "clock_error_s",
+                Unit.SECONDS,
+                "either way, at most, of the lags below; null: not known, as the clocks were not "
+                "compared",
+            ),
+            Field("by_wall_clocks", Unit.FLAG, "only those tie the two", never_null=True),
             Field("causal", Unit.FLAG, "no effect comes before its cause; null: nothing to see"),
             Field("moved_pages", Unit.PAGES, "in and out, by the guest"),
             Field("net_pages", Unit.PAGES, "in less out, by the guest"),
@@ -127,6 +133,8 @@ class HostSide(Question):
             **both.processors(),
         }
         notes = [] if view.clock.pairs else [_NOT_COMPARED]
+        if view.clock.by_wall_clocks:
+            notes = [_BY_WALL_CLOCKS]
         return Result(self.name, scalars, {"targets": within}, notes=notes)
 
 
@@ -173,6 +181,13 @@ def _larger_ones(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     first = [row for row in rows[:1] if row["target_pages"]]
     pairs = pairwise(rows)
     return first + [row for last, row in pairs if row["target_pages"] > last["target_pages"]]
+
+
+_BY_WALL_CLOCKS = (
+    "the clocks of host and guest were not compared (host record --ssh): the wall clocks alone tie "
+    f"them, taken to be within {WALL_ERROR_NS / 1e9:g} s of each other; if not both are kept by "
+    "NTP, the lags of the guest may be wrong by anything"
+)
 
 
 class _Both:
@@ -300,7 +315,8 @@ class _Both:
         return {
             "clock_pairs": clock.pairs,
             "clock_jumps": clock.jumps,
-            "clock_error_s": max(errors, default=None),
+            "clock_error_s": max(errors, default=None) if clock.pairs else None,
+            "by_wall_clocks": clock.by_wall_clocks,
             "causal": causal,
         }
 

@@ -20,6 +20,13 @@ measured between two emulated guests and their host."""
 _MOST_DRIFT = 500e-6
 """Clocks that are steered run off by no more (adjtimex(2)): more is a jump."""
 
+WALL_ERROR_NS = 1_000_000_000
+"""What two wall clocks are taken to differ by at most: those that are kept by NTP do by far less,
+others by anything."""
+
+_LONGEST_NS = 2**61
+"""73 years: what is beyond is no moment of a machine's, and no error of one."""
+
 RUNNING = "running"
 
 
@@ -39,26 +46,34 @@ class _Pair:
 
 
 class HostClock:
-    """jumps: how often the offset jumped; pairs: how many there are."""
+    """jumps: how often the offset jumped; pairs: how often the clocks were compared;
+    by_wall_clocks: never, and the machines' wall clocks tie them."""
 
-    def __init__(self, clocks: list[dict[str, Any]], states: list[dict[str, Any]]) -> None:
-        """clocks, states: the lines of a `.host.jsonl`, in order of time."""
+    def __init__(
+        self,
+        clocks: list[dict[str, Any]],
+        states: list[dict[str, Any]],
+        wall: dict[str, Any] | None = None,
+    ) -> None:
+        """clocks, states: the lines of a `.host.jsonl`, in order of time; wall: a pair made of wall
+        clocks, for want of better."""
+        compared = [line for line in clocks if {"guest_monotonic_ns", "error_ns"} <= line.keys()]
+        self.pairs, self.by_wall_clocks = len(compared), bool(wall and not compared)
         self._pairs = [
             _Pair(line["t_ns"], line["guest_monotonic_ns"] - line["t_ns"], line["error_ns"])
-            for line in clocks
-            if {"guest_monotonic_ns", "error_ns"} <= line.keys()
+            for line in compared or ([wall] if wall else [])
         ]
         self._times = [pair.host_ns for pair in self._pairs]
         self.stops = _stops(states)
         self.jumps = sum(1 for before, after in pairwise(self._pairs) if _jumps(before, after))
 
-    @property
-    def pairs(self) -> int:
-        """How many pairs there are: with none, nothing is known."""
-        return len(self._pairs)
-
     def at(self, host_ns: int) -> Moment | None:
         """The guest's clock at a moment of the host's CLOCK_MONOTONIC; None: not known."""
+        found = self._at(host_ns)
+        fits = found is not None and max(abs(found.ns), found.error_ns) < _LONGEST_NS
+        return found if fits else None
+
+    def _at(self, host_ns: int) -> Moment | None:
         place = bisect_right(self._times, host_ns)
         before = self._pairs[place - 1] if place else None
         after = self._pairs[place] if place < len(self._pairs) else None

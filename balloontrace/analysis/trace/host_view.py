@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from balloontrace.analysis.trace.columns import Ints
-from balloontrace.analysis.trace.host_clock import HostClock, Moment
+from balloontrace.analysis.trace.host_clock import WALL_ERROR_NS, HostClock, Moment
 from balloontrace.analysis.trace.trace import Trace, section
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
@@ -23,6 +23,7 @@ from balloontrace.recording.host_lines import (
     HostLines,
     read_host,
 )
+from balloontrace.untrusted_json import whole
 
 SUFFIX = ".host.jsonl"
 
@@ -30,11 +31,17 @@ SUFFIX = ".host.jsonl"
 class HostView:
     """lines: as they stand in the file; clock: from the host's moments to the guest's."""
 
-    def __init__(self, lines: HostLines, boot_id: str | None = None) -> None:
-        """boot_id: of the recording: pairs of another boot of the guest are of no use."""
+    def __init__(
+        self,
+        lines: HostLines,
+        boot_id: str | None = None,
+        guests: dict[str, Any] | None = None,
+    ) -> None:
+        """boot_id: of the recording: pairs of another boot of the guest are of no use; guests: the
+        guest's own pair of CLOCK_MONOTONIC and wall clock, in its recording."""
         self.lines = lines
         pairs = [line for line in lines.of(CLOCK) if boot_id in (None, line.get("boot_id"))]
-        self.clock = HostClock(pairs, lines.of(STATE))
+        self.clock = HostClock(pairs, lines.of(STATE), _by_wall_clocks(lines.begin, guests or {}))
 
     @cached_property
     def targets(self) -> list[HostTarget]:
@@ -63,8 +70,8 @@ class HostView:
     def resident(self) -> tuple[Ints, Ints]:
         """Moments of the host's clock, and the bytes of the host's memory that the hypervisor's
         process had, those of huge pages among them."""
-        lines = [line for line in self.lines.of(MEMORY) if "rss_bytes" in line]
-        return _columns(lines, lambda line: line["rss_bytes"] + line.get("hugetlb_bytes", 0))
+        lines = [line for line in self.lines.of(MEMORY) if whole(_resident(line))]
+        return _columns(lines, _resident)
 
     def set_at(self, target: HostTarget) -> Moment | None:
         """When it was set, by the guest's clock; None: not known, or before anybody looked."""
@@ -93,12 +100,33 @@ class HostView:
         )
 
 
+def _by_wall_clocks(begin: dict[str, Any], guests: dict[str, Any]) -> dict[str, Any] | None:
+    """What the two wall clocks make of the first line's moment, as a pair; None if one is not
+    known."""
+    utc_ns = begin.get("utc_ns")
+    monotonic_ns, realtime_ns = guests.get("monotonic_ns"), guests.get("realtime_ns")
+    if utc_ns is None or monotonic_ns is None or realtime_ns is None:
+        return None
+    return {
+        "t_ns": begin["t_ns"],
+        "guest_monotonic_ns": int(monotonic_ns) + utc_ns - int(realtime_ns),
+        "error_ns": WALL_ERROR_NS,
+    }
+
+
 class HostTarget:
     """A target: balloon pages; set between two moments of the host's clock, which are one where the
     host itself tells, and None where it stood before anybody looked; sent: how often in a row."""
 
     def __init__(self, pages: int, after_ns: int | None, by_ns: int) -> None:
         self.pages, self.after_ns, self.by_ns, self.sent = pages, after_ns, by_ns, 1
+
+
+def _resident(line: dict[str, Any]) -> int | None:
+    """Bytes of one line; None: not told."""
+    if "rss_bytes" not in line:
+        return None
+    return int(line["rss_bytes"]) + int(line.get("hugetlb_bytes", 0))
 
 
 def _columns(lines: list[dict[str, Any]], value: Any) -> tuple[Ints, Ints]:
@@ -119,4 +147,5 @@ def lay_beside(trace: Trace, path: str) -> None:
             "lay those beside each other that were recorded at the same time",
             EXIT_USAGE,
         )
-    trace.host = HostView(lines, boot_id if told else None)
+    guests = section(trace.header, "clock")
+    trace.host = HostView(lines, boot_id if told else None, guests)

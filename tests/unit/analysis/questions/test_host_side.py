@@ -371,3 +371,46 @@ def test_a_trace_has_the_host_s_targets_as_marks(tmp_path: Path) -> None:
         "host: actual",
         "host: resident memory",
     }
+
+
+def by_wall(tmp_path: Path, ahead_s: float) -> Report:
+    """Both sides without pairs; ahead_s: so much the host's wall clock is ahead of the guest's."""
+    host = Host(utc_ns=round((1000.0 - 1.0 + ahead_s) * 1e9)).told(0.5, 0)
+    host.target(0.98, PAGES).told(5.1, PAGES).target(12.0, 5000).told(29.0, PAGES)
+    built = stock_like().ends(30.0)
+    built.header["clock"] = {"monotonic_ns": ATTACHED_NS, "realtime_ns": 1_000_000_000_000}
+    return both(tmp_path, built, host)
+
+
+def test_without_pairs_the_wall_clocks_tie_both_with_an_error_that_is_said(tmp_path: Path) -> None:
+    report = by_wall(tmp_path, 0.0)
+    facts, (into, _) = side(report)
+    assert (facts["clock_pairs"], facts["by_wall_clocks"], facts["causal"]) == (0, True, True)
+    assert facts["clock_error_s"] is None
+    assert into["read_s"] == pytest.approx(0.02)
+    assert into["error_s"] == pytest.approx(1.0, abs=1e-3)
+    assert "the wall clocks alone" in report.results["host_side"].notes[0]
+    assert "target-never-arrived" in report.results["findings"].scalars["unchecked"]
+
+
+@pytest.mark.parametrize("ahead_s", [3.0, 3600.0, -3600.0, 1e9])
+def test_wall_clocks_that_differ_make_no_lag_and_no_finding(tmp_path: Path, ahead_s: float) -> None:
+    report = by_wall(tmp_path, ahead_s)
+    _, rows = side(report)
+    assert [row["read_s"] for row in rows] == [None] * len(rows)
+    assert found(report) == {}
+
+
+@pytest.mark.parametrize("error_ns", [0, 2**63 - 1])
+@pytest.mark.parametrize("guest_ns", [0, 2**63 - 1])
+@pytest.mark.parametrize("t_ns", [0, 2**62, 2**63 - 1])
+def test_moments_that_no_machine_has_are_not_known(
+    tmp_path: Path, t_ns: int, guest_ns: int, error_ns: int
+) -> None:
+    host = Host().target(0.98, PAGES).told(5.1, PAGES, 2**63 - 1, hugetlb_bytes=2**63 - 1)
+    pair = {"guest_monotonic_ns": guest_ns, "error_ns": error_ns, "boot_id": "0"}
+    host.lines.append({"event": "clock", "t_ns": t_ns, **pair})
+    host.lines.append({"event": "target", "t_ns": t_ns, "bytes": 2**63 - 1, "by": "set"})
+    pictured = picture_of(beside(tmp_path, stock_like(), host))
+    assert side(pictured.report)[1] is not None
+    assert chart([Scene(pictured)]).panels
