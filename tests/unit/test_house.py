@@ -128,7 +128,6 @@ def test_data_moves_down_only() -> None:
 RECORDING = {
     "__init__": (),
     "layout": (),
-    "host_lines": (),
     "spool": (),
     "writer": ("layout", "spool"),
     "block": ("layout",),
