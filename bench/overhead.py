@@ -44,6 +44,8 @@ KERNELS = ("6.1", "6.12")
 MEMORY_BYTES = 2 << 30
 MOVED_PAGES = 1280 * MIB_PAGES
 RATIO_BUDGET = 1.03
+PASSES = 3
+"""In which the kernel counts what the programs take."""
 MINIMAL_RSS_BUDGET, ALL_RSS_BUDGET = 12 << 20, 45 << 20
 STORMS = 5
 RINGS_KIB = (16, 64, 256, 1024, 4096)
@@ -184,18 +186,31 @@ def program_statistics(guest: Guest, tracer: Tracer) -> list[tuple[str, int, flo
     return sorted(rows, key=lambda row: -row[1] * row[2])
 
 
-def in_kernel(guest: Guest, tracers: Mapping[str, Tracer]) -> None:
-    """What each program takes in the kernel."""
-    print(f"\nIn the kernel, {MOVED_PAGES // MIB_PAGES} MiB in and out\n")
+def in_kernel(guest: Guest, tracers: Mapping[str, Tracer]) -> dict[str, float]:
+    """What each program takes in the kernel: a table, and tracer -> milliseconds in all.
+
+    The least of some passes, in turn: what disturbs one makes it longer, never shorter.
+    """
+    passes: dict[str, list[list[tuple[str, int, float]]]] = {}
+    for _ in range(PASSES):
+        for name, tracer in tracers.items():
+            if name != NONE:
+                passes.setdefault(name, []).append(program_statistics(guest, tracer))
+    print(f"\nIn the kernel, {MOVED_PAGES // MIB_PAGES} MiB in and out, the least of {PASSES}\n")
     print("| tracer | program | runs | ns a run | ms in all |\n|---|---|---:|---:|---:|")
-    for name, tracer in tracers.items():
-        if name == NONE:
-            continue
-        rows = program_statistics(guest, tracer)
+    found = {}
+    for name, made in passes.items():
+        rows = min(made, key=_total_ms)
         for program, runs, ns in rows:
             print(f"| {name} | {program} | {runs:,} | {ns:,.0f} | {runs * ns / 1e6:.1f} |")
-        total = sum(runs * ns for _, runs, ns in rows) / 1e6
-        print(f"| {name} | all | {sum(runs for _, runs, _ in rows):,} | | {total:.1f} |")
+        found[name] = _total_ms(rows)
+        print(f"| {name} | all | {sum(runs for _, runs, _ in rows):,} | | {found[name]:.1f} |")
+    print()
+    return found
+
+
+def _total_ms(rows: list[tuple[str, int, float]]) -> float:
+    return sum(runs * ns for _, runs, ns in rows) / 1e6
 
 
 def fetched(guest: Guest) -> Recording:
