@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make bench-live`: what `balloontrace live --json` costs at 0, 1,000 and 30,000 events a second.
+"""`make bench-live`: what `balloontrace live` costs at 0, 1,000 and 30,000 events a second.
 
 A generated stream of a guest whose shrinker takes back what goes in is written into its pipe at
 that rate, by the clock. Then a day of 1,000 events a second, as fast as it is read: memory after an
-hour and at the end. Prints budgets, and exits with 1 if one is missed. argv: seconds of each rate.
+hour and at the end. And the screen, on a terminal of 80 by 24: the bytes that it is sent. Prints
+budgets, and exits with 1 if one is missed. argv: seconds of each rate.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +31,11 @@ SECONDS = 30
 HOUR_S, DAY_S, DAY_RATE = 3_600, 86_400, 20
 CPU_BUDGET, RSS_BUDGET, GROWTH_BUDGET = 0.25, 48 << 20, 2 << 20
 """Of one CPU, at the highest rate; bytes at any; bytes from an hour to a day."""
+
+SCREEN_SIZE = (24, 80)
+SCREEN_RATE = 1_000
+LINE_BUDGET = 960
+"""Bytes a second: what 9,600 baud carry."""
 
 _PIECES = 10
 """Of a second, as a recorder is woken in a storm."""
@@ -110,6 +121,42 @@ def at_rate(rate: int, seconds: int) -> tuple[float, int, float]:
     return used, memory, rate * (seconds - 1) / took_s
 
 
+def on_a_terminal(seconds: int) -> float:
+    """Bytes a second that the screen sends to its terminal, after the first picture."""
+    reader, writer = os.pipe()
+    process, terminal = pty.fork()
+    if not process:
+        os.dup2(reader, 0)
+        os.close(writer)
+        command = [sys.executable, "-m", "balloontrace", "live", "-"]
+        os.execv(sys.executable, command)
+    os.close(reader)
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", *SCREEN_SIZE, 0, 0))
+    sent = [0]
+
+    def read() -> None:
+        try:
+            while data := os.read(terminal, 1 << 16):
+                sent[0] += len(data)
+        except OSError:  # it has ended
+            pass
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    settled, before, begun_s = 5, 0, time.monotonic()
+    for second in stream(writer, SCREEN_RATE, seconds + settled):
+        time.sleep(max(0.0, begun_s + second + 1 - time.monotonic()))
+        if second == settled:
+            before = sent[0]
+    took = (sent[0] - before) / (seconds - 1)
+    os.close(writer)
+    os.write(terminal, b"q")
+    os.waitpid(process, 0)
+    os.close(terminal)
+    thread.join()
+    return took
+
+
 def in_a_day() -> int:
     """Bytes by which it grows from the first hour of a day to its end."""
     live = Live()
@@ -132,6 +179,9 @@ def main() -> int:
         print(f"{written:8,.0f}  {used * 100:5.1f}  {memory / 2**20:3.0f}", flush=True)
         holds &= budget(f"at most {CPU_BUDGET:.0%} of a CPU", used <= CPU_BUDGET)
         holds &= budget(f"at most {RSS_BUDGET >> 20} MiB", memory <= RSS_BUDGET)
+    line = on_a_terminal(seconds)
+    said = f"the screen sends {line:,.0f} bytes a second at {SCREEN_RATE:,} events a second"
+    holds &= budget(f"{said}, at most {LINE_BUDGET}", line <= LINE_BUDGET)
     growth = in_a_day()
     said = f"a day of {DAY_RATE} events a second adds {growth / 2**20:.1f} MiB to its first hour"
     holds &= budget(f"{said}, at most {GROWTH_BUDGET >> 20}", growth <= GROWTH_BUDGET)

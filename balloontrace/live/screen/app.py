@@ -15,6 +15,7 @@ import struct
 import termios
 import time
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import ClassVar
 
@@ -63,11 +64,10 @@ class Lines(Widget, can_focus=True):
     def show(self, wanted: list[Line]) -> None:
         """Paint what changed."""
         before, self._lines = self._lines, wanted
-        width = self.size.width
         changed = [
-            Region(0, number, width, 1)
-            for number, line in enumerate(wanted)
-            if number >= len(before) or before[number] != line
+            Region(columns.start, number, len(columns), 1)
+            for number, (was, line) in enumerate(zip_longest(before, wanted, fillvalue=()))
+            if (columns := changed_columns(was, line, self.size.width))
         ]
         if changed:
             self.refresh(*changed)
@@ -83,6 +83,20 @@ class Lines(Widget, can_focus=True):
             return Strip.blank(self.size.width)
         line = self._lines[y]
         return Strip([Segment(each.text, _STYLES[each.style]) for each in line])
+
+
+def changed_columns(before: Line, now: Line, width: int) -> range:
+    """The columns of a line from the first that changed to the last."""
+    was, cells = _cells(before), _cells(now)
+    if len(was) != width or len(cells) != width:  # it was not there, or a character takes two
+        return range(width if before != now else 0)
+    differ = [column for column in range(width) if was[column] != cells[column]]
+    return range(differ[0], differ[-1] + 1) if differ else range(0)
+
+
+def _cells(line: Line) -> list[tuple[str, str]]:
+    """Each character with its style."""
+    return [(char, each.style) for each in line for char in each.text]
 
 
 class LiveApp(App[int]):

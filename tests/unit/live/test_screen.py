@@ -13,9 +13,9 @@ import pytest
 from textual.pilot import Pilot
 
 from balloontrace.live.model import Model
-from balloontrace.live.screen.app import Lines, LiveApp
+from balloontrace.live.screen.app import Lines, LiveApp, changed_columns
 from balloontrace.live.screen.layout import Shown, columns_for, lines
-from balloontrace.live.screen.lines import width_of
+from balloontrace.live.screen.lines import BAD, STRONG, Part, width_of
 from balloontrace.live.session import Session
 from balloontrace.live.sources import GrowingFile, Pipe
 from tests.unit.builders import Built, shrinker_like, stock_like
@@ -251,3 +251,16 @@ def test_what_came_can_be_saved_to_the_byte(tmp_path: Path) -> None:
     driven(LiveApp(stream.session), steps, (200, 50))
     assert taken.read_bytes() == b"kept"
     assert (tmp_path / "new.btrace").read_bytes() == (tmp_path / "guest.btrace").read_bytes()
+
+
+def test_of_a_line_only_what_changed_is_painted() -> None:
+    before = (Part("size "), Part("10", STRONG), Part(" MiB"))
+    assert changed_columns(before, before, 11) == range(0)
+    assert changed_columns(before, (Part("size "), Part("12", STRONG), Part(" MiB")), 11) == range(
+        6, 7
+    )
+    assert changed_columns(before, (Part("size "), Part("10", BAD), Part(" MiB")), 11) == range(
+        5, 7
+    )
+    assert changed_columns((), before, 11) == range(11)
+    assert changed_columns((Part("名" * 5 + " "),), before, 11) == range(11)
