@@ -289,15 +289,32 @@ class _Both:
         if target.after_ns is None:
             return found | {"told_s": None}
         moments, resident = self._view.resident
-        before, under = resident[moments <= set_ns], (moments > set_ns) & (moments <= until_ns)
-        if not len(before) or not under.any():
+        start, under = self._resident_at(set_ns), (moments > set_ns) & (moments <= until_ns)
+        if start is None or not under.any():
             return found
-        start, end = int(before[-1]), int(resident[under][-1])
+        end = int(resident[under][-1])
         found |= {"resident_before_bytes": start, "resident_after_bytes": end}
         if start > end:
             fallen = resident[under] <= start - FREED_SHARE * (start - end)
             found["freed_s"] = (int(moments[under][fallen][0]) - set_ns) / 1e9
         return found
+
+    def _resident_at(self, set_ns: int) -> int | None:
+        """The host's memory when a target was set: of the sample before it if that is no old one,
+        as the guest may have touched much since, else of the next, if the balloon did not move
+        until then."""
+        moments, resident = self._view.resident
+        times, told = self._view.actual
+        interval_ns = round(float(self._view.lines.begin.get("interval_s") or 0.0) * 1e9)
+        place = int(np.searchsorted(moments, set_ns, side="right"))
+        if place and set_ns - moments[place - 1] <= max(_FRESH_NS, 2 * interval_ns):
+            return int(resident[place - 1])
+        if place == len(moments) or moments[place] - set_ns > _FRESH_NS:
+            return None
+        first = max(0, int(np.searchsorted(times, set_ns, side="right")) - 1)
+        meanwhile = told[first : int(np.searchsorted(times, moments[place], side="right"))]
+        unmoved = len(meanwhile) > 1 and len(set(meanwhile.tolist())) == 1
+        return int(resident[place]) if unmoved else None
 
     def clocks(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """How well the two clocks are known. Without order, no lag is worth anything."""
@@ -382,6 +399,7 @@ def _since(target: HostTarget) -> int:
 
 
 _NEAR_NS = 10_000_000_000
+_FRESH_NS = 1_000_000_000
 _UNEVEN_S = 0.005
 """The host's side samples the size, and writes when it has been told."""
 

@@ -311,6 +311,19 @@ def test_a_stop_is_not_counted_if_it_is_not_known_to_be_of_the_recording_s_time(
     assert side(both(tmp_path, stock_like(), host))[0]["stopped_s"] == 0
 
 
+@pytest.mark.parametrize(
+    ("sampled_s", "told", "before"), [(0.99, 0, 3 * GIB), (0.99, 5, None), (3.0, 0, None)]
+)
+def test_memory_of_long_before_a_target_is_not_that_at_the_target(
+    tmp_path: Path, sampled_s: float, told: int, before: int | None
+) -> None:
+    host = Host(interval_s=0.2).clocks(0.0, 60.0).told(-0.9, 0, GIB).target(0.98, PAGES)
+    host.told(sampled_s, told, 3 * GIB).told(5.1, PAGES, 2 * GIB)
+    facts, (into,) = side(both(tmp_path, stock_like(), host))
+    assert into["resident_before_bytes"] == before
+    assert facts["freed_bytes"] == (GIB if before else None)
+
+
 def test_what_the_host_s_file_says_of_itself_is_escaped(tmp_path: Path) -> None:
     host = ordinary()
     host.lines[0] |= {"hypervisor": "\x1b[31mqemu<script>", "version": "\n10"}
