@@ -110,7 +110,7 @@ def balloontrace() -> CommandLine:
 def balloontrace_record() -> CommandLine:
     """That of the one file for guests, and of the package with its content."""
     about = "Trace the memory balloon of a Linux guest."
-    commands = tuple(_declared(verb) for verb in bundled.VERBS)
+    commands = tuple(_declared(bundled.verb_of(name)) for name in bundled.VERBS)
     return CommandLine("balloontrace-record", about, (_version(),), commands)
 
 
@@ -125,7 +125,7 @@ def _groups(root: typer.Typer) -> Iterator[tuple[str, typer.Typer]]:
 
 
 def _commands(root: typer.Typer, before: tuple[str, ...] = ()) -> Iterator[Command]:
-    declared = {verb.name: verb for verb in bundled.VERBS}
+    declared = {name: bundled.verb_of(name) for name in bundled.VERBS}
     for info in root.registered_commands:
         name = str(info.name)
         if not before and name in declared:

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from balloontrace import __version__
 from balloontrace.cli import argparse_verbs
-from balloontrace.cli.commands import doctor, live, mark, record, watch
 from balloontrace.cli.outcome import exit_status
 from balloontrace.errors import EXIT_USAGE, UserError
 
-VERBS = (record.VERB, mark.VERB, watch.VERB, live.VERB, doctor.VERB)
+if TYPE_CHECKING:
+    from balloontrace.cli.verbs import Verb
+
+VERBS = ("record", "mark", "watch", "live", "doctor")
 
 ABOUT = "Trace the memory balloon of a Linux guest: the one file that records."
 
@@ -26,13 +28,29 @@ def main() -> None:
 def _run(prog: str, arguments: list[str]) -> Optional[int]:
     """Run what the arguments say; returns the exit status. Raises UserError."""
     name = arguments[0] if arguments else ""
-    for verb in VERBS:
-        if verb.name == name:
-            return argparse_verbs.run(verb, prog, arguments[1:])
+    if name in VERBS:
+        return argparse_verbs.run(verb_of(name), prog, arguments[1:])
     if name and not name.startswith("-"):
-        known = ", ".join(verb.name for verb in VERBS)
+        known = ", ".join(VERBS)
         raise UserError(f"no such command: {name!r}", f"this file has {known}", EXIT_USAGE)
-    parser = argparse_verbs.parser_of_all(prog, ABOUT, f"balloontrace {__version__}", VERBS)
+    verbs = [verb_of(each) for each in VERBS]
+    parser = argparse_verbs.parser_of_all(prog, ABOUT, f"balloontrace {__version__}", verbs)
     parser.parse_args(arguments)
     parser.print_help()  # nothing was asked for
     return EXIT_USAGE
+
+
+def verb_of(name: str) -> Verb:
+    """One of VERBS. The others are not loaded: a recording waits for what its command line takes
+    to be compiled."""
+    if name == "record":
+        from balloontrace.cli.commands.record import VERB
+    elif name == "mark":
+        from balloontrace.cli.commands.mark import VERB
+    elif name == "watch":
+        from balloontrace.cli.commands.watch import VERB
+    elif name == "live":
+        from balloontrace.cli.commands.live import VERB
+    else:
+        from balloontrace.cli.commands.doctor import VERB
+    return VERB

@@ -35,7 +35,7 @@ def main() -> None:
 
 def _run(name: str, arguments: list[str]) -> Optional[int]:
     from balloontrace.cli import argparse_verbs
-    from balloontrace.cli.bundled import VERBS
+    from balloontrace.cli.bundled import verb_of
 
-    (verb,) = (verb for verb in VERBS if verb.name == name)
+    verb = verb_of(name)
     return argparse_verbs.run(verb, _NAME, arguments)

@@ -73,7 +73,7 @@ def test_it_is_not_exposed(unit: Path) -> None:
 def given_to_watch(line: str) -> dict[str, object]:
     """What `watch` is told by the command line of a service. Raises UserError."""
     program, name, *arguments = shlex.split(line)
-    (verb,) = (verb for verb in bundled.VERBS if verb.name == name)
+    verb = bundled.verb_of(name)
     assert (program, verb) == (PROGRAM, watch.VERB)
     return vars(argparse_verbs.parser_of(verb, program).parse_args(arguments))
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.tracers.attach.attaching import Forced
-from balloontrace.tracers.load import description, loader, running_copy
+from balloontrace.tracers.load import description, loader
 from balloontrace.tracers.machine import interpreter
 from balloontrace.tracers.record.endings import ENDINGS
 
@@ -83,7 +83,11 @@ def started(ring_bytes: int, forced: Forced, silent: bool) -> dict[str, Any]:
 
 def become(module: str, session: Mapping[str, Any]) -> NoReturn:
     """Turn into the process image whose `main` is in a module, and tell it of its session."""
-    root = running_copy.make() if interpreter.is_bundled() else ""
+    root = ""
+    if interpreter.is_bundled():
+        from balloontrace.tracers.load import running_copy  # while the loader is at work
+
+        root = running_copy.make()
     program = interpreter.program(module, "main", root)
     # -S: without site, which would read every .pth file of the installation; not -m, which loads
     # `runpy` and what that needs.

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from balloontrace import __version__, bundle
-from balloontrace.cli.bundled import VERBS
+from balloontrace.cli.bundled import VERBS, verb_of
 from balloontrace.errors import EXIT_UNSUPPORTED, EXIT_USAGE, UserError
 from tests.unit.command_line import balloontrace
 from tests.unit.test_house import IN_THE_GUEST, PACKAGE
@@ -107,7 +107,7 @@ def test_without_pyroute2_it_says_what_to_install(monkeypatch: pytest.MonkeyPatc
     assert "balloontrace[bundle]" in caught.value.hint
 
 
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+@pytest.mark.parametrize("verb", [verb_of(name) for name in VERBS], ids=VERBS)
 def test_it_says_what_it_does(bundled: Path, verb: Any) -> None:
     assert f"\n  {verb.name} " in run(bundled, "--help").stdout
     done = run(bundled, verb.name, "--help")

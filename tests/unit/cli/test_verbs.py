@@ -14,7 +14,7 @@ import typer
 import typer.main
 
 from balloontrace.cli import argparse_verbs, typer_verbs
-from balloontrace.cli.bundled import VERBS
+from balloontrace.cli.bundled import VERBS, verb_of
 from balloontrace.cli.commands import mark, record
 from balloontrace.cli.entry import IN_GUESTS
 from balloontrace.cli.verbs import Verb
@@ -55,7 +55,7 @@ def argparses_help(verb: Verb) -> str:
 
 
 @pytest.mark.parametrize("help_of", [typers_help, argparses_help])
-@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.name)
+@pytest.mark.parametrize("verb", [verb_of(name) for name in VERBS], ids=VERBS)
 def test_the_help_says_what_is_declared(verb: Verb, help_of: Callable[[Verb], str]) -> None:
     text = help_of(verb)
     shown = [option for option in verb.options if not option.hidden]
@@ -130,7 +130,7 @@ def test_the_status_is_what_the_verb_returns(run: Run) -> None:
 
 
 def test_what_begins_without_typer_is_what_the_one_file_has() -> None:
-    assert tuple(verb.name for verb in VERBS) == IN_GUESTS
+    assert VERBS == IN_GUESTS
 
 
 @pytest.mark.parametrize(
