@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from balloontrace.analysis.report import build
+from balloontrace.analysis.text.report import report_text
 from balloontrace.errors import UserError
 from balloontrace.recording import spool
 from balloontrace.recording.reader import Recording, read_recording
 from balloontrace.recording.spool import Spool
 from balloontrace.recording.writer import ITEM_BYTES, Writer
+from tests.unit.builders import stock_like
 
 MOST = 200_000
 BLOCK_EVENTS = 1000
@@ -120,3 +123,11 @@ def test_a_reader_that_never_reads_is_given_up(pipe: Pipe, monkeypatch: pytest.M
     writer.events(_events())
     with pytest.raises(UserError, match="takes no more"):
         writer.end()
+
+
+def test_the_report_says_that_the_reader_was_too_slow(tmp_path: Path) -> None:
+    built = stock_like()
+    assert built.trailer is not None
+    built.trailer["left_out"] = 1234
+    text = report_text(build(built.write(tmp_path / "guest.btrace")))
+    assert "too slow for 1,234 events" in " ".join(text.split())

@@ -150,6 +150,11 @@ def _losses(facts: dict[str, Any], recorder: dict[str, Any]) -> list[str]:
             f"{count(facts['damaged_bytes'])} bytes unreadable"
             + (f", and with them {events:,} events" if events else "")
         )
+    if facts["left_out"]:
+        lines.append(
+            f"the reader of `record -o -` was too slow for {count(facts['left_out'])} events; next "
+            "time: record -o FILE, and fetch that"
+        )
     if facts["lost_pages"]:
         held = ", ".join(f"{count(pages)} {kind}" for kind, pages in facts["lost_pages"].items())
         lines.append(f"pages in lost events: {held}")
