@@ -110,7 +110,9 @@ def test_idle_moves_every_page_once_and_leaves_nothing_behind(tmp_path: Path) ->
     for row in (inflate, deflate):
         lags = [row[f"{step}_s"] for step in ("noticed", "read", "reached", "told")]
         assert None not in lags
-        assert [later - lag >= -row["error_s"] for lag, later in pairwise(lags)] == [True] * 3
+        # The driver tells the host within the last call, whose return may be late.
+        slack = row["error_s"] + SAMPLE_INTERVAL_S
+        assert [later - lag >= -slack for lag, later in pairwise(lags)] == [True] * 3
         assert row["error_s"] < 0.2
     assert (inflate["inflated_pages"], deflate["deflated_pages"]) == (PAGES_PER_GIB // 2,) * 2
 

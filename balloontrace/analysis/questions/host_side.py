@@ -15,7 +15,7 @@ from balloontrace.analysis.trace.columns import Ints
 from balloontrace.analysis.trace.gaps import driver_gaps
 from balloontrace.analysis.trace.host_clock import WALL_ERROR_NS, Moment
 from balloontrace.analysis.trace.host_view import HostTarget, HostView
-from balloontrace.analysis.trace.trace import FOREVER, Trace
+from balloontrace.analysis.trace.trace import FOREVER, MOVES, Trace
 from balloontrace.recording.host_lines import STATISTICS, VCPUS
 
 NOT_GIVEN = "the host's view (report --host)"
@@ -198,6 +198,7 @@ class _Both:
         self._curve: SizeCurve | None = known_curve(trace.entire)
         self._read = _calls(trace.entire, "target", "start_ns", "asked")
         self._noticed = _calls(trace.entire, "notice", "start_ns")
+        self._moves = [_by_end(trace.entire, kind) for kind in MOVES]
         self._violated = self._looked = False
 
     def is_within(self, moment_s: float) -> bool:
@@ -215,15 +216,37 @@ class _Both:
         at, end = self._view.set_at(target), clock.at(until_ns)
         until = FOREVER if last else end.ns + end.error_ns if end else None
         before = self._view.set_at(targets[number - 1]) if number else None
+        in_guest = self._in_guest(target, before, at, until)
+        at_host = self._at_host(target, middle_ns, until_ns)
+        if at is not None:
+            self._compare(at, in_guest["reached_s"], at_host["told_s"])
         return {
             "target_pages": target.pages,
             "sent": target.sent,
             "set_s": self._trace.seconds(at.ns) if at else None,
             "error_s": at.error_ns / 1e9 if at else None,
             "driver_there": self._driver_there(at) if at else None,
-            **self._in_guest(target, before, at, until),
-            **self._at_host(target, middle_ns, until_ns),
+            **in_guest,
+            **at_host,
         }
+
+    def _compare(self, at: Moment, reached_s: float | None, told_s: float | None) -> None:
+        """Note whether the host was told before the guest can have been there.
+
+        The driver tells the host at the end of update_balloon_size_func, as whose return a fill is
+        often traced: that the last call had begun is all that is sure then.
+        """
+        if reached_s is None or told_s is None:
+            return
+        self._looked = True
+        reached_ns = at.ns + round(reached_s * 1e9)
+        begun = [
+            int(starts[place])
+            for starts, ends in self._moves
+            if (place := int(np.searchsorted(ends, reached_ns - 1))) < len(ends)
+        ]
+        begun_ns = min([reached_ns, *begun])
+        self._violated |= at.ns + round(told_s * 1e9) + at.error_ns < begun_ns
 
     def _driver_there(self, at: Moment) -> bool | None:
         """Whether the guest had a driver then; None: it came or went at about that time."""
@@ -319,11 +342,6 @@ class _Both:
     def clocks(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
         """How well the two clocks are known. Without order, no lag is worth anything."""
         clock = self._view.clock
-        for row in rows:
-            reached, told, error = row["reached_s"], row["told_s"], row["error_s"]
-            if None not in (reached, told, error):
-                self._looked = True
-                self._violated |= told + error < reached - _UNEVEN_S
         causal = False if self._violated else True if self._looked else None
         if causal is False:
             for row in rows:
@@ -400,8 +418,13 @@ def _since(target: HostTarget) -> int:
 
 _NEAR_NS = 10_000_000_000
 _FRESH_NS = 1_000_000_000
-_UNEVEN_S = 0.005
-"""The host's side samples the size, and writes when it has been told."""
+
+
+def _by_end(trace: Trace, kind: str) -> tuple[Ints, Ints]:
+    """Start and end of each call of a kind, in order of end."""
+    calls = trace.calls(kind)
+    order = np.argsort(np.asarray(calls["end_ns"]), kind="stable")
+    return np.asarray(calls["start_ns"])[order], np.asarray(calls["end_ns"])[order]
 
 
 def _calls(trace: Trace, kind: str, *columns: str) -> dict[str, Ints] | None:

@@ -427,3 +427,11 @@ def test_moments_that_no_machine_has_are_not_known(
     pictured = picture_of(beside(tmp_path, stock_like(), host))
     assert side(pictured.report)[1] is not None
     assert chart([Scene(pictured)]).panels
+
+
+def test_a_host_is_told_within_the_last_call_and_not_after_it(tmp_path: Path) -> None:
+    built = Built().target(1.0, 256, 0).fill(1.0, 2.0, 256).ends(10.0)  # the host is told at 1.1
+    host = Host().clocks(0.0, 60.0).told(0.5, 0).target(0.98, 256).told(1.1, 256)
+    facts, (into,) = side(both(tmp_path, built, host))
+    assert facts["causal"] is True
+    assert into["told_s"] < into["reached_s"]
