@@ -74,7 +74,8 @@ def test_the_last_line_is_what_the_guest_counts(stock: Guest, tmp_path: Path) ->
     assert (live.wait(), recorder.communicate()[0]) == (0, 0)
 
     last, report = lines[-1], report_of(read_recording(str(saved)))
-    assert [line["state"] for line in lines[:-1]] == ["tracing"] * (len(lines) - 1)
+    # A machine that has too much to do may let the guest wait for 5 s.
+    assert {line["state"] for line in lines[:-1]} <= {"tracing", "silent"}
     assert (last["state"], last["said"], last["agrees"]) == ("ended", "ended: interrupted", True)
     assert last["inflated_pages"] == after[0] - before[0] == report["totals"]["inflated_pages"]
     assert last["deflated_pages"] == after[1] - before[1] == report["totals"]["deflated_pages"]
