@@ -49,6 +49,7 @@ def watch(options: dict[str, Any]) -> int:
             from balloontrace.tracers.record.marks import Marks
 
             marks = Marks()
+            wakeups.watch(marks.fileno())
         wakeups.watch(handover.maps["events"], edges=True)
         features = handover.content["balloon"]["features"]
         deflates = "deflate_on_oom" in features if features else None

@@ -23,7 +23,7 @@ from balloontrace.tracers.record.tracing import Tracing
 from balloontrace.tracers.samplers import OF_A_TRACE, Samplers
 from balloontrace.tracers.samplers.vmstat import balloon_counters
 from balloontrace.watch.boundary import Boundary
-from balloontrace.watch.metrics import Reading
+from balloontrace.watch.metrics import ASKED, Reading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -147,6 +147,8 @@ class Watcher:
         if self._marks and self._kept:
             for mark in self._marks.read(self._begun_ns):
                 self._kept.segments.sample(mark)
+            if self._marks.dump:
+                self.want(ASKED)
 
     def detach(self) -> None:
         """Detach every probe."""

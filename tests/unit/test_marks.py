@@ -173,6 +173,16 @@ def test_a_recorder_that_does_not_read_holds_nobody_up(taken: Marks, directory: 
         send("now")
 
 
+def test_a_mark_can_ask_for_the_last_minutes(taken: Marks) -> None:
+    send("slow", dump=True)
+    assert [mark["mark"] for mark in taken.read(0)] == ["slow"]
+    assert taken.dump
+    send("fast")
+    assert [mark["mark"] for mark in taken.read(0)] == ["fast"]
+    assert not taken.dump
+    assert (taken.written, taken.ignored) == (2, 0)
+
+
 def test_nobody_takes_marks(directory: Path, taken: Marks) -> None:
     for only in (1, 4_000_000):
         with pytest.raises(UserError, match=f"no recording of pid {only} takes marks"):

@@ -28,6 +28,9 @@ _PREFIX = "mark."
 LINE_BYTES = 1024
 """Longest line. The longest mark has 200 characters of 4 bytes, and 20 digits."""
 
+DUMP = b"dump"
+"""A line that is no mark: who keeps the last minutes (`watch`) is to leave them as a recording."""
+
 READ_BYTES = 1 << 16
 MOST_AT_ONCE = 100
 """What is taken at a look, of which there are one to five a second: whoever writes more than that
@@ -35,11 +38,15 @@ writes no marks."""
 
 
 class Marks:
-    """The place to which marks are sent, of one recorder."""
+    """The place to which marks are sent, of one recorder.
+
+    dump: whether it was asked, in what was read last, for the last minutes.
+    """
 
     def __init__(self) -> None:
         """Open it. Raises UserError if that cannot be."""
         self.written = self.ignored = 0
+        self.dump = False
         self._rest = b""
         self._path = os.path.join(DIRECTORY, f"{_PREFIX}{os.getpid()}")
         try:
@@ -48,6 +55,10 @@ class Marks:
             raise UserError(
                 f"cannot open {self._path} for marks: {error.strerror}", "record without --mark"
             ) from None
+
+    def fileno(self) -> int:
+        """What is readable when there is something to read."""
+        return self._descriptor
 
     def refuse(self) -> None:
         """Take no more but what was sent already."""
@@ -61,6 +72,7 @@ class Marks:
     def read(self, since_ns: int) -> list[dict[str, Any]]:
         """What was sent meanwhile, as samples: `t_ns`, the sender's if that is not before
         `since_ns` and not to come, else now; and `mark`."""
+        self.dump = False
         try:
             data = self._rest + os.read(self._descriptor, READ_BYTES)
         except BlockingIOError:
@@ -68,7 +80,8 @@ class Marks:
         *lines, rest = data.split(b"\n")
         now_ns = time.monotonic_ns()
         self._rest = rest if len(rest) < LINE_BYTES else b""
-        found = [_mark(line, since_ns, now_ns) for line in lines if line]
+        self.dump = DUMP in lines
+        found = [_mark(line, since_ns, now_ns) for line in lines if line and line != DUMP]
         marks = [mark for mark in found if mark][:MOST_AT_ONCE]
         self.ignored += len(found) - len(marks) + (self._rest != rest)
         self.written += len(marks)
@@ -113,16 +126,18 @@ def _mark(line: bytes, since_ns: int, now_ns: int) -> dict[str, Any] | None:
     return {"t_ns": sent_ns if since_ns <= sent_ns <= now_ns else now_ns, "mark": text}
 
 
-def send(text: str, only: int | None = None) -> list[int]:
+def send(text: str, only: int | None = None, dump: bool = False) -> list[int]:
     """Mark this moment in every recording that takes marks; returns the pids of their recorders.
 
-    only: the pid of the one that is meant. Raises UserError if there is none.
+    only: the pid of the one that is meant; dump: those that keep the last minutes are to leave them
+    as a recording. Raises UserError if there is none.
     """
     now_ns = time.monotonic_ns()
     words = " ".join(text[:MARK_CHARACTERS].splitlines())
     if not words.strip():
         raise UserError("a mark without words", "say what happens", EXIT_USAGE)
     line = f"\n{now_ns} {words}\n".encode("utf-8", "surrogateescape")
+    line += DUMP + b"\n" if dump else b""
     pids = [pid for pid in _waiting() if only in (None, pid)]
     marked = [pid for pid in pids if _write(os.path.join(DIRECTORY, f"{_PREFIX}{pid}"), line)]
     if not marked:

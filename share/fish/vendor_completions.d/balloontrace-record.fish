@@ -1,7 +1,7 @@
 # Written by `make docs`.
 complete -c balloontrace-record -f
 complete -c balloontrace-record -n '__fish_use_subcommand' -a record -d 'Trace this guest\'s balloon until Ctrl-C, -d, or COMMAND\'s end'
-complete -c balloontrace-record -n '__fish_use_subcommand' -a mark -d 'Mark this moment in every recording that was begun with record --mark'
+complete -c balloontrace-record -n '__fish_use_subcommand' -a mark -d 'Mark this moment in every recording that was begun with record --mark, and for watch'
 complete -c balloontrace-record -n '__fish_use_subcommand' -a watch -d 'Watch this guest\'s balloon for months: metrics, and the last minutes kept'
 complete -c balloontrace-record -n '__fish_use_subcommand' -a live -d 'Show what one guest\'s balloon does right now'
 complete -c balloontrace-record -n '__fish_use_subcommand' -a doctor -d 'Say what record would attach here and how, and what is missing'
@@ -21,6 +21,7 @@ complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -l ring-
 complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -l means -x -d 'Attach by this means only: kprobe.multi, kprobe or fentry'
 complete -c balloontrace-record -n '__fish_seen_subcommand_from record' -F
 complete -c balloontrace-record -n '__fish_seen_subcommand_from mark' -l pid -x -d 'Only in the recording of this process'
+complete -c balloontrace-record -n '__fish_seen_subcommand_from mark' -l dump -d 'Have watch leave its last minutes as a recording, too'
 complete -c balloontrace-record -n '__fish_seen_subcommand_from watch' -l listen -x -d 'Where Prometheus finds /metrics'
 complete -c balloontrace-record -n '__fish_seen_subcommand_from watch' -l textfile -x -d 'Write them for node_exporter\'s textfile collector, too'
 complete -c balloontrace-record -n '__fish_seen_subcommand_from watch' -l keep -x -d 'The last so many bytes'

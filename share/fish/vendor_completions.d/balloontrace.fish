@@ -1,7 +1,7 @@
 # Written by `make docs`.
 complete -c balloontrace -f
 complete -c balloontrace -n '__fish_use_subcommand' -a record -d 'Trace this guest\'s balloon until Ctrl-C, -d, or COMMAND\'s end'
-complete -c balloontrace -n '__fish_use_subcommand' -a mark -d 'Mark this moment in every recording that was begun with record --mark'
+complete -c balloontrace -n '__fish_use_subcommand' -a mark -d 'Mark this moment in every recording that was begun with record --mark, and for watch'
 complete -c balloontrace -n '__fish_use_subcommand' -a watch -d 'Watch this guest\'s balloon for months: metrics, and the last minutes kept'
 complete -c balloontrace -n '__fish_use_subcommand' -a live -d 'Show what one guest\'s balloon does right now'
 complete -c balloontrace -n '__fish_use_subcommand' -a report -d 'Say what the balloon did in a recording, who did it, and whether the numbers are whole'
@@ -35,6 +35,7 @@ complete -c balloontrace -n '__fish_seen_subcommand_from record' -l ring-kib -x 
 complete -c balloontrace -n '__fish_seen_subcommand_from record' -l means -x -d 'Attach by this means only: kprobe.multi, kprobe or fentry'
 complete -c balloontrace -n '__fish_seen_subcommand_from record' -F
 complete -c balloontrace -n '__fish_seen_subcommand_from mark' -l pid -x -d 'Only in the recording of this process'
+complete -c balloontrace -n '__fish_seen_subcommand_from mark' -l dump -d 'Have watch leave its last minutes as a recording, too'
 complete -c balloontrace -n '__fish_seen_subcommand_from watch' -l listen -x -d 'Where Prometheus finds /metrics'
 complete -c balloontrace -n '__fish_seen_subcommand_from watch' -l textfile -x -d 'Write them for node_exporter\'s textfile collector, too'
 complete -c balloontrace -n '__fish_seen_subcommand_from watch' -l keep -x -d 'The last so many bytes'
