@@ -103,7 +103,8 @@ def test_the_interval_is_put_back(folder: Path) -> None:
 
 def test_a_domain_that_is_paused_and_destroyed(folder: Path) -> None:
     states = [line["state"] for line in view(folder, "second").of(STATE)]
-    assert states == ["running", "paused", "gone"]
+    # A domain that is destroyed may be seen on its way.
+    assert [state for state in states if state != "shutdown"] == ["running", "paused", "gone"]
 
 
 def test_a_domain_that_is_not_there_is_one_line(folder: Path) -> None:
