@@ -27,7 +27,9 @@ INSTALLED = (
 @pytest.fixture(params=[pytest.param("bare", marks=pytest.mark.micro), "debian-11"])
 def bare(request: pytest.FixtureRequest, kernel: str, guests: Guests) -> Guest:
     """A guest with that userspace: its ``balloontrace`` is the one file."""
-    return guests.get(GuestConfig(kernel, userspace=request.param, memory_bytes=MEMORY_BYTES))
+    guest = guests.get(GuestConfig(kernel, userspace=request.param, memory_bytes=MEMORY_BYTES))
+    move_balloon(guest, 0)  # another test may have had it
+    return guest
 
 
 def test_it_counts_to_the_page_from_its_first_start(bare: Guest, fetch: Fetch) -> None:
