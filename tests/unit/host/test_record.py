@@ -134,13 +134,16 @@ def test_one_that_does_not_answer_at_the_begin(recorded: Recorded) -> None:
     ],
 )
 def test_a_signal_ends_it(recorded: Recorded, number: signal.Signals, reason: str) -> None:
-    before = signal.getsignal(number)
-    source = FakeSource()
-    source.at[3] = kill(number)
-    assert recorded.run(source, poll_s=2) == reason
-    assert recorded.view().of(END)[0]["reason"] == reason
-    assert source.intervals == [2, 7]
-    assert signal.getsignal(number) == before
+    outside = signal.signal(number, signal.default_int_handler)  # nohup may have it ignored
+    try:
+        source = FakeSource()
+        source.at[3] = kill(number)
+        assert recorded.run(source, poll_s=2) == reason
+        assert recorded.view().of(END)[0]["reason"] == reason
+        assert source.intervals == [2, 7]
+        assert signal.getsignal(number) == signal.default_int_handler
+    finally:
+        signal.signal(number, outside)
 
 
 def test_a_signal_ends_a_wait(recorded: Recorded) -> None:
