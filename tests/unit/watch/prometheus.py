@@ -22,23 +22,28 @@ Series = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def debians_prometheus() -> Path:
-    """Directory of Debian's package `prometheus`, unpacked, fetched before its first use.
+    """Directory of Debian's package `prometheus`, see `debians`."""
+    return debians("prometheus")
+
+
+def debians(package: str) -> Path:
+    """Directory of a package of Debian's, unpacked, fetched before its first use.
 
     Raises CalledProcessError if it cannot be had.
     """
-    tree = cache_directory() / "prometheus"
+    tree = cache_directory() / package
     tree.parent.mkdir(parents=True, exist_ok=True)
-    with (tree.parent / "lock-prometheus").open("w") as lock:
+    with (tree.parent / f"lock-{package}").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not tree.exists():
-            _fetch(tree)
+            _fetch(package, tree)
     return tree
 
 
-def _fetch(tree: Path) -> None:
+def _fetch(name: str, tree: Path) -> None:
     with tempfile.TemporaryDirectory(dir=tree.parent) as work:
         options = ("-o", "APT::Sandbox::User=root", "-o", "Acquire::Retries=3")
-        subprocess.run(["apt-get", "-q", *options, "download", "prometheus"], cwd=work, check=True)
+        subprocess.run(["apt-get", "-q", *options, "download", name], cwd=work, check=True)
         (package,) = Path(work).glob("*.deb")
         subprocess.run(["dpkg", "-x", str(package), f"{work}/tree"], check=True)
         shutil.move(f"{work}/tree", tree)
@@ -69,6 +74,11 @@ def series_of(page: bytes) -> Series:
     if found != strict:
         raise ValueError("the parsers do not agree")
     return found
+
+
+def series_of_another(page: bytes) -> Series:
+    """The samples of a page that is not ours, as the text format's own parser reads it."""
+    return _samples(text_string_to_metric_families(page.decode("utf-8")))
 
 
 def _samples(families: Iterable[Metric]) -> Series:
