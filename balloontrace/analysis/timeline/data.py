@@ -126,8 +126,8 @@ def timeline(
         "psi": psi,
         "memory": memory,
         "reclaim": reclaim(trace, cut.number),
-        "host_actual": _host_actual(trace, cut),
-        "host_memory": _host_memory(trace, cut),
+        "host_actual": _of_host(trace, cut, "actual", "pages"),
+        "host_memory": _of_host(trace, cut, "resident", "resident_bytes"),
         "words": results["marks"].tables.get("marks", [])[:MOST_WORDS],
         "marks": [row for kind in MARKS for row in _marks(trace, cut, kind, results)],
     }
@@ -227,26 +227,16 @@ def _memory(trace: Trace, cut: Bins) -> Rows:
     ]
 
 
-def _host_actual(trace: Trace, cut: Bins) -> Rows:
-    """The balloon as the host was told, thinned."""
+def _of_host(trace: Trace, cut: Bins, name: str, key: str) -> Rows:
+    """A series of the host's view, by the guest's clock, thinned. name: of HostView; key: of its
+    values."""
     view = trace.entire.host
     if view is None:
         return []
-    time_ns, pages = view.by_guests_clock(trace, view.actual)
-    kept = cut.thin(time_ns, pages)
-    times, values = _seconds(trace, time_ns[kept]), pages[kept].tolist()
-    return [{"at_s": at_s, "pages": told} for at_s, told in zip(times, values, strict=True)]
-
-
-def _host_memory(trace: Trace, cut: Bins) -> Rows:
-    """The memory of the hypervisor's process, thinned."""
-    view = trace.entire.host
-    if view is None:
-        return []
-    time_ns, resident = view.by_guests_clock(trace, view.resident)
-    kept = cut.thin(time_ns, resident)
-    times, values = _seconds(trace, time_ns[kept]), resident[kept].tolist()
-    return [{"at_s": at, "resident_bytes": size} for at, size in zip(times, values, strict=True)]
+    time_ns, values = view.by_guests_clock(trace, getattr(view, name))
+    kept = cut.thin(time_ns, values)
+    rows = zip(_seconds(trace, time_ns[kept]), values[kept].tolist(), strict=True)
+    return [{"at_s": at_s, key: value} for at_s, value in rows]
 
 
 def _marks(trace: Trace, cut: Bins, kind: str, results: Mapping[str, Result]) -> Rows:

@@ -46,7 +46,6 @@ SORTS = {"tasks": ("all", "last minute"), "calls": ("time", "calls", "longest")}
 
 LEAST_WIDTH, LEAST_HEIGHT = 40, 8
 _GRAPH_ROWS, _MOST_GRAPH_ROWS = 5, 20
-_TABLE_ROWS = 4
 _BUSY_SHARE = 0.1
 """Of a time: PSI and churn from there on are worth a colour."""
 
