@@ -55,20 +55,23 @@ def run(
 
 def _opened(name: str, stderr: Optional[IO[bytes]], screen: bool) -> Union[Pipe, GrowingFile]:
     """The source of this name; '': a recorder of ours, which says what it says there. screen: that
-    has keys read from the terminal, in place of stdin."""
+    has keys read from the terminal, whatever stdin is."""
     from balloontrace.live import sources
 
-    if name != STDIN:
-        return sources.GrowingFile(name) if name else sources.Recorder(_recorder(), stderr)
-    if os.isatty(0):
+    if name == STDIN and os.isatty(0):
         raise UserError("stdin is a terminal", "pipe a recording into it", EXIT_USAGE)
-    descriptor: int = importlib.import_module(_SCREEN).take_terminal() if screen else 0
-    return sources.Pipe(descriptor, "stdin")
+    stdin = 0
+    if screen and not os.isatty(0):
+        stdin = importlib.import_module(_SCREEN).take_terminal()
+    if name == STDIN:
+        return sources.Pipe(stdin, "stdin")
+    return sources.GrowingFile(name) if name else sources.Recorder(_recorder(), stderr)
 
 
 def _has_screen() -> bool:
-    """Whether stdout is a terminal, and Textual is there for it; if only that lacks, say so."""
-    if sys.stdout is None or not sys.stdout.isatty():
+    """Whether stdout is a terminal, and Textual is there for it, which needs all three streams; if
+    only Textual lacks, say so."""
+    if not (sys.stdin and sys.stdout and sys.stderr) or not sys.stdout.isatty():
         return False
     if all(importlib.util.find_spec(name) for name in ("textual", _SCREEN)):
         return True
@@ -94,7 +97,7 @@ def _print(session: Session, json: bool) -> int:
 
 def _show(session: Session, stderr: Optional[IO[bytes]]) -> int:
     """The screen; what a recorder of ours has said is said behind it."""
-    status: int = importlib.import_module(_SCREEN).run(session)
+    status: int = importlib.import_module(_SCREEN).run(session, output.status)
     if stderr is not None:
         stderr.seek(0)
         for line in stderr.read().decode("utf-8", "replace").splitlines():

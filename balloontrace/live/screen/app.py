@@ -3,17 +3,20 @@
 
 What comes is read a little at a time, so that a storm of events does not hold up a key. Once a
 second a line that changed is painted again, and no other: over 9,600 baud that is legible; while
-the terminal still has something to send, nothing is painted at all.
+the terminal still has something to send, or takes nothing more, nothing is painted at all.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import select
 import signal
 import struct
 import termios
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
@@ -38,6 +41,8 @@ PAINT_S, READ_S = 1.0, 0.1
 """From one time to the next."""
 _READING_S = 0.05
 """So long at most at once what comes is read."""
+_SETTLE_S = 0.1
+"""So long painting waits for all that a widget changes which comes or goes."""
 
 _STYLES = {
     PLAIN: Style(),
@@ -49,7 +54,7 @@ _STYLES = {
     TITLE: Style(underline=True),
 }
 
-ENDINGS = (signal.SIGTERM, signal.SIGHUP)
+ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Lines(Widget, can_focus=True):
@@ -105,7 +110,11 @@ class LiveApp(App[int]):
     failure: why it could not go on.
     """
 
-    CSS = "Screen { background: transparent; } Input { dock: bottom; border: none; height: 1; }"
+    CSS = """
+        Screen { background: transparent; layers: lines name; }
+        Lines { layer: lines; }
+        Input { layer: name; dock: bottom; border: none; height: 1; }
+    """
     ENABLE_COMMAND_PALETTE = False
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("space", "pause"),
@@ -121,6 +130,7 @@ class LiveApp(App[int]):
         Binding("o", "sort"),
         Binding("s", "save"),
         Binding("question_mark", "help"),
+        Binding("ctrl+l", "paint_all"),
         Binding("q", "quit_live"),
         Binding("ctrl+c", "quit_live", priority=True),
         Binding("escape", "leave", priority=True),
@@ -133,15 +143,21 @@ class LiveApp(App[int]):
         self._shown, self._zoom = Shown(), 0
         self._at: int | None = None
         self._quitting = False
+        self._is_due = self._told_end = False
+        self._unpainted = contextlib.ExitStack()
 
     def compose(self) -> ComposeResult:
         """See Textual."""
         yield Lines()
 
+    def on_load(self) -> None:
+        """See Textual. It would paint an empty screen three times before there is anything."""
+        self._unpainted.enter_context(self.batch_update())
+
     def on_mount(self) -> None:
         """See Textual."""
         self.set_interval(READ_S, self._read)
-        self.set_interval(PAINT_S, self._paint_if_idle)
+        self.set_interval(PAINT_S, self.paint)
         self.query_one(Lines).focus()
 
     def on_resize(self) -> None:
@@ -162,22 +178,25 @@ class LiveApp(App[int]):
             self.failure = error
         if self.failure or (self._quitting and session.over):
             self.exit(0)
+        if session.over and not self._told_end:
+            self._told_end = True
+            self.set_timer(PAINT_S, self.action_paint_all)
+        if self._is_due:
+            self.paint()
 
     # ---- painting ----
 
-    def _paint_if_idle(self) -> None:
-        """Once a second; not onto a line that is still sending what was painted before."""
-        if not _is_sending():
-            self.paint()
-
     def paint(self) -> None:
-        """Show what is known now, or what was known at the second that was walked to."""
+        """Show what is known now, or what was known at the second that was walked to: at once, or
+        as soon as the terminal has sent what was painted before."""
         shown = self.query_one(Lines)
         width, height = shown.size
-        if width and height:
+        self._is_due = is_sending()
+        if width and height and not self._is_due:
             at = self._at if self._shown.paused else None
             view = self._session.view(at, ZOOMS_S[self._zoom], columns_for(width))
             shown.show(lines(view, self._shown, width, height))
+            self._unpainted.close()
 
     def show_second(self, second: int) -> None:
         """Show what was known at the end of a second, and stay there."""
@@ -227,6 +246,10 @@ class LiveApp(App[int]):
         """What the keys do."""
         self._change(replace(self._shown, help=not self._shown.help))
 
+    def action_paint_all(self) -> None:
+        """Again, over what others have written to the terminal: ssh, say, that lost its guest."""
+        self.query_one(Lines).refresh()
+
     def action_quit_live(self) -> None:
         """End it, as a recorder of ours does: in order. A second time: at once."""
         if self._quitting or self._session.over:
@@ -240,6 +263,8 @@ class LiveApp(App[int]):
         if not self.query(Input):
             name = time.strftime("balloontrace-live-%Y%m%dT%H%M%SZ.btrace", time.gmtime())
             asked = Input(name, compact=True, select_on_focus=False)
+            asked.cursor_blink = False
+            self.delay_update(_SETTLE_S)
             await self.mount(asked)
             asked.focus()
 
@@ -263,21 +288,23 @@ class LiveApp(App[int]):
         self._change(replace(self._shown, said=said))
 
     async def _ask_no_more(self) -> None:
+        self.delay_update(_SETTLE_S)
         await self.query(Input).remove()
         self.query_one(Lines).focus()
 
 
-def _is_sending() -> bool:
-    """Whether the terminal has not yet sent what was written to it."""
+def is_sending(descriptor: int = 1) -> bool:
+    """Whether the terminal has not yet sent what was written to it, or takes nothing more: who
+    writes to such a one waits, and reads neither keys nor the stream meanwhile."""
     try:
-        waiting = fcntl.ioctl(1, termios.TIOCOUTQ, b"\0" * 4)
+        waiting = fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4)
     except OSError:
         return False
-    return bool(struct.unpack("i", waiting)[0])
+    return bool(struct.unpack("i", waiting)[0]) or not select.select([], [descriptor], [], 0)[1]
 
 
 def take_terminal() -> int:
-    """Have keys read from the terminal where stdin is the recording; returns a descriptor of that.
+    """Have keys read from the terminal where stdin is none; returns a descriptor of what it was.
 
     Raises UserError if there is no terminal.
     """
@@ -291,20 +318,68 @@ def take_terminal() -> int:
     return stream
 
 
-def run(session: Session) -> int:
-    """Show it until it is ended; returns the exit status. SIGTERM and SIGHUP leave the terminal as
-    it was, too. Raises UserError if it cannot go on."""
-    app = LiveApp(session)
+@contextlib.contextmanager
+def _stderr_is_the_terminal() -> Iterator[None]:
+    """Textual writes to stderr, which may be a file here."""
+    kept = os.dup(2)
+    os.dup2(1, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
-    def end(*_: object) -> None:
-        app.call_later(app.action_quit_live)
 
+def _await_first(session: Session, say: Callable[[str], None]) -> bool:
+    """Leave the terminal as it is until something has come: ssh may ask for a password there, and a
+    recorder that cannot run has nothing to show. Returns whether something came."""
+    session.pump(PAINT_S)
+    if not session.model.following.bytes and not session.over:
+        say(f"waiting for the first block of {session.model.name}")
+    while not session.model.following.bytes and not session.over:
+        session.pump(READ_S)
+    return session.model.following.bytes > 0
+
+
+@contextlib.contextmanager
+def _ended_by_signals(app: LiveApp, session: Session) -> Iterator[None]:
+    """Each of ENDINGS ends it in order. The third one ends it at once: what is written to a
+    terminal that takes nothing never ends."""
+    received: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        received.append(number)
+        # With SIGHUP comes SIGCONT, at which Textual would begin again on a terminal that is gone.
+        signal.signal(signal.SIGCONT, signal.SIG_DFL)
+        if len(received) > 1:
+            signal.signal(number, signal.SIG_DFL)
+        if app.is_running:
+            app.call_later(app.action_quit_live)
+        else:
+            session.stop()
+
+    before = {number: signal.getsignal(number) for number in (*ENDINGS, signal.SIGCONT)}
     try:
         for number in ENDINGS:
             signal.signal(number, end)
-        app.run(mouse=False)
+        yield
     finally:
-        status = session.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run(session: Session, say: Callable[[str], None]) -> int:
+    """Show it until it is ended; returns the exit status. Signals leave the terminal as it was,
+    too. say: is told what people should know before there is a screen. Raises UserError if it
+    cannot go on."""
+    app = LiveApp(session)
+    with _ended_by_signals(app, session):
+        try:
+            if _await_first(session, say):
+                with _stderr_is_the_terminal():
+                    app.run(mouse=False)
+        finally:
+            status = session.close()
     if app.failure:
         raise app.failure
     return status

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,12 @@ import pytest
 from textual.pilot import Pilot
 
 from balloontrace.live.model import Model
-from balloontrace.live.screen.app import Lines, LiveApp, changed_columns
+from balloontrace.live.screen import app as screen
+from balloontrace.live.screen.app import Lines, LiveApp, changed_columns, is_sending
 from balloontrace.live.screen.layout import Shown, columns_for, lines
 from balloontrace.live.screen.lines import BAD, STRONG, Part, width_of
 from balloontrace.live.session import Session
-from balloontrace.live.sources import GrowingFile, Pipe
+from balloontrace.live.sources import GrowingFile, Pipe, Recorder
 from tests.unit.builders import Built, shrinker_like, stock_like
 
 SIZES = ((80, 24), (200, 50), (120, 30), (60, 16), (40, 8), (39, 7), (10, 2))
@@ -60,6 +63,14 @@ def test_what_is_not_known_is_not_0(tmp_path: Path) -> None:
     assert "target not known" in text
     assert "not compared yet" in text
     assert "waiting for the first block" in text
+    assert " 0 " not in text.replace(" 0 events/s ", " ")
+    assert "no known pathology" not in text
+
+
+def test_a_guest_that_is_silent_is_told_of(tmp_path: Path) -> None:
+    model = model_of(stock_like(), tmp_path, 0.5)
+    made = lines(model.view(9.0, columns=columns_for(80)), Shown(), 80, 24)
+    assert "no block for 9 s" in "".join(each.text for each in made[1])
 
 
 def test_a_busy_no_op_is_seen(tmp_path: Path) -> None:
@@ -251,6 +262,44 @@ def test_what_came_can_be_saved_to_the_byte(tmp_path: Path) -> None:
     driven(LiveApp(stream.session), steps, (200, 50))
     assert taken.read_bytes() == b"kept"
     assert (tmp_path / "new.btrace").read_bytes() == (tmp_path / "guest.btrace").read_bytes()
+
+
+def test_onto_a_line_that_is_busy_nothing_is_painted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = session_of(shrinker_like(), tmp_path)
+    busy = [False]
+    monkeypatch.setattr(screen, "is_sending", lambda: busy[0])
+
+    async def steps(app: LiveApp, pilot: Pilot[int]) -> None:
+        await all_read(app, session, pilot)
+        before = shown_by(app)
+        busy[0] = True
+        await pilot.press("tab")
+        assert shown_by(app) == before
+        busy[0] = False
+        while "who reclaims" not in app.query_one(Lines).text:
+            await pilot.pause(0.01)
+
+    driven(LiveApp(session), steps)
+
+
+def test_a_terminal_that_takes_nothing_more_is_busy() -> None:
+    reader, terminal = os.openpty()
+    assert not is_sending(terminal)
+    os.set_blocking(terminal, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(terminal, b"." * 4096)
+    assert is_sending(terminal)
+    os.close(reader)
+    os.close(terminal)
+
+
+def test_a_recorder_that_fails_leaves_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LiveApp, "run", lambda *_, **__: pytest.fail("there is nothing to show"))
+    failing = Recorder([sys.executable, "-c", "raise SystemExit(3)"])
+    assert screen.run(Session(failing), lambda _: None) == 3
 
 
 def test_of_a_line_only_what_changed_is_painted() -> None:

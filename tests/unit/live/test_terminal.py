@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import shlex
 import signal
 import subprocess
@@ -60,6 +61,10 @@ class Terminal:
     def coloured(self) -> str:
         """What is on the screen, with what makes its colours."""
         return self._tmux("capture-pane", "-p", "-e")
+
+    def device(self) -> Path:
+        """Where others write to it."""
+        return Path(self._tmux("list-panes", "-F", "#{pane_tty}").strip())
 
     def process(self) -> int:
         """The process id of the program that runs in it."""
@@ -158,3 +163,63 @@ def test_without_colours(tmp_path: Path, recording: Path, terminals: list[Termin
     terminals.append(terminal)
     terminal.shows("busy-no-op")
     assert not any(f"\x1b[{code}m" in terminal.coloured() for code in range(30, 38))
+
+
+def test_neither_stdin_nor_stderr_has_to_be_the_terminal(
+    tmp_path: Path, recording: Path, terminals: list[Terminal]
+) -> None:
+    terminal = Terminal(tmp_path, f"{LIVE} guest.btrace < /dev/null 2> said", (80, 24))
+    terminals.append(terminal)
+    terminal.shows("ended: command")
+    terminal.press("q")
+    assert left_as_it_was(tmp_path)
+    assert (tmp_path / "status").read_text() == "0\n"
+    assert (tmp_path / "said").read_text() == ""
+
+
+def test_until_the_first_block_others_can_ask_for_a_password(
+    tmp_path: Path, recording: Path, terminals: list[Terminal]
+) -> None:
+    ssh = "(read secret < /dev/tty; echo $secret > typed; cat guest.btrace)"
+    terminal = Terminal(tmp_path, f"{ssh} | {LIVE} -", (80, 24))
+    terminals.append(terminal)
+    terminal.shows("waiting for the first block of stdin")
+    terminal.press("qqq", "Enter")
+    terminal.shows("ended: command")
+    assert (tmp_path / "typed").read_text() == "qqq\n"
+    terminal.press("q")
+    assert left_as_it_was(tmp_path)
+
+
+def test_what_never_begins_is_ended_by_a_key(tmp_path: Path, terminals: list[Terminal]) -> None:
+    (tmp_path / "empty.btrace").touch()
+    terminal = Terminal(tmp_path, f"{LIVE} empty.btrace", (80, 24))
+    terminals.append(terminal)
+    terminal.shows("waiting for the first block of empty.btrace")
+    terminal.press("C-c")
+    assert left_as_it_was(tmp_path)
+    assert (tmp_path / "status").read_text() == "0\n"
+
+
+def test_what_others_write_over_it_can_be_painted_over(
+    tmp_path: Path, recording: Path, terminals: list[Terminal]
+) -> None:
+    terminal = Terminal(tmp_path, f"{LIVE} guest.btrace", (80, 24))
+    terminals.append(terminal)
+    terminal.shows("ended: command")
+    terminal.device().write_text("\x1b[10;1Hssh: lost")
+    terminal.shows("ssh: lost")
+    terminal.press("C-l")
+    terminal.shows_no("ssh: lost")
+
+
+def test_a_terminal_that_is_gone_ends_it(recording: Path) -> None:
+    child, terminal = pty.fork()
+    if not child:
+        command = [sys.executable, "-m", "balloontrace", "live", str(recording)]
+        os.execv(sys.executable, command)
+    shown = b""
+    while b"ended: command" not in shown:
+        shown += os.read(terminal, 4096)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
