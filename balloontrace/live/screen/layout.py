@@ -58,7 +58,7 @@ HELP = (
     "tab          the table: causes, tasks, calls, waits for the host",
     "o            sort the table by another column",
     "s            save what was seen as a recording",
-    "?            this, and back",
+    "?            this, and back; Ctrl-L: paint all of it again",
     "q, Ctrl-C    quit",
     "",
     "In the graph the balloon's size is filled, ─ is the target, · was not seen, ! is time without",
@@ -89,7 +89,10 @@ def lines(view: View, shown: Shown, width: int, height: int) -> list[Line]:
     if shown.help:
         helped = [_head(view, width), (Part(""),), *((Part(text),) for text in HELP)]
         return [*_cut(helped, width, height - 1), fitted((Part(KEYS, DIM),), width)]
-    top = [_head(view, width), _state(view, shown, width), _size(view, width), *_flows(view)]
+    top = [_head(view, width), _state(view, shown, width), _size(view, width)]
+    if view.t_ns is None:  # of nothing there are no causes, waits and findings, and no lack of them
+        return [*_cut(top, width, height - 1), fitted((Part(KEYS, DIM),), width)]
+    top += _flows(view)
     top += [_progress(view), *_findings(view, width)]
     bottom = [_memory(view), _acks(view)]
     room = height - len(top) - len(bottom) - 1
@@ -394,10 +397,10 @@ def _acks(view: View) -> Line:
     if not view.acks:
         return (Part("host: no waits in the last minute", DIM),)
     told = ", ".join(
-        f"{ack.queue} ≤{seconds(ack.median_s)} for half, longest {seconds(ack.longest_s)}"
+        f"{ack.queue} half ≤{seconds(ack.median_s)}, max {seconds(ack.longest_s)}"
         for ack in view.acks
     )
-    return (Part(f"host {told}"),)
+    return (Part(f"host acks {told}"),)
 
 
 def _said(view: View, shown: Shown) -> Line:
