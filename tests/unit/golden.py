@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`make golden`: writes down what reports of the recordings in tests/data say, as JSON.
+"""`make golden`: writes down what reports of the recordings in tests/data say, as JSON, and what
+screens of them show.
 
 A change of an analysis shows there what it changes, and that it changes nothing else.
 """
@@ -13,6 +14,7 @@ from typing import Any
 
 from balloontrace.analysis.json import report_json
 from balloontrace.analysis.report import build
+from tests.unit.live import screens
 
 DATA = Path(__file__).parents[1] / "data"
 RECORDINGS = sorted(DATA.glob("*.btrace"))
@@ -33,9 +35,10 @@ def known() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write all of it down, the same bytes for the same reports."""
+    """Write all of it down, the same bytes for the same reports and screens."""
     content = {recording.stem: reported(recording) for recording in RECORDINGS}
     GOLDEN.write_bytes(gzip.compress(json.dumps(content, sort_keys=True).encode(), mtime=0))
+    screens.write()
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ KEYS = "space pause  ←→ walk  +- zoom  tab table  o sort  s save  ? help  q 
 
 HELP = (
     "space        stop the view; what comes is read and kept meanwhile",
-    "left, right  a second back, forward; page up, page down: ten; home, end: first, last",
+    "left, right  a second back, forward; page up, page down: ten; home, end: all",
     "+, -         less time in the graph, more: 1, 5, 15 minutes",
     "tab          the table: causes, tasks, calls, waits for the host",
     "o            sort the table by another column",
@@ -61,8 +61,9 @@ HELP = (
     "?            this, and back; Ctrl-L: paint all of it again",
     "q, Ctrl-C    quit",
     "",
-    "In the graph the balloon's size is filled, ─ is the target, · was not seen, ! is time without",
-    "progress. Pages are 4 KiB. `balloontrace report` on what is saved says the same, and why.",
+    "In the graph the balloon's size is filled, ─ is the target, · was not seen,",
+    "! is time without progress. Pages are 4 KiB. `balloontrace report` on what is",
+    "saved says the same, and why.",
 )
 
 
@@ -400,7 +401,7 @@ def _acks(view: View) -> Line:
         f"{ack.queue} half ≤{seconds(ack.median_s)}, max {seconds(ack.longest_s)}"
         for ack in view.acks
     )
-    return (Part(f"host acks {told}"),)
+    return (Part(f"acks {told}"),)
 
 
 def _said(view: View, shown: Shown) -> Line:

@@ -17,11 +17,12 @@ from textual.pilot import Pilot
 from balloontrace.live.model import Model
 from balloontrace.live.screen import app as screen
 from balloontrace.live.screen.app import Lines, LiveApp, changed_columns, is_sending
-from balloontrace.live.screen.layout import Shown, columns_for, lines
+from balloontrace.live.screen.layout import HELP, KEYS, Shown, columns_for, lines
 from balloontrace.live.screen.lines import BAD, STRONG, Part, width_of
 from balloontrace.live.session import Session
 from balloontrace.live.sources import GrowingFile, Pipe, Recorder
 from tests.unit.builders import Built, shrinker_like, stock_like
+from tests.unit.live import screens
 
 SIZES = ((80, 24), (200, 50), (120, 30), (60, 16), (40, 8), (39, 7), (10, 2))
 
@@ -99,6 +100,18 @@ def test_losses_stand_where_trust_is_told(tmp_path: Path) -> None:
 
 
 # ---- by keys ----
+
+
+@pytest.mark.parametrize("size", screens.SIZES)
+@pytest.mark.parametrize("name", screens.SHOWN)
+def test_screens_are_as_they_were(name: str, size: tuple[int, int]) -> None:
+    now, before = screens.screen(name, size), screens.golden(name, size).read_text()
+    assert now == before, "if that is meant: make golden"
+
+
+def test_the_help_fits_into_80_columns() -> None:
+    assert max(map(len, (*HELP, KEYS))) < 80
+
 
 Steps = Callable[[LiveApp, Pilot[int]], Coroutine[Any, Any, None]]
 
