@@ -283,6 +283,7 @@ def test_onto_a_line_that_is_busy_nothing_is_painted(
     session = session_of(shrinker_like(), tmp_path)
     busy = [False]
     monkeypatch.setattr(screen, "is_sending", lambda: busy[0])
+    monkeypatch.setattr(screen, "PAINT_S", 1000.0)
 
     async def steps(app: LiveApp, pilot: Pilot[int]) -> None:
         await all_read(app, session, pilot)
