@@ -106,14 +106,15 @@ def test_the_command_line_loads_no_analysis_before_it_is_asked_to() -> None:
 
 def test_data_moves_down_only() -> None:
     above = {
-        "conditions": ("cli", "analysis", "live", "tracers", "watch", "host", "lab"),
-        "tracers": ("cli", "analysis", "live", "watch", "host", "lab"),
-        "watch": ("cli", "analysis", "live", "host", "lab"),
-        "live": ("cli", "analysis", "tracers", "watch", "host", "lab"),
-        "analysis": ("cli", "conditions", "live", "tracers", "watch", "host", "lab"),
-        "host": ("cli", "analysis", "conditions", "live", "tracers", "watch", "lab"),
-        "lab": ("cli", "analysis", "live", "watch"),
-        "": ("cli", "analysis", "conditions", "live", "tracers", "watch", "host", "lab"),
+        "conditions": ("cli", "analysis", "fleet", "live", "tracers", "watch", "host", "lab"),
+        "tracers": ("cli", "analysis", "fleet", "live", "watch", "host", "lab"),
+        "watch": ("cli", "analysis", "fleet", "live", "host", "lab"),
+        "live": ("cli", "analysis", "fleet", "tracers", "watch", "host", "lab"),
+        "analysis": ("cli", "conditions", "fleet", "live", "tracers", "watch", "host", "lab"),
+        "host": ("cli", "analysis", "fleet", "conditions", "live", "tracers", "watch", "lab"),
+        "fleet": ("cli", "conditions", "live", "tracers", "watch", "host", "lab"),
+        "lab": ("cli", "analysis", "fleet", "live", "watch"),
+        "": ("cli", "analysis", "fleet", "conditions", "live", "tracers", "watch", "host", "lab"),
     }
     for layer, forbidden in above.items():
         for path in (PACKAGE / layer).glob("**/*.py" if layer else "*.py"):
