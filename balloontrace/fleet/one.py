@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, date, datetime
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ Row = dict[str, Any]
 
 _MOST = 2**63 - 1
 
-_TEXTS = 256
+_MOST_TEXTS = 256
 """Of a list of texts, at most."""
 
 _OUTCOMES = ("reached", "settled", "superseded", "unfinished")
@@ -55,11 +55,11 @@ def rows_of(path: str, written: date) -> Rows:
 def fitted(table: Table, row: Row) -> Row:
     """A row's values as its columns take them, for those that it has: text harmless and not too
     long, numbers that can be none of theirs null."""
-    fits = {
+    fits: dict[str, Callable[[Any], Any]] = {
         "string": _text,
         "int64": _whole,
         "double": _number,
-        "list<string>": lambda texts: [_text(text) for text in list(texts or [])[:_TEXTS]],
+        "list<string>": _texts,
     }
     return {
         name: fits[kind](value) if (kind := table[name].kind) in fits else value
@@ -72,6 +72,10 @@ def _text(value: Any) -> str | None:
         return None
     text = str(plain(str(value)[: TEXT_CHARS + 1]))
     return text if len(text) <= TEXT_CHARS else f"{text[: TEXT_CHARS - 1]}…"
+
+
+def _texts(values: Any) -> list[str | None]:
+    return [_text(value) for value in list(values or [])[:_MOST_TEXTS]]
 
 
 def _whole(value: Any) -> int | None:
