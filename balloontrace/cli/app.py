@@ -17,6 +17,7 @@ from balloontrace.cli.commands import (
     compare,
     doctor,
     export,
+    fleet,
     host,
     lab,
     live,
@@ -44,6 +45,7 @@ app.command("compare")(compare.command)
 app.command("export")(export.command)
 typer_verbs.add(app, doctor.VERB)
 app.command("bundle")(bundle.command)
+app.add_typer(fleet.app, name="fleet")
 app.add_typer(host.app, name="host")
 app.add_typer(lab.app, name="lab")
 
