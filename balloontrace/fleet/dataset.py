@@ -153,12 +153,15 @@ class Dataset:
 
     def table(self, name: str) -> pa.Table:
         """The rows of a table that count: of each source those of the last batch that read it."""
+        import pyarrow as pa
+
         rows = self.rows(TABLES[name])
         inputs = self.rows(INPUT).sort_by("read_at")
         pairs = zip(inputs["source"].to_pylist(), inputs["batch"].to_pylist(), strict=True)
         last = dict(pairs)
         here = zip(rows["source"].to_pylist(), rows["batch"].to_pylist(), strict=True)
-        return rows.filter([last.get(source) == batch for source, batch in here])
+        counts = pa.array([last.get(source) == batch for source, batch in here], pa.bool_())
+        return rows.filter(counts)
 
     def rows(self, table: Table) -> pa.Table:
         """All rows of a table, also those of sources that were read again since. Raises UserError

@@ -32,6 +32,8 @@ _GRACE_S = 15.0
 _START_S = 120.0
 """To import what a worker needs, on a machine that does much else."""
 
+_STARTS = 3
+
 _LAST_WORDS = 400
 """Bytes of what it wrote that are looked at."""
 
@@ -108,10 +110,27 @@ class Worker:
         return self._process.pid if self._process else None
 
     def _begun(self) -> subprocess.Popen[bytes]:
+        """A process that is ready. One that does not come up is tried again: it may have been
+        killed for want of memory that others had. Raises UserError."""
+        for _ in range(_STARTS):
+            process = self._process = self._started()
+            if self._closed:
+                process.kill()
+            try:
+                self._answer(process, _START_S)
+            except (EOFError, TimeoutError):
+                self.end()
+            else:
+                return process
+        raise UserError(
+            f"a worker does not begin: {self._last_words()}", "has it enough memory (--memory)?"
+        )
+
+    def _started(self) -> subprocess.Popen[bytes]:
         package = str(Path(__file__).parents[2])
         path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
         self._said.truncate(0)
-        process = self._process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "balloontrace.fleet.worker", str(self._limits.memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -119,16 +138,6 @@ class Worker:
             env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C is for who began it
         )
-        if self._closed:
-            process.kill()
-        try:
-            self._answer(process, _START_S)
-        except (EOFError, TimeoutError):
-            self.end()
-            raise UserError(
-                f"a worker does not begin: {self._last_words()}", "has it enough memory (--memory)?"
-            ) from None
-        return process
 
     def _answer(self, process: subprocess.Popen[bytes], seconds: float) -> dict[str, Any]:
         """The next line that it says. Raises TimeoutError, or EOFError if it is gone."""

@@ -51,7 +51,7 @@ def test_waits_of_a_known_length_have_known_percentiles(tmp_path: Path) -> None:
     built = Built()
     for number in range(100):
         built.fill(number * 1.0, 0.5, 256)
-        built.ack(number * 1.0, (number + 1) / 1000, "inflate", 256, within="worker")
+        built.ack(number * 1.0, (number + 1) / 1000, 256, "inflate", "worker")
     path = built.write(tmp_path / "acks.btrace")
     guest = rows_of(str(path), WRITTEN).guest
     assert guest["host_acks"] == 100
