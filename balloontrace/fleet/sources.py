@@ -80,13 +80,29 @@ def found(words: Iterable[str]) -> list[Source]:
     return [all_found[name] for name in sorted(all_found)]
 
 
+def named(name: str) -> Source:
+    """What a dataset calls so, as it is now. Raises Unreachable if it is not there."""
+    if _is_here(name):
+        path = path_of(name)
+        try:
+            return _described(path, os.stat(path))
+        except OSError as error:
+            raise Unreachable(f"cannot read {visible(path)}: {error.strerror}") from None
+    _require()
+    place = _taken_apart(name)
+    with _failures(visible(name), Unreachable):
+        import obstore
+
+        return _object(place.store, obstore.head(_store(place.store), unquote(place.key)))
+
+
 @contextlib.contextmanager
 def local(source: Source) -> Iterator[str]:
     """The path of a file with the content of `source`, as long as the block lasts.
 
     Raises Unreachable if it cannot be fetched, or has changed since it was found.
     """
-    if "://" in source.name and not source.name.startswith(_FILE_URL):
+    if not _is_here(source.name):
         with _fetched(source) as path:
             yield path
         return
@@ -100,6 +116,11 @@ def local(source: Source) -> Iterator[str]:
 
 
 _FILE_URL = "file://"
+
+
+def _is_here(name: str) -> bool:
+    """Whether what a dataset calls so is on this machine."""
+    return name.startswith(("/", _FILE_URL))
 
 
 def name_of(path: str) -> str:
@@ -293,5 +314,6 @@ def _failures(what: str, kind: type[UserError]) -> Iterator[None]:
     try:
         yield
     except (BaseError, OSError, ValueError) as error:
-        said = visible(" ".join(str(error).split())[:_REASON_CHARS])
+        # What comes after the first line is for who debugs obstore.
+        said = visible(" ".join(str(error).partition("\n")[0].split())[:_REASON_CHARS])
         raise kind(f"cannot read {what}: {said or type(error).__name__}") from None

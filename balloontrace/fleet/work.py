@@ -87,11 +87,12 @@ def _one(source: Source, seconds: float) -> tuple[str, str, Any]:
 
     try:
         with _at_most(seconds), local(source) as path:
-            return READ, "", rows_of(path, source.written)
+            try:
+                return READ, "", rows_of(path, source.written)
+            except UserError as error:  # which names the copy, if it is one
+                return "unreadable", _line(error.message.replace(path, "it")), None
     except Unreachable as error:
         return "source", _line(error), None
-    except UserError as error:
-        return "unreadable", _line(error), None
     except MemoryError:
         return "memory", "it takes more memory than a worker may have", None
     except _TooLong:

@@ -48,9 +48,9 @@ def hostile(directory: Path) -> dict[str, str]:
     whole = recording(directory / "whole").read_bytes()
     (directory / "whole").unlink()
     content = {
-        "empty": (b"", "is empty"),
-        "zip": (b"PK\x03\x04" * 999, "is not a balloontrace recording"),
-        "header": (whole[:40], "has lost its header"),
+        "empty": (b"", "it is empty"),
+        "zip": (b"PK\x03\x04" * 999, "it is not a balloontrace recording"),
+        "header": (whole[:40], "it has lost its header"),
     }
     for name, (of_file, _) in content.items():
         (directory / f"{name}.btrace").write_bytes(of_file)

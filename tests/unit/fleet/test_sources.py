@@ -15,7 +15,7 @@ import pytest
 from balloontrace.errors import UserError
 from balloontrace.fleet import sources
 from balloontrace.fleet.batches import MOST_BYTES, MOST_FILES, batches_of
-from balloontrace.fleet.sources import Source, Unreachable, found, local, name_of, path_of
+from balloontrace.fleet.sources import Source, Unreachable, found, local, name_of, named, path_of
 
 
 def made(directory: Path, *names: str) -> None:
@@ -61,6 +61,7 @@ def test_hostile_names_are_harmless_and_find_the_file(tmp_path: Path, name: byte
     assert one.name.isprintable()
     assert one.name.encode()
     assert os.fsencode(path_of(one.name)) == path
+    assert named(one.name) == one
     with local(one) as here, open(here, "rb") as file:
         assert file.read() == b"x"
 
@@ -131,6 +132,7 @@ def test_a_file_behind_http(tmp_path: Path, server: str) -> None:
     made(tmp_path, "in/a b.btrace")
     (one,) = found([f"{server}/in/a b.btrace"])
     assert (one.name, one.size_bytes) == (f"{server}/in/a b.btrace", 13)
+    assert named(one.name) == one
     with local(one) as path, open(path, "rb") as file:
         assert file.read() == b"in/a b.btrace"
     (tmp_path / "in/a b.btrace").write_bytes(b"other, longer")
@@ -140,6 +142,8 @@ def test_a_file_behind_http(tmp_path: Path, server: str) -> None:
     (tmp_path / "in/a b.btrace").unlink()
     with pytest.raises(Unreachable, match="cannot read it"), local(one):
         pass
+    with pytest.raises(Unreachable, match="cannot read http"):
+        named(one.name)
 
 
 def test_batches_are_of_a_day_and_bounded(tmp_path: Path) -> None:
