@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
 
 from balloontrace.fleet.batches import Batch
 from balloontrace.fleet.dataset import Dataset, failed
@@ -22,17 +23,24 @@ _RATE_S = 5.0
 """So long must it have gone on before the time left is told."""
 
 
+class Reading(Protocol):
+    """A batch that is being read, or will be."""
+
+    def result(self) -> Summary:
+        """What became of it, once it is done. Raises Lost, or UserError, which ends the run."""
+
+    def add_done_callback(self, tell: Callable[[Any], object], /) -> None:
+        """Have `tell` called with it once it is done, in any thread."""
+
+
 class Workers(Protocol):
     """Who reads batches: processes.py on this machine, on_dask.py on a cluster."""
 
-    def submit(self, batch: Batch) -> Future[Summary]:
-        """Have it read some time; the result raises Lost, or UserError, which ends the run."""
-
-    def wait(self, futures: set[Future[Summary]], seconds: float) -> set[Future[Summary]]:
-        """Those that are done, after so long at most."""
+    def submit(self, batches: list[Batch]) -> Sequence[Reading]:
+        """Have them read some time, in about this order."""
 
     def close(self) -> None:
-        """End all workers."""
+        """End all workers, whatever they do."""
 
 
 @dataclass
@@ -100,24 +108,44 @@ def run(
     batches = list(batches)
     files = sum(len(batch.sources) for batch in batches)
     progress = Progress(files, sum(batch.size_bytes for batch in batches))
+    done: SimpleQueue[Reading] = SimpleQueue()
+    waiting: dict[Reading, Batch] = {}
+
+    def submit(more: list[Batch]) -> None:
+        readings = workers.submit(more)
+        waiting.update(zip(readings, more, strict=True))
+        for reading in readings:
+            reading.add_done_callback(done.put)
+
     try:
-        waiting = {workers.submit(batch): batch for batch in batches}
+        if batches:
+            submit(batches)
         while waiting:
-            for done in workers.wait(set(waiting), LOOK_S):
-                batch = waiting.pop(done)
-                try:
-                    progress.add(done.result())
-                except Lost as lost:
-                    if len(batch.sources) == 1:
-                        progress.add(_left_out(batch, dataset, lost))
-                        continue
-                    progress.split += 1
-                    parts = batch.split(lost.suspect)
-                    waiting |= {workers.submit(part): part for part in parts}
+            with suppress(Empty):
+                reading = done.get(timeout=LOOK_S)
+                _finish(reading, waiting.pop(reading), dataset, progress, submit)
             look(progress)
     finally:
         workers.close()
     return progress
+
+
+def _finish(
+    reading: Reading,
+    batch: Batch,
+    dataset: Dataset,
+    progress: Progress,
+    submit: Callable[[list[Batch]], None],
+) -> None:
+    """Count a batch that is done; what was lost is read again in parts."""
+    try:
+        progress.add(reading.result())
+    except Lost as lost:
+        if len(batch.sources) == 1:
+            progress.add(_left_out(batch, dataset, lost))
+        else:
+            progress.split += 1
+            submit(batch.split(lost.suspect))
 
 
 def _left_out(batch: Batch, dataset: Dataset, lost: Lost) -> Summary:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, cast
@@ -182,13 +182,9 @@ class Processes:
         self._dataset, self._limits = dataset, limits
         self.number = number
 
-    def submit(self, batch: Batch) -> Future[Summary]:
-        """Have it read some time; the result raises Lost or UserError."""
-        return self._threads.submit(self._read, batch)
-
-    def wait(self, futures: set[Future[Summary]], seconds: float) -> set[Future[Summary]]:
-        """Those that are done, after so long at most."""
-        return wait(futures, seconds, FIRST_COMPLETED).done
+    def submit(self, batches: list[Batch]) -> list[Future[Summary]]:
+        """Have them read some time; a result raises Lost or UserError."""
+        return [self._threads.submit(self._read, batch) for batch in batches]
 
     def close(self) -> None:
         """End all workers; what is not read by now will not be."""

@@ -16,7 +16,7 @@ from balloontrace.fleet import dataset as module
 from balloontrace.fleet import engine, work
 from balloontrace.fleet.batches import Batch, batches_of
 from balloontrace.fleet.dataset import MARK, Dataset, views
-from balloontrace.fleet.schema import FAILURE, GUEST, INPUT, TABLES
+from balloontrace.fleet.schema import FAILURE, GUEST, TABLES
 from balloontrace.fleet.sources import Source
 from tests.unit.fleet.fleets import BY, LIMITS, fleet, hostile, recording, rows, sources_in
 
@@ -141,25 +141,22 @@ def test_ctrl_c_leaves_what_was_finished(tmp_path: Path) -> None:
     sources, dataset = sources_in(directory), Dataset.made(tmp_path / "out")
     closed = []
 
-    class Interrupted:
-        def submit(self, batch: Batch) -> Future[work.Summary]:
-            done: Future[work.Summary] = Future()
-            if not dataset.parts(INPUT):
-                done.set_result(work.read(batch, dataset, LIMITS, lambda _: None))
-            return done
+    def interrupt(progress: engine.Progress) -> None:
+        assert progress.files_done == 1
+        raise KeyboardInterrupt
 
-        def wait(
-            self, futures: set[Future[work.Summary]], seconds: float
-        ) -> set[Future[work.Summary]]:
-            if done := {future for future in futures if future.done()}:
-                return done
-            raise KeyboardInterrupt
+    class Interrupted:
+        def submit(self, batches: list[Batch]) -> list[Future[work.Summary]]:
+            readings: list[Future[work.Summary]] = [Future() for _ in batches]
+            read_now = work.read(batches[0], dataset, LIMITS, lambda _: None)
+            readings[0].set_result(read_now)
+            return readings
 
         def close(self) -> None:
             closed.append(True)
 
     with pytest.raises(KeyboardInterrupt), dataset.alone():
-        engine.run(batches_of(sources, BY), Interrupted(), dataset)
+        engine.run(batches_of(sources, BY), Interrupted(), dataset, interrupt)
     assert closed == [True]
     assert len(rows(dataset, "guest")) == 1
     assert len(new(dataset, sources)) == 2

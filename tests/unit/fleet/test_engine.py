@@ -30,8 +30,11 @@ class Here:
         self.read: list[Batch] = []
         self.closed = False
 
-    def submit(self, batch: Batch) -> Future[Summary]:
+    def submit(self, batches: list[Batch]) -> list[Future[Summary]]:
         """At once."""
+        return [self._submit(batch) for batch in batches]
+
+    def _submit(self, batch: Batch) -> Future[Summary]:
         self.read.append(batch)
         done: Future[Summary] = Future()
         names = [Path(source.name).name for source in batch.sources]
@@ -41,10 +44,6 @@ class Here:
         else:
             done.set_result(work.read(batch, self.dataset, LIMITS, lambda _: None))
         return done
-
-    def wait(self, futures: set[Future[Summary]], seconds: float) -> set[Future[Summary]]:
-        """All are done."""
-        return futures
 
     def close(self) -> None:
         """Nothing to end."""
@@ -96,17 +95,15 @@ def test_a_worker_that_is_killed_costs_nothing(tmp_path: Path) -> None:
     dataset = Dataset.made(tmp_path / "out")
     killed: list[int] = []
 
-    class Killing(Processes):
-        def wait(self, futures: set[Future[Summary]], seconds: float) -> set[Future[Summary]]:
-            while not killed:
-                killed.extend(self.pids[:1])
-                for pid in killed:
-                    os.kill(pid, signal.SIGKILL)
-            return super().wait(futures, seconds)
+    def kill(_: engine.Progress) -> None:
+        if not killed:
+            killed.extend(workers.pids[:1])
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
 
     with dataset.alone():
-        workers = Killing(2, dataset, LIMITS)
-        progress = engine.run(batches_of(found, BY, 2), workers, dataset)
+        workers = Processes(2, dataset, LIMITS)
+        progress = engine.run(batches_of(found, BY, 4), workers, dataset, kill)
     assert killed
     assert progress.failures == {}
     assert len(rows(dataset, "guest")) == 12
