@@ -20,7 +20,9 @@ from balloontrace.cli.duration import seconds_in
 from balloontrace.errors import EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
-    from balloontrace.fleet.engine import Progress
+    from balloontrace.fleet.dataset import Dataset
+    from balloontrace.fleet.engine import Progress, Workers
+    from balloontrace.fleet.work import Limits
 
 _NEEDED = (*dependencies.NEEDED, "pyarrow")
 
@@ -54,6 +56,13 @@ def run(
     workers: Optional[int] = typer.Option(
         None, "--workers", metavar="N", help="So many at once; as many as CPUs without it."
     ),
+    scheduler: Optional[str] = typer.Option(
+        None,
+        "--scheduler",
+        metavar="ADDRESS",
+        help="Read on a cluster of Dask that is there: tcp://HOST:PORT.",
+    ),
+    dask: bool = typer.Option(False, "--dask", help="Read on a cluster of Dask begun here."),
     memory: str = typer.Option("1G", "--memory", help="Of one worker at most.", show_default=True),
     limit: str = typer.Option("5m", "--time", help="Of one recording at most.", show_default=True),
     retry: bool = typer.Option(
@@ -71,10 +80,13 @@ def run(
     from balloontrace.fleet import engine, sources
     from balloontrace.fleet.batches import batches_of
     from balloontrace.fleet.dataset import Dataset
-    from balloontrace.fleet.processes import Processes
     from balloontrace.fleet.work import Limits
 
     number = len(os.sched_getaffinity(0)) if workers is None else workers
+    if scheduler and dask:
+        raise UserError("--dask begins a cluster, --scheduler takes one", "give one", EXIT_USAGE)
+    if scheduler or dask:
+        dependencies.require("a cluster", ("distributed",), "dask")
     if number < 1:
         raise UserError("--workers takes 1 or more", "", EXIT_USAGE)
     limits = Limits(_bytes(memory), _seconds(limit))
@@ -89,7 +101,7 @@ def run(
         batches = batches_of(new, __version__, number)
         show = _Shown()
         try:
-            pool = Processes(min(number, max(1, len(batches))), dataset, limits)
+            pool = _workers(number, len(batches), scheduler, dask, dataset, limits)
             progress = engine.run(batches, pool, dataset, show)
         except KeyboardInterrupt:
             show.end()
@@ -98,6 +110,26 @@ def run(
         finally:
             show.end()
     _tell(progress, len(found), directory, as_json)
+
+
+def _workers(
+    number: int,
+    batches: int,
+    scheduler: str | None,
+    dask: bool,
+    dataset: Dataset,
+    limits: Limits,
+) -> Workers:
+    """Who reads: a cluster that was named, one that is begun here, or processes. Raises UserError
+    if there is no such cluster."""
+    if not batches or not (scheduler or dask):
+        from balloontrace.fleet.processes import Processes
+
+        return Processes(max(1, min(number, batches)), dataset, limits)
+    from balloontrace.fleet import on_dask
+
+    client = on_dask.connected(scheduler) if scheduler else on_dask.begun(number)
+    return on_dask.OnDask(client, dataset, limits)
 
 
 def _tell(progress: Progress, found: int, directory: Path, as_json: bool) -> None:

@@ -82,6 +82,8 @@ complete -c balloontrace -n '__fish_seen_subcommand_from bundle' -s o -l output 
 complete -c balloontrace -n '__fish_seen_subcommand_from bundle' -s f -l force -d 'Overwrite an existing file'
 complete -c balloontrace -n '__fish_seen_subcommand_from fleet; and __fish_seen_subcommand_from run' -s o -l output -r -F -d 'The dataset, to which it is appended'
 complete -c balloontrace -n '__fish_seen_subcommand_from fleet; and __fish_seen_subcommand_from run' -l workers -x -d 'So many at once'
+complete -c balloontrace -n '__fish_seen_subcommand_from fleet; and __fish_seen_subcommand_from run' -l scheduler -x -d 'Read on a cluster of Dask that is there: tcp://HOST:PORT'
+complete -c balloontrace -n '__fish_seen_subcommand_from fleet; and __fish_seen_subcommand_from run' -l dask -d 'Read on a cluster of Dask begun here'
 complete -c balloontrace -n '__fish_seen_subcommand_from fleet; and __fish_seen_subcommand_from run' -l memory -x -d 'Of one worker at most'
 complete -c balloontrace -n '__fish_seen_subcommand_from fleet; and __fish_seen_subcommand_from run' -l time -x -d 'Of one recording at most'
 complete -c balloontrace -n '__fish_seen_subcommand_from fleet; and __fish_seen_subcommand_from run' -l retry-failures -d 'Read again what failed before, too'
