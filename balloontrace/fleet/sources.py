@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 SUFFIX = ".btrace"
 """Of what counts as a recording in a directory, or below a prefix."""
 
-_STORES = {"s3": 1, "s3a": 1, "gs": 1, "az": 2, "azure": 2}
-"""Scheme -> how many words name the store: a bucket, or an account and a container."""
+_STORES = ("s3", "gs", "az")
+"""Schemes; the word after it is a bucket, or a container of the account that the environment
+names."""
 
 _HTTP = ("http", "https")
 
@@ -228,20 +229,19 @@ def _require() -> None:
 def _taken_apart(url: str) -> _Place:
     """Raises UserError for a URL that is none of ours, or holds what must not be kept."""
     scheme, _, rest = url.partition("://")
-    words = rest.split("/")
-    number = _STORES.get(scheme, 1)
+    bucket, _, key = rest.partition("/")
     if scheme not in _STORES and scheme not in _HTTP:
         known = ", ".join((*_STORES, *_HTTP))
         raise UserError(f"no store is known by {visible(scheme)}://", f"known: {known}", EXIT_USAGE)
-    if "@" in words[0] or (scheme in _HTTP and "?" in rest):
+    if "@" in bucket or (scheme in _HTTP and "?" in rest):
         raise UserError(
             "credentials do not belong in a URL, which is kept in the dataset",
             "let the environment or the role of this machine have them",
             EXIT_USAGE,
         )
-    if "" in words[:number] or len(words) < number:
+    if not bucket:
         raise UserError(f"{visible(url)} names no store", "", EXIT_USAGE)
-    return _Place(f"{scheme}://{'/'.join(words[:number])}", "/".join(words[number:]))
+    return _Place(f"{scheme}://{bucket}", key)
 
 
 @functools.cache

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -102,13 +103,24 @@ def test_patterns_of_keys(pattern: str, fits: list[str], not_those: list[str]) -
         ("https://host/a.btrace?X-Amz-Signature=1", "credentials"),
         ("ftp://host/a", "no store is known"),
         ("s3:///a", "names no store"),
-        ("az://account", "names no store"),
+        ("az://", "names no store"),
     ],
 )
 def test_urls_that_are_refused(url: str, why: str) -> None:
     pytest.importorskip("obstore")
     with pytest.raises(UserError, match=why):
         found([url])
+
+
+def test_files_need_no_obstore_and_urls_say_what_they_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path, "a.btrace")
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert len(found([str(tmp_path)])) == 1
+    with pytest.raises(UserError, match=r"pip install 'balloontrace\[fleet\]'"):
+        found(["s3://bucket/a"])
 
 
 class Quiet(SimpleHTTPRequestHandler):

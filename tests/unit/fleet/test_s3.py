@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A real server that speaks S3, on loopback."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+
+from balloontrace.errors import UserError
+from balloontrace.fleet import sources
+from balloontrace.fleet.dataset import Dataset
+from balloontrace.fleet.sources import Unreachable, found, local, named
+from tests.unit.fleet.fleets import fleet, rows, run
+
+obstore = pytest.importorskip("obstore")
+pytest.importorskip("moto.server")
+
+SECRET = "not-to-be-kept"
+
+
+@pytest.fixture
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+    """A bucket called `bucket`, which the environment says how to reach."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    words = ["-H", "127.0.0.1", "-p", address.partition(":")[2]]
+    with (tmp_path / "moto.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", *words], stdout=log, stderr=log
+        )
+    try:
+        for key, value in {
+            "AWS_ENDPOINT_URL": f"http://{address}",
+            "AWS_ALLOW_HTTP": "true",
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": SECRET,
+            "AWS_REGION": "us-east-1",
+        }.items():
+            monkeypatch.setenv(key, value)
+        made = urllib.request.Request(f"http://{address}/bucket", method="PUT")
+        while True:
+            try:
+                urllib.request.urlopen(made)
+                break
+            except URLError:
+                assert process.poll() is None, (tmp_path / "moto.log").read_text()
+                time.sleep(0.05)
+        sources._store.cache_clear()
+        yield sources._store("s3://bucket")
+    finally:
+        sources._store.cache_clear()
+        process.kill()
+        process.wait()
+
+
+def test_objects_are_read_as_files_are(tmp_path: Path, bucket: object) -> None:
+    directory = fleet(tmp_path / "in", 6)
+    for number, path in enumerate(sorted(directory.iterdir())):
+        key = f"2026/{number}/a b%2e.btrace" if number else "2026/first.btrace"
+        obstore.put(bucket, key, path.read_bytes())
+    obstore.put(bucket, "2026/notes.txt", b"no recording")
+    every = found(["s3://bucket/2026/**.btrace"])
+    assert len(every) == 6
+    assert found(["s3://bucket/2026"]) == found(["s3://bucket/2026/"]) == every
+    assert len(found(["s3://bucket/2026/*.btrace"])) == 1
+    assert found(["s3://bucket/2026/first.btrace"]) == [named(every[-1].name)] == every[-1:]
+    with pytest.raises(UserError, match="there is no recording"):
+        found(["s3://bucket/2025/**"])
+    dataset = Dataset.made(tmp_path / "out")
+    progress = run(dataset, every)
+    assert (progress.files_done, progress.failures) == (6, {})
+    assert {row["host_name"] for row in rows(dataset, "guest")} == {f"host-{n}" for n in range(6)}
+    for part in dataset.directory.glob("**/*.parquet"):
+        assert SECRET.encode() not in part.read_bytes()
+
+
+def test_an_object_that_is_replaced_is_not_taken_for_what_was_found(
+    tmp_path: Path, bucket: object
+) -> None:
+    obstore.put(bucket, "a.btrace", b"one")
+    (one,) = found(["s3://bucket/a.btrace"])
+    with local(one) as path:
+        assert Path(path).read_bytes() == b"one"
+    assert not os.path.exists(path)
+    obstore.put(bucket, "a.btrace", b"two")
+    with pytest.raises(Unreachable, match="changed"), local(one):
+        pass
