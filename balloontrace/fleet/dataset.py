@@ -197,8 +197,11 @@ class Dataset:
         kept = set()
         try:
             for path in self.parts(INPUT):
-                said = (pq.read_schema(path).metadata or {})[_PARTS]
-                kept |= set(json.loads(said))
+                parts = json.loads((pq.read_schema(path).metadata or {})[_PARTS])
+                if all((self.directory / part).exists() for part in parts):
+                    kept |= set(parts)
+                else:  # a worker that outlived its run wrote it after the next had swept
+                    path.unlink(missing_ok=True)
             for name in TABLES:
                 for path in (self.directory / name).glob("**/*.parquet*"):
                     part = str(path.relative_to(self.directory))

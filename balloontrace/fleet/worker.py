@@ -5,17 +5,23 @@ reads, and in the end what became of the batch. Its memory is limited before it 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import resource
+import signal
 import sys
 from dataclasses import asdict
 from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+"""prctl(2): have a signal when the thread is gone that began this process."""
 
 
 def main() -> None:
     """Work until stdin ends, or a limit was met. argv: bytes of memory."""
     most = int(sys.argv[1])
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a library prints is no answer
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))

@@ -133,6 +133,17 @@ def test_a_run_that_is_killed_goes_on_and_ends_as_if_it_had_not_been(
         assert content(dataset) == content(whole)
 
 
+def test_a_batch_whose_parts_are_gone_is_read_again(tmp_path: Path) -> None:
+    sources = sources_in(fleet(tmp_path / "in", 2))
+    dataset = Dataset.made(tmp_path / "out")
+    read(dataset, sources)
+    dataset.parts(GUEST)[0].unlink()  # as the next run sweeps, while a worker of the last goes on
+    with dataset.alone():
+        assert len(new(dataset, sources)) == 2
+        read(dataset, sources)
+    assert len(rows(dataset, "guest")) == 2
+
+
 def test_ctrl_c_leaves_what_was_finished(tmp_path: Path) -> None:
     directory = tmp_path / "in"
     for day in range(3):
