@@ -14,6 +14,11 @@ in that the confidence is never less, and on the safe side: the interval is wide
 assumes that both sides vary alike, which a driver that works and one that does not never do.
 
 A value can be a lower bound: the run ended before what was measured did.
+
+The interval of a share is that of E. B. Wilson, "Probable Inference, the Law of Succession, and
+Statistical Inference", Journal of the American Statistical Association 22, 1927, which L. D. Brown,
+T. T. Cai and A. DasGupta, "Interval Estimation for a Binomial Proportion", Statistical Science 16,
+2001, recommend. Its confidence is what is asked on the average, not at the least.
 """
 
 from __future__ import annotations
@@ -21,8 +26,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 CONFIDENCE = 0.95
+
+COUNTED_RUNS = 1000
+"""Up to so many runs the ways that coins fall are counted. Of more, which takes ever longer, the
+normal distribution says them, half a run to the safe side (Le Boudec, appendix A)."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,8 @@ def rank(runs: int, confidence: float) -> int:
 
     0: that many runs are too few for any.
     """
+    if runs > COUNTED_RUNS:
+        return int((runs - _deviations(confidence) * math.sqrt(runs)) / 2)
     found = 0
     while found < runs // 2 and coverage(runs, found + 1) >= confidence:
         found += 1
@@ -72,6 +84,8 @@ def rank(runs: int, confidence: float) -> int:
 
 def coverage(runs: int, j: int) -> float:
     """The confidence of the interval from the j-th value to the j-th last of `runs`."""
+    if runs > COUNTED_RUNS:
+        return 1 - 2 * NormalDist().cdf((2 * j - 1 - runs) / math.sqrt(runs))
     beyond = sum(math.comb(runs, below) for below in range(j))
     return 1 - beyond / (1 << (runs - 1))
 
@@ -109,3 +123,21 @@ def ratio_interval(
     if low == 0 and high is None:
         return None
     return Interval(low, high, above.confidence * below.confidence)
+
+
+def share_interval(found: int, of: int, confidence: float = CONFIDENCE) -> Interval | None:
+    """A confidence interval of a share, of which `found` of `of` were seen; None if `of` is 0."""
+    if not of:
+        return None
+    deviations = _deviations(confidence)
+    weight = deviations**2 / of
+    middle = found / of + weight / 2
+    reach = deviations * math.sqrt(found / of * (1 - found / of) / of + weight / (4 * of))
+    low, high = (middle - reach) / (1 + weight), (middle + reach) / (1 + weight)
+    # What was seen is in it, however the last digit is rounded.
+    return Interval(min(max(low, 0.0), found / of), max(min(high, 1.0), found / of), confidence)
+
+
+def _deviations(confidence: float) -> float:
+    """Standard deviations to each side that a normal distribution has this share within."""
+    return NormalDist().inv_cdf((1 + confidence) / 2)

@@ -10,6 +10,7 @@ from itertools import product
 import pytest
 
 from balloontrace.analysis.confidence import (
+    COUNTED_RUNS,
     Interval,
     Value,
     coverage,
@@ -18,6 +19,7 @@ from balloontrace.analysis.confidence import (
     rank,
     ratio_interval,
     runs_needed,
+    share_interval,
 )
 
 
@@ -116,3 +118,46 @@ def test_the_confidence_is_never_less() -> None:
         trials += 1
     # The expected share is 97.9 %; 95 % would be ten standard deviations below.
     assert 0.95 < hits / trials < 1
+
+
+def counted(runs: int, j: int) -> float:
+    """`coverage` by counting, however many runs there are."""
+    return 1 - sum(math.comb(runs, below) for below in range(j)) / (1 << (runs - 1))
+
+
+@pytest.mark.parametrize("runs", [COUNTED_RUNS + 1, COUNTED_RUNS + 2, 5000])
+@pytest.mark.parametrize("confidence", [0.95, 0.9995])
+def test_of_many_runs_the_confidence_is_no_less_than_asked(runs: int, confidence: float) -> None:
+    j = rank(runs, confidence)
+    assert counted(runs, j) >= confidence > counted(runs, j + 2)
+    assert coverage(runs, j) == pytest.approx(counted(runs, j), abs=1e-4)
+
+
+def test_a_million_runs_take_no_time() -> None:
+    assert rank(1_000_000, 0.95) == 499_020  # 0.5 n - 0.98 sqrt n
+
+
+@pytest.mark.parametrize(
+    ("found", "of", "low", "high"),
+    # R. G. Newcombe, Statistics in Medicine 17, 1998, table I, method 3.
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+    ],
+)
+def test_shares_are_those_of_the_published_table(
+    found: int, of: int, low: float, high: float
+) -> None:
+    interval = share_interval(found, of)
+    assert interval is not None
+    assert interval.high is not None
+    assert (round(interval.low, 4), round(interval.high, 4)) == (low, high)
+
+
+def test_a_share_of_nothing_has_no_interval() -> None:
+    assert share_interval(0, 0) is None
+    everything = share_interval(5, 5)
+    assert everything is not None
+    assert everything.high == 1
