@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output
+from balloontrace.cli.commands import fleet_dataset
 from balloontrace.cli.duration import seconds_in
 from balloontrace.errors import EXIT_USAGE, UserError
 
@@ -110,6 +111,9 @@ def run(
         finally:
             show.end()
     _tell(progress, len(found), directory, as_json)
+
+
+fleet_dataset.add(app)
 
 
 def _workers(
