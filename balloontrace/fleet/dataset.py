@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import json
 import os
 import re
@@ -260,7 +261,8 @@ _SQL_TYPES = {
 
 def views(dataset: Dataset) -> list[str]:
     """SQL (DuckDB's) that makes a view of the name of each table, with the rows that count."""
-    quoted = {name: str(dataset.directory.absolute() / name).replace("'", "''") for name in TABLES}
+    directory = glob.escape(str(dataset.directory.absolute())).replace("'", "''")
+    quoted = {name: f"{directory}/{name}" for name in TABLES}
     # Of our own words, but for the directory, which is quoted.
     last = (
         "SELECT source, arg_max(batch, read_at) AS batch "  # noqa: S608

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import csv
+import glob
 import io
 import json
 from collections.abc import Iterable, Sequence
@@ -45,7 +46,7 @@ def query(dataset: Dataset, sql: str) -> Answer:
 
     try:
         with duckdb.connect(config=_CLOSED) as connection:
-            directory = "'" + str(dataset.directory.absolute()).replace("'", "''") + "/'"
+            directory = _directory(dataset)
             for setting in _ONLY_THE_DATASET:
                 connection.execute(setting.format(directory=directory))
             for view in views(dataset):
@@ -63,6 +64,13 @@ def query(dataset: Dataset, sql: str) -> Answer:
             return Answer(_each_once(columns), done.fetchall())
     except duckdb.Error as error:
         raise UserError(_reason(error), "", EXIT_USAGE) from None
+
+
+def _directory(dataset: Dataset) -> str:
+    """Where DuckDB may read, in SQL: the dataset, as it is called, and as patterns name it."""
+    name = str(dataset.directory.absolute())
+    both = (one.replace("'", "''") for one in (name, glob.escape(name)))
+    return ", ".join(f"'{one}/'" for one in both)
 
 
 def _names(dataset: Dataset) -> list[str]:

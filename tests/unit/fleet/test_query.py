@@ -19,7 +19,7 @@ from tests.unit.fleet.datasets import dataset, failure, guest
 def three(tmp_path: Path) -> Dataset:
     guests = [guest("/a", kernel="6.1", cpus=2), guest("/b", kernel="6.1"), guest("/c")]
     return Dataset.there(
-        dataset(tmp_path / "it's", guest=guests, failure=[failure("/z", "time", "r")])
+        dataset(tmp_path / "it's [a]*", guest=guests, failure=[failure("/z", "time", "r")])
     )
 
 
