@@ -19,8 +19,6 @@ from balloontrace.fleet.dataset import Dataset
 from balloontrace.fleet.schema import TABLES
 from tests.unit.fleet.fleets import BY, LIMITS, fleet, hostile, rows, run, sources_in
 
-pytest.importorskip("distributed")
-
 Cluster = tuple[str, list["subprocess.Popen[bytes]"]]
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
 
+import obstore
 import pytest
 
 from balloontrace.errors import UserError
@@ -20,9 +21,6 @@ from balloontrace.fleet import sources
 from balloontrace.fleet.dataset import Dataset
 from balloontrace.fleet.sources import Unreachable, found, local, named
 from tests.unit.fleet.fleets import fleet, rows, run
-
-obstore = pytest.importorskip("obstore")
-pytest.importorskip("moto.server")
 
 SECRET = "not-to-be-kept"
 

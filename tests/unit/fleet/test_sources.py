@@ -107,7 +107,6 @@ def test_patterns_of_keys(pattern: str, fits: list[str], not_those: list[str]) -
     ],
 )
 def test_urls_that_are_refused(url: str, why: str) -> None:
-    pytest.importorskip("obstore")
     with pytest.raises(UserError, match=why):
         found([url])
 
@@ -131,7 +130,6 @@ class Quiet(SimpleHTTPRequestHandler):
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
     """Serves a directory, as any web server does."""
-    pytest.importorskip("obstore")
     handler = partial(Quiet, directory=str(tmp_path))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         thread = threading.Thread(target=http.serve_forever, daemon=True)
