@@ -4,61 +4,16 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
-from urllib.error import URLError
 
 import obstore
 import pytest
 
 from balloontrace.errors import UserError
-from balloontrace.fleet import sources
 from balloontrace.fleet.dataset import Dataset
 from balloontrace.fleet.sources import Unreachable, found, local, named
+from tests.unit.fleet.conftest import SECRET
 from tests.unit.fleet.fleets import fleet, rows, run
-
-SECRET = "not-to-be-kept"
-
-
-@pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
-    """A bucket called `bucket`, which the environment says how to reach."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    words = ["-H", "127.0.0.1", "-p", address.partition(":")[2]]
-    with (tmp_path / "moto.log").open("wb") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "moto.server", *words], stdout=log, stderr=log
-        )
-    try:
-        for key, value in {
-            "AWS_ENDPOINT_URL": f"http://{address}",
-            "AWS_ALLOW_HTTP": "true",
-            "AWS_ACCESS_KEY_ID": "testing",
-            "AWS_SECRET_ACCESS_KEY": SECRET,
-            "AWS_REGION": "us-east-1",
-        }.items():
-            monkeypatch.setenv(key, value)
-        made = urllib.request.Request(f"http://{address}/bucket", method="PUT")
-        while True:
-            try:
-                urllib.request.urlopen(made)
-                break
-            except URLError:
-                assert process.poll() is None, (tmp_path / "moto.log").read_text()
-                time.sleep(0.05)
-        sources._store.cache_clear()
-        yield sources._store("s3://bucket")
-    finally:
-        sources._store.cache_clear()
-        process.kill()
-        process.wait()
 
 
 def test_objects_are_read_as_files_are(tmp_path: Path, bucket: object) -> None:
