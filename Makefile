@@ -5,6 +5,7 @@
 # make bench           what recording costs a guest, beside bpftrace and nothing
 # make bench-watch     what a watcher costs, beside bpftrace and nothing
 # make bench-live      what looking at a guest costs where it is looked at
+# make bench-fleet     what reading 10 to 10,000 recordings costs, with Dask and without
 # make bench-report    what reports of long recordings cost, beside DuckDB
 # make bench-memory    what the recorder's memory is, and what its imports would cost
 # make bench-emulator  which QEMU kills its guests, and how fast it is
@@ -24,7 +25,7 @@ DIST = dist
 # comes last, and fills the gaps.
 PYTEST = $(VENV)/pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: help bytecode deb dist golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-memory bench-report bench-inflate bench-live bench-watch check-perfetto docs support lock audit fuzz clean
+.PHONY: help bytecode deb dist golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-memory bench-report bench-inflate bench-live bench-watch bench-fleet check-perfetto docs support lock audit fuzz clean
 
 setup:
 	@tools/setup
@@ -52,7 +53,7 @@ tests:
 	@$(PYTEST) tests/guest tests/vagrant tests/unit
 
 essentials:
-	@$(PYTEST) tests/unit tests/guest/test_seams.py --kernel 6.1
+	@$(PYTEST) tests/unit tests/guest/test_seams.py --kernel 6.1 --ignore tests/unit/fleet/test_thousands.py
 
 test-vagrant:
 	@tools/setup vagrant
@@ -86,6 +87,9 @@ bench-live: setup
 
 bench-watch: setup
 	@$(VENV)/python -m bench.watch
+
+bench-fleet: setup
+	@$(VENV)/python -m bench.fleet
 
 bench-report: setup
 	@$(VENV)/python -m bench.report

@@ -94,6 +94,7 @@ class Worker:
         self._closed = True
         if process := self._process:
             process.kill()
+            process.wait()  # nobody else may be there to do so
 
     def end(self) -> None:
         """Have the process gone."""

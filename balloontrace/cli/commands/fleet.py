@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import sys
 import time
@@ -173,6 +174,7 @@ def _summary(progress: Progress, found: int, directory: Path) -> Dict[str, Any]:
         "split": progress.split,
         "elapsed_s": round(progress.elapsed_s, 3),
         "cpu_s": round(progress.cpu_s, 3),
+        "client_peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
         "worker_peak_bytes": progress.peak_bytes,
     }
 

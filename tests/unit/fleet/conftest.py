@@ -15,6 +15,7 @@ from pathlib import Path
 from urllib.error import URLError
 
 import pytest
+from obstore.store import S3Store
 
 from balloontrace.fleet import on_dask, sources
 
@@ -24,7 +25,7 @@ SECRET = "not-to-be-kept"
 
 
 @pytest.fixture
-def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]:
     """A bucket called `bucket`, which the environment says how to reach."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -52,7 +53,9 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[object]:
                 assert process.poll() is None, (tmp_path / "moto.log").read_text()
                 time.sleep(0.05)
         sources._store.cache_clear()
-        yield sources._store("s3://bucket")
+        store = sources._store("s3://bucket")
+        assert isinstance(store, S3Store)
+        yield store
     finally:
         sources._store.cache_clear()
         process.kill()

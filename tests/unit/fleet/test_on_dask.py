@@ -39,6 +39,8 @@ def test_a_worker_of_the_cluster_that_is_killed_costs_nothing(
     for name in TABLES:
         assert rows(here, name) == rows(there, name), name
     assert workers[1].poll() is None  # a cluster that was there stays
+    threads = Path(f"/proc/{workers[1].pid}/task").glob("*/children")
+    assert not any(thread.read_text() for thread in threads), "a reader, if only a zombie"
 
 
 def test_no_scheduler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import obstore
 import pytest
+from obstore.store import S3Store
 
 from balloontrace.errors import UserError
 from balloontrace.fleet.dataset import Dataset
@@ -16,7 +17,7 @@ from tests.unit.fleet.conftest import SECRET
 from tests.unit.fleet.fleets import fleet, rows, run
 
 
-def test_objects_are_read_as_files_are(tmp_path: Path, bucket: object) -> None:
+def test_objects_are_read_as_files_are(tmp_path: Path, bucket: S3Store) -> None:
     directory = fleet(tmp_path / "in", 6)
     for number, path in enumerate(sorted(directory.iterdir())):
         key = f"2026/{number}/a b%2e.btrace" if number else "2026/first.btrace"
@@ -38,7 +39,7 @@ def test_objects_are_read_as_files_are(tmp_path: Path, bucket: object) -> None:
 
 
 def test_an_object_that_is_replaced_is_not_taken_for_what_was_found(
-    tmp_path: Path, bucket: object
+    tmp_path: Path, bucket: S3Store
 ) -> None:
     obstore.put(bucket, "a.btrace", b"one")
     (one,) = found(["s3://bucket/a.btrace"])

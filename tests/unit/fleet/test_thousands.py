@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import obstore
+from obstore.store import S3Store
 
 from balloontrace.fleet import engine, on_dask
 from balloontrace.fleet.batches import batches_of
@@ -32,14 +33,14 @@ OF_THE_STORE = ("source", "version", "day")
 """What another place says otherwise: an object's day is that of its upload."""
 
 
-def put(bucket: Any, directory: Path) -> None:
+def put(bucket: S3Store, directory: Path) -> None:
     """Upload all files below a directory."""
     for path in directory.rglob("*.btrace"):
         obstore.put(bucket, path.relative_to(directory).as_posix(), path.read_bytes())
 
 
 def test_the_dataset_of_a_cluster_is_that_of_one_process(
-    tmp_path: Path, bucket: object, cluster: Cluster
+    tmp_path: Path, bucket: S3Store, cluster: Cluster
 ) -> None:
     directory = tmp_path / "in"
     made = make(directory, NUMBER, 18)

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make bench-fleet`: what reading 10, 100, 1,000 and 10,000 recordings of a MiB each costs, by one
+process, by one for each CPU, and by a cluster of Dask with as many workers.
+
+Seconds and CPU are of all processes, for each recording; what it takes to begin is that of a run
+with one recording for each CPU, stands by itself, and is in none of the others. The engine's own
+CPU is all but what workers take in reading batches. Memory is resident, at its most. Prints
+budgets, and exits with 1 if one is missed. argv: numbers of recordings.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tools.command import budget, progress, run
+from tools.fleet_recordings import make
+
+NUMBERS = (10, 100, 1_000, 10_000)
+RECORDING_BYTES = 1 << 20
+SEED = 18
+
+FLAT_FROM, FLAT = 100, 0.2
+"""From so many on, a recording takes as long as there, within this share of it."""
+
+OVERHEAD_BUDGET = 0.1
+"""Of the CPU of a recording: what the engine may take beside, from FLAT_FROM on."""
+
+CPUS = len(os.sched_getaffinity(0))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one run. cpu_s: of all processes; reading_s: of workers in their batches; the others are
+    bytes: of the client, the scheduler, the largest worker of Dask, and of the largest reader."""
+
+    number: int
+    seconds: float
+    cpu_s: float
+    reading_s: float
+    client: int
+    reader: int
+    scheduler: int = 0
+    worker: int = 0
+
+    def each(self, begin: Cost) -> Cost:
+        """For each recording, without what the run to begin with took."""
+        more = max(1, self.number - begin.number)
+        return Cost(
+            self.number,
+            (self.seconds - begin.seconds) / more,
+            (self.cpu_s - begin.cpu_s) / more,
+            (self.reading_s - begin.reading_s) / more,
+            self.client, self.reader, self.scheduler, self.worker,
+        )  # fmt: skip
+
+
+def fleet(files: Path, out: Path, number: int, *options: str) -> Cost:
+    """A run of the command; CPU is that of the client and of the processes that it began."""
+    before, begun_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    words = ["fleet", str(files), "-o", str(out), "--json", *options]
+    done = subprocess.run(
+        [sys.executable, "-m", "balloontrace", *words],
+        check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    seconds, after = time.monotonic() - begun_s, resource.getrusage(resource.RUSAGE_CHILDREN)
+    said = json.loads(done.stdout)
+    assert said["read"] + sum(said["failed"].values()) == said["found"] == number
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    client, reader = said["client_peak_bytes"], said["worker_peak_bytes"]
+    return Cost(number, seconds, used, said["cpu_s"], client, reader)
+
+
+def by_processes(files: Path, out: Path, number: int, workers: int) -> Cost:
+    """By so many processes of this machine."""
+    return fleet(files, out, number, "--workers", str(workers))
+
+
+def by_dask(files: Path, out: Path, number: int) -> Cost:
+    """By a cluster whose scheduler and workers are processes of their own."""
+    with tempfile.TemporaryDirectory() as directory, cluster(Path(directory)) as (address, parts):
+        before_s = sum(map(_cpu_s, parts))
+        cost = fleet(files, out, number, "--scheduler", address)
+        of_cluster_s = sum(map(_cpu_s, parts)) - before_s
+        scheduler, *workers = map(_peak_bytes, parts)
+    return Cost(
+        number, cost.seconds, cost.cpu_s + of_cluster_s, cost.reading_s, cost.client, cost.reader,
+        scheduler, max(workers),
+    )  # fmt: skip
+
+
+@contextmanager
+def cluster(directory: Path) -> Iterator[tuple[str, list[int]]]:
+    """The address of a scheduler with a worker for each CPU, and their process ids, its first."""
+    said = directory / "scheduler.json"
+    package = str(Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
+
+    def begin(program: str, *more: str) -> subprocess.Popen[bytes]:
+        words = [sys.executable, "-m", f"distributed.cli.dask_{program}", "--no-dashboard"]
+        return subprocess.Popen(
+            [*words, "--scheduler-file", str(said), *more],
+            env={**os.environ, "PYTHONPATH": path}, cwd=directory,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+
+    parts = [begin("scheduler", "--port", "0", "--host", "127.0.0.1")]
+    try:
+        parts += [begin("worker", "--no-nanny", "--nthreads", "1") for _ in range(CPUS)]
+        while not said.exists():
+            assert parts[0].poll() is None
+            time.sleep(0.05)
+        from balloontrace.fleet import on_dask
+
+        address = json.loads(said.read_text())["address"]
+        with on_dask.connected(address) as client:
+            client.wait_for_workers(CPUS, timeout=60)
+        yield address, [part.pid for part in parts]
+    finally:
+        for part in parts:
+            part.kill()
+            part.wait()
+
+
+def _cpu_s(pid: int) -> float:
+    """That a process has taken, and those that it began and that are gone: so are our readers once
+    a run is over."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+
+
+def _peak_bytes(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) << 10
+
+
+def costs(way: str, files: Path, out: Path, number: int) -> Cost:
+    """Of one of the ways to read these files."""
+    progress(f"{number:,} recordings by {way}")
+    if way == "Dask":
+        return by_dask(files, out, number)
+    return by_processes(files, out, number, int(way.split()[0]))
+
+
+def show(way: str, begin: Cost, all_of_it: list[Cost]) -> bool:
+    """Print what one way costs, and its budgets; whether they hold."""
+    print(f"{way}: {begin.seconds:.1f} s and {begin.cpu_s:.1f} s of CPU to begin")
+    print("recordings   ms each   CPU ms   engine's   MiB: client   scheduler   worker   reader")
+    each = [cost.each(begin) for cost in all_of_it]
+    for cost in each:
+        mib = [size / 2**20 for size in (cost.client, cost.scheduler, cost.worker, cost.reader)]
+        print(
+            f"{cost.number:10,}  {cost.seconds * 1000:8.1f} {cost.cpu_s * 1000:8.1f} "
+            f"{(cost.cpu_s - cost.reading_s) * 1000:10.2f}   {mib[0]:11.0f} {mib[1]:11.0f} "
+            f"{mib[2]:8.0f} {mib[3]:8.0f}"
+        )
+    flat = [cost for cost in each if cost.number >= FLAT_FROM]
+    if len(flat) < 2:  # nothing to compare
+        return True
+    return _flat(flat, "seconds", [cost.seconds for cost in flat]) & _flat(
+        flat, "CPU", [cost.cpu_s for cost in flat]
+    ) & budget(
+        f"the engine takes at most {OVERHEAD_BUDGET:.0%} of the CPU from {FLAT_FROM} on",
+        all(cost.cpu_s - cost.reading_s <= OVERHEAD_BUDGET * cost.cpu_s for cost in flat),
+    )  # fmt: skip
+
+
+def _flat(costs: list[Cost], what: str, values: list[float]) -> bool:
+    off = max(abs(value / values[0] - 1) for value in values)
+    said = f"{what} of a recording from {costs[0].number:,} on within {off:.0%}"
+    return budget(f"{said}, at most {FLAT:.0%}", off <= FLAT)
+
+
+def main() -> int:
+    """Measure and print; returns the exit status."""
+    numbers = [int(word) for word in sys.argv[1:]] or list(NUMBERS)
+    ways = ("1 process", f"{CPUS} processes", "Dask")
+    begin: dict[str, Cost] = {}
+    found: dict[str, list[Cost]] = {way: [] for way in ways}
+    with tempfile.TemporaryDirectory() as directory:
+        for number in (CPUS, *numbers):
+            files = Path(directory, str(number))
+            progress(f"making {number:,} recordings")
+            make(files, number, SEED, RECORDING_BYTES)
+            for way in ways:
+                cost = costs(way, files, Path(directory, f"{way} {number}"), number)
+                if number == CPUS:
+                    begin[way] = cost
+                else:
+                    found[way].append(cost)
+            subprocess.run(["rm", "-r", files], check=True)
+    held = [show(way, begin[way], found[way]) for way in ways]
+    return 0 if all(held) else 1
+
+
+if __name__ == "__main__":
+    run("bench-fleet", main)
