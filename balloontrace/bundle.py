@@ -164,7 +164,8 @@ def _described(distribution: str) -> dict[str, bytes]:
     version = told["Version"]
     headers = ["Metadata-Version", "Name", "Version", "Author", "Author-email", "License"]
     headers += ["License-Expression"]
-    lines = [f"{header}: {told[header]}\n" for header in headers if told[header]]
+    # By `in`: a later Python's, and the package importlib_metadata, raise KeyError.
+    lines = [f"{header}: {told[header]}\n" for header in headers if header in told]
     return {f"{distribution}-{version}.dist-info/METADATA": "".join(lines).encode()}
 
 

@@ -97,6 +97,7 @@ HEADER: Shape = {
         "machine": text,
         "hostname": text,
         "boot_id": text,
+        "dmi_vendor": text,
         "page_size": whole,
         "memory_bytes": whole,
         "cpus": whole,

@@ -6,7 +6,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +16,10 @@ import numpy as np
 from balloontrace.analysis.findings import Finding
 from balloontrace.analysis.questions.episodes import amplification
 from balloontrace.analysis.report import Report, report_of
+from balloontrace.analysis.trace.host_view import beside, lay_beside
 from balloontrace.analysis.trace.stretches import TOWARD
 from balloontrace.analysis.trace.trace import Trace, read_trace, section
+from balloontrace.errors import UserError
 from balloontrace.escape import plain
 from balloontrace.fleet.schema import EPISODE, EPISODES, FINDING, GUEST, TEXT_CHARS, Table
 
@@ -38,9 +42,13 @@ class Rows(NamedTuple):
 
 
 def rows_of(path: str, written: date) -> Rows:
-    """Read and analyse the recording at `path`; written: when the file was, for the day of one that
-    does not know its own. Raises UserError if it cannot be read."""
+    """Read and analyse the recording at `path`, with the host's view beside it; written: when the
+    file was, for the day of one that does not know its own. Raises UserError if it cannot be read.
+    """
     trace = read_trace(path)
+    if named := beside(Path(path)):
+        with suppress(UserError):  # of another guest, or damaged: what the guest says stands
+            lay_beside(trace, str(named))
     report = report_of(trace)
     begin = _begin(report)
     day = begin.date() if begin else written
@@ -92,6 +100,11 @@ def _begin(report: Report) -> datetime | None:
     return datetime.fromisoformat(said).astimezone(UTC) if said else None
 
 
+def _hypervisor(trace: Trace) -> str | None:
+    """As the host's side says."""
+    return trace.host.lines.begin.get("hypervisor") if trace.host else None
+
+
 def _guest(trace: Trace, report: Report, episodes: list[Row]) -> Row:
     """The row of `guest`."""
     results = report.results
@@ -104,7 +117,7 @@ def _guest(trace: Trace, report: Report, episodes: list[Row]) -> Row:
         "host_name": guest.get("hostname"),
         "boot_id": section(trace.header, "guest").get("boot_id"),
         **{key: guest.get(key) for key in ("kernel", "machine", "cpus", "driver_behaviour")},
-        "hypervisor": None,
+        "hypervisor": _hypervisor(trace) or guest.get("dmi_vendor"),
         "driver_version": driver.get("srcversion") or driver.get("version"),
         "features": guest.get("features"),
         "means": "counters" if counted else recording["means"],

@@ -133,7 +133,7 @@ def _drivers(guests: pd.DataFrame) -> pd.Series[str]:
 
 
 def _labelled(fleet: Fleet, labels: Labels) -> Fleet:
-    """With the labels beside the guests. A label `hypervisor` says what the guest does not know."""
+    """With the labels beside the guests. A label `hypervisor` goes before what a recording says."""
     guests = fleet.guests
     said = guests[labels.key].map(labels.values)
     for place, name in enumerate(labels.names):
@@ -141,7 +141,7 @@ def _labelled(fleet: Fleet, labels: Labels) -> Fleet:
         column = pd.Series(values, guests.index, dtype=object)
         guests[f"label:{name}"] = column
         if name == "hypervisor":
-            guests["hypervisor"] = guests["hypervisor"].where(guests["hypervisor"].notna(), column)
+            guests["hypervisor"] = column.where(column.notna(), guests["hypervisor"])
     fleet.labels = labels.names
     fleet.unlabelled = int(said.isna().sum())
     return fleet

@@ -135,7 +135,7 @@ GUEST = Table(
         _text("boot_id", "of the guest, one for each boot"),
         _text("kernel", "its release, as uname -r says"),
         _text("machine", "the architecture"),
-        _text("hypervisor", "as the host's side says, or labels; the guest does not know it"),
+        _text("hypervisor", "as the host's side says, else the maker in the guest's DMI table"),
         _number("cpus", "of the guest"),
         _bytes("ram_bytes", "MemTotal, plus the balloon where the driver lowers it"),
         _text("driver_behaviour", "how the driver gives memory back; null: none was traced"),

@@ -37,6 +37,7 @@ class Guest(Question):
             Field("memory_bytes", Unit.BYTES),
             Field("cpus", Unit.NUMBER),
             Field("hostname", Unit.TEXT),
+            Field("dmi_vendor", Unit.TEXT, "who made the machine: a hypervisor, or who runs it"),
             Field("features", Unit.TEXT, "negotiated by the driver", shape=Shape.ARRAY),
             Field(
                 "driver_behaviour",
@@ -61,6 +62,7 @@ class Guest(Question):
             key: guest.get(key)
             for key in ("kernel", "machine", "page_size", "memory_bytes", "cpus", "hostname")
         }
+        scalars["dmi_vendor"] = guest.get("dmi_vendor") or None
         scalars["features"] = list(balloon.get("features") or [])
         scalars["driver_behaviour"], why = _behaviour(trace, balloon)
         scalars["driver_behaviour_because"] = why

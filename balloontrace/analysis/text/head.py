@@ -201,6 +201,7 @@ def _guest(guest: Result, of_memory: Result) -> list[tuple[str, str, str]]:
         f"{memory / 2**30:,.1f} GiB" if memory else "",
         f"{(facts['page_size'] or 0) // 1024} KiB pages",
         f"host name {facts['hostname']}" if facts["hostname"] else "",
+        f"on {facts['dmi_vendor']}" if facts["dmi_vendor"] else "",
     ]
     driver = [
         driver_behaviour.DESCRIPTIONS.get(facts["driver_behaviour"], "not known"),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from balloontrace.recording.host_lines import (
 from balloontrace.untrusted_json import whole
 
 SUFFIX = ".host.jsonl"
+_RECORDING = ".btrace"
 
 
 class HostView:
@@ -132,6 +134,12 @@ def _resident(line: dict[str, Any]) -> int | None:
 def _columns(lines: list[dict[str, Any]], value: Any) -> tuple[Ints, Ints]:
     times = np.array([line["t_ns"] for line in lines], dtype=np.int64)
     return times, np.array([value(line) for line in lines], dtype=np.int64)
+
+
+def beside(path: Path) -> Path | None:
+    """The host's view that has the name of the recording at `path`, if there is one."""
+    named = path.with_suffix(SUFFIX)
+    return named if path.suffix == _RECORDING and named.is_file() else None
 
 
 def lay_beside(trace: Trace, path: str) -> None:

@@ -24,6 +24,7 @@ def describe(recorder: int) -> dict[str, Any]:
             "cpus": os.cpu_count(),
             "overcommit_memory": text(Path("/proc/sys/vm/overcommit_memory")),
             "boot_id": text(Path("/proc/sys/kernel/random/boot_id")),
+            "dmi_vendor": text("/sys/class/dmi/id/sys_vendor"),
         },
         "clock": {
             "monotonic_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC),

@@ -91,3 +91,19 @@ def test_what_is_no_recording_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.btrace").write_bytes(b"PK\x03\x04" * 100)
     with pytest.raises(UserError, match="is not a balloontrace recording"):
         rows_of(str(tmp_path / "a.btrace"), WRITTEN)
+
+
+def test_the_hypervisor_is_the_hosts_word_else_that_of_the_dmi_table(tmp_path: Path) -> None:
+    built = Built().fill(1.0, 0.5, 256)
+    built.header["guest"]["boot_id"] = "a"
+    assert rows_of(str(built.write(tmp_path / "a.btrace")), WRITTEN).guest["hypervisor"] is None
+    built.header["guest"]["dmi_vendor"] = "Amazon EC2"
+    path = Path(built.write(tmp_path / "b.btrace"))
+    assert rows_of(str(path), WRITTEN).guest["hypervisor"] == "Amazon EC2"
+    begin = {"event": "begin", "t_ns": 0, "format": 1, "hypervisor": "firecracker"}
+    clock = {"event": "clock", "t_ns": 1, "utc_ns": 1, "guest_monotonic_ns": 1, "error_ns": 1}
+    for boot, said in (("a", "firecracker"), ("another", "Amazon EC2")):
+        lines = [begin, clock | {"guest_utc_ns": 1, "boot_id": boot}]
+        text = "".join(f"{json.dumps(line)}\n" for line in lines)
+        path.with_suffix(".host.jsonl").write_text(text)
+        assert rows_of(str(path), WRITTEN).guest["hypervisor"] == said
