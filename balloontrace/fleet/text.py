@@ -113,7 +113,7 @@ def _findings(page: Page, overview: Overview) -> None:
         page.line("not known: nothing was looked for")
         return
     if found:
-        columns = ["<finding", "recordings", "looked for in", "not known of", "share", "<95 %"]
+        columns = ["<finding", "found in", "checked in", "not known of", "share", "<95 %"]
         page.table(columns, [_finding(row) for row in found])
     else:
         page.line("No known pathology in any of the recordings in which it was looked for.", GOOD)
@@ -140,7 +140,7 @@ def _by_kernel(page: Page, overview: Overview, most: int) -> None:
         return
     page.heading("Findings by kernel")
     rows = sorted(overview.by_kernel, key=lambda row: (row["id"], -(row["share"] or 0)))
-    columns = ["<finding", "<kernel", "recordings", "looked for in", "share", "<95 %"]
+    columns = ["<finding", "<kernel", "found in", "checked in", "share", "<95 %"]
     page.table(
         columns,
         [
