@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from balloontrace.endings import ENDINGS, heeded
 from balloontrace.errors import UserError
 from balloontrace.host.clocks import Clocks, OverSsh
 from balloontrace.host.sampler import Sampler
@@ -21,13 +22,6 @@ GONE = "gone"
 """The state of a hypervisor that no longer answers."""
 
 _FIRST_PAIR_S = 20.0
-
-ENDINGS = {
-    signal.SIGINT: "interrupted",
-    signal.SIGTERM: "terminated",
-    signal.SIGHUP: "terminal closed",
-}
-"""What ends a recording, and what its last line says then."""
 
 
 def record(
@@ -100,13 +94,11 @@ class _Ending:
         self.reason = ""
         self._came, self._tell = os.pipe()
         self._end_s = time.monotonic() + duration_s if duration_s else float("inf")
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> _Ending:
-        for number in ENDINGS:
-            before = signal.getsignal(number)
-            if number != signal.SIGHUP or before != signal.SIG_IGN:  # as nohup has it
-                self._before[number] = signal.signal(number, self._note)
+        for number in heeded():
+            self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,7 +110,7 @@ class _Ending:
     def _note(self, number: int, _: object) -> None:
         if self.reason:
             raise KeyboardInterrupt
-        self.reason = ENDINGS[signal.Signals(number)]
+        self.reason = ENDINGS[number]
         os.write(self._tell, b"!")
 
     def wait_until(self, moment_s: float) -> bool:

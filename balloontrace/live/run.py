@@ -7,18 +7,17 @@ import signal
 import time
 from collections.abc import Callable
 
+from balloontrace.endings import heeded
 from balloontrace.live.session import Session
 from balloontrace.live.view import SILENT, View
 
 WAIT_S = 0.25
 
-_ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 
 def lines(session: Session, text_of: Callable[[View], str], write: Callable[[str], None]) -> int:
     """Write the text of each second until the stream is over, or a signal ends it; returns the exit
     status. write: is given lines without the last newline. Raises UserError."""
-    before = {number: signal.signal(number, lambda *_: session.stop()) for number in _ENDINGS}
+    before = {number: signal.signal(number, lambda *_: session.stop()) for number in heeded()}
     told, silent = -1, False
     try:
         while not session.over:

@@ -10,10 +10,10 @@ import os
 import time
 
 from balloontrace.conditions.triggers import Triggers
+from balloontrace.endings import ENDINGS
 from balloontrace.errors import UserError
 from balloontrace.tracers.machine.c_modules import signal, socket
 from balloontrace.tracers.record import session
-from balloontrace.tracers.record.endings import ENDINGS
 from balloontrace.tracers.record.recorder import Wakeups
 from balloontrace.watch import exposition, textfile
 from balloontrace.watch.dumps import Dumps

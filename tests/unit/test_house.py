@@ -87,7 +87,7 @@ IN_THE_GUEST = [
     PACKAGE / "recording" / "follow.py",
     *(PACKAGE / name for name in ("driver_behaviour.py", "errors.py", "escape.py", "events.py")),
     *(PACKAGE / name for name in ("json_text.py", "one_file.py", "sums.py", "thresholds.py")),
-    *(PACKAGE / name for name in ("destination.py", "untrusted_json.py")),
+    *(PACKAGE / name for name in ("destination.py", "endings.py", "untrusted_json.py")),
     *(PACKAGE / "cli" / f"{name}.py" for name in CLI_IN_THE_GUEST),
 ]
 

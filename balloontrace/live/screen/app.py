@@ -9,6 +9,7 @@ the terminal still has something to send, or takes nothing more, nothing is pain
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import select
@@ -31,6 +32,7 @@ from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Input
 
+from balloontrace.endings import heeded
 from balloontrace.errors import UserError
 from balloontrace.live.model import ZOOMS_S
 from balloontrace.live.screen.layout import SORTS, TABLES, Shown, columns_for, lines
@@ -53,8 +55,6 @@ _STYLES = {
     BAD: Style(color="red", bold=True),
     TITLE: Style(underline=True),
 }
-
-ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Lines(Widget, can_focus=True):
@@ -167,6 +167,9 @@ class LiveApp(App[int]):
     def _read(self) -> None:
         """Take what has come; a recorder of ours that is to end tells the rest first."""
         session, until_s = self._session, time.monotonic() + _READING_S
+        if is_gone():  # and no SIGHUP said so, as with nohup
+            self._quitting = True
+            session.stop()
         try:
             read = -1
             while not session.over and read < session.model.following.bytes:
@@ -303,6 +306,15 @@ def is_sending(descriptor: int = 1) -> bool:
     return bool(struct.unpack("i", waiting)[0]) or not select.select([], [descriptor], [], 0)[1]
 
 
+def is_gone(descriptor: int = 1) -> bool:
+    """Whether the terminal was closed: nobody sees what is shown, and no key can end it."""
+    try:
+        fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0" * 4)
+    except OSError as error:
+        return error.errno == errno.EIO
+    return False
+
+
 def take_terminal() -> int:
     """Have keys read from the terminal where stdin is none; returns a descriptor of what it was.
 
@@ -343,9 +355,9 @@ def _await_first(session: Session, say: Callable[[str], None]) -> bool:
 
 @contextlib.contextmanager
 def _ended_by_signals(app: LiveApp, session: Session) -> Iterator[None]:
-    """Each of ENDINGS ends it in order. The third one ends it at once: what is written to a
-    terminal that takes nothing never ends."""
-    received: list[int] = []
+    """Each signal that is heeded ends it in order. The third one ends it at once: what is written
+    to a terminal that takes nothing never ends."""
+    received, endings = list[int](), heeded()
 
     def end(number: int, _: object) -> None:
         received.append(number)
@@ -358,9 +370,9 @@ def _ended_by_signals(app: LiveApp, session: Session) -> Iterator[None]:
         else:
             session.stop()
 
-    before = {number: signal.getsignal(number) for number in (*ENDINGS, signal.SIGCONT)}
+    before = {number: signal.getsignal(number) for number in (*endings, signal.SIGCONT)}
     try:
-        for number in ENDINGS:
+        for number in endings:
             signal.signal(number, end)
         yield
     finally:

@@ -14,11 +14,11 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple, NoReturn
 
+from balloontrace.endings import ENDINGS
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.tracers.attach.attaching import Forced
 from balloontrace.tracers.load import description, loader
 from balloontrace.tracers.machine import interpreter
-from balloontrace.tracers.record.endings import ENDINGS
 
 RING_BYTES = 1 << 20
 """16,384 events. Under the shrinker's churn, bursts of 4,600 events in 200 ms were measured."""

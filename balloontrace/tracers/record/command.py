@@ -7,6 +7,7 @@ import os
 import select
 import time
 
+from balloontrace.endings import heeded
 from balloontrace.tracers.machine import system_calls
 from balloontrace.tracers.machine.c_modules import signal
 from balloontrace.tracers.machine.files import text
@@ -35,7 +36,7 @@ class Command:
         try:
             signal.set_wakeup_fd(-1)
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
+            for number in (*heeded(), signal.SIGCHLD):  # with nohup, that is its, too
                 signal.signal(number, signal.SIG_DFL)
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             try:

@@ -12,11 +12,11 @@ import select
 import time
 
 from balloontrace import sums
+from balloontrace.endings import ENDINGS, heeded
 from balloontrace.tracers.attach import state
 from balloontrace.tracers.attach.follow import Follower
 from balloontrace.tracers.machine.c_modules import signal
 from balloontrace.tracers.record import accounting, stacks
-from balloontrace.tracers.record.endings import ENDINGS
 from balloontrace.tracers.record.not_run import NotRun
 from balloontrace.tracers.record.ring import ITEM_BYTES
 from balloontrace.tracers.record.tracing import Tracing
@@ -283,7 +283,7 @@ class Wakeups:
         self._also = also
         self._signals, write_end = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        for number in (*ENDINGS, signal.SIGCHLD, *also):
+        for number in (*heeded(), signal.SIGCHLD, *also):
             signal.signal(number, lambda *_: None)
         self._epoll = select.epoll()
         self._epoll.register(self._signals, select.EPOLLIN)

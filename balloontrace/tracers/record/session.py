@@ -15,6 +15,7 @@ import stat
 import sys
 import time
 
+from balloontrace.endings import ENDINGS
 from balloontrace.errors import EXIT_EVENTS_LOST, UserError
 from balloontrace.recording.writer import Writer
 from balloontrace.tracers.attach.handover import receive
@@ -22,7 +23,6 @@ from balloontrace.tracers.machine import capabilities, interpreter, namespaces, 
 from balloontrace.tracers.machine.c_modules import signal, socket
 from balloontrace.tracers.record import accounting
 from balloontrace.tracers.record.command import Command
-from balloontrace.tracers.record.endings import ENDINGS
 from balloontrace.tracers.record.recorder import Recorder, Wakeups, loop
 
 TYPE_CHECKING = False

@@ -158,6 +158,23 @@ def test_a_signal_leaves_the_terminal_as_it_was(
     assert (tmp_path / "status").read_text() == "0\n"
 
 
+def test_with_nohup_a_closed_terminal_is_no_signal_to_end(
+    tmp_path: Path, recording: Path, terminals: list[Terminal]
+) -> None:
+    data = recording.read_bytes()
+    growing = tmp_path / "growing.btrace"
+    growing.write_bytes(data[: len(data) // 2])
+    terminal = Terminal(tmp_path, f"trap '' HUP; {LIVE} growing.btrace", (80, 24))
+    terminals.append(terminal)
+    terminal.shows("tracing")
+    os.kill(terminal.process(), signal.SIGHUP)
+    with growing.open("ab") as file:
+        file.write(data[len(data) // 2 :])
+    terminal.shows("ended: command")
+    terminal.press("q")
+    assert left_as_it_was(tmp_path)
+
+
 def test_without_colours(tmp_path: Path, recording: Path, terminals: list[Terminal]) -> None:
     terminal = Terminal(tmp_path, f"NO_COLOR=1 {LIVE} guest.btrace", (80, 24))
     terminals.append(terminal)
@@ -213,9 +230,11 @@ def test_what_others_write_over_it_can_be_painted_over(
     terminal.shows_no("ssh: lost")
 
 
-def test_a_terminal_that_is_gone_ends_it(recording: Path) -> None:
+@pytest.mark.parametrize("heeds", [True, False], ids=["", "nohup"])
+def test_a_terminal_that_is_gone_ends_it(recording: Path, heeds: bool) -> None:
     child, terminal = pty.fork()
     if not child:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL if heeds else signal.SIG_IGN)
         command = [sys.executable, "-m", "balloontrace", "live", str(recording)]
         os.execv(sys.executable, command)
     shown = b""
