@@ -6,13 +6,14 @@ from __future__ import annotations
 from datetime import UTC, datetime, time, timedelta
 from pathlib import Path
 
-from balloontrace.analysis.trace.host_view import beside, lay_beside
+from balloontrace.analysis.trace.host_view import lay_beside
 from balloontrace.analysis.trace.trace import Trace, read_trace, section
 from balloontrace.analysis.trace.window import Window
 from balloontrace.cli import output
 from balloontrace.cli.duration import seconds_in
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.escape import visible
+from balloontrace.recording.host_lines import named_as
 
 _NEAR_NS = 1_000_000_000
 """So far outside of the recording a time of day may be: people leave its fraction out."""
@@ -45,7 +46,7 @@ def _lay_beside(trace: Trace, file: Path, host: Path | None) -> None:
     """Give the trace the host's view. One that nobody named, and that cannot be used, is said."""
     if host:
         lay_beside(trace, str(host))
-    elif named := beside(file):
+    elif named := named_as(file):
         try:
             lay_beside(trace, str(named))
         except UserError as error:

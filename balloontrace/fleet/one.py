@@ -16,12 +16,13 @@ import numpy as np
 from balloontrace.analysis.findings import Finding
 from balloontrace.analysis.questions.episodes import amplification
 from balloontrace.analysis.report import Report, report_of
-from balloontrace.analysis.trace.host_view import beside, lay_beside
+from balloontrace.analysis.trace.host_view import lay_beside
 from balloontrace.analysis.trace.stretches import TOWARD
 from balloontrace.analysis.trace.trace import Trace, read_trace, section
 from balloontrace.errors import UserError
 from balloontrace.escape import plain
 from balloontrace.fleet.schema import EPISODE, EPISODES, FINDING, GUEST, TEXT_CHARS, Table
+from balloontrace.recording.host_lines import named_as
 
 Row = dict[str, Any]
 
@@ -46,7 +47,7 @@ def rows_of(path: str, written: date) -> Rows:
     file was, for the day of one that does not know its own. Raises UserError if it cannot be read.
     """
     trace = read_trace(path)
-    if named := beside(Path(path)):
+    if named := named_as(Path(path)):
         with suppress(UserError):  # of another guest, or damaged: what the guest says stands
             lay_beside(trace, str(named))
     report = report_of(trace)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, fields
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 from balloontrace.escape import plain
 from balloontrace.live import view as shown
@@ -43,6 +43,7 @@ _FIELDS: tuple[tuple[str, str, Callable[[View], Any]], ...] = (
     ("memory", "bytes, of the last sample", lambda v: asdict(v.memory)),
     ("pressure", "share of time (PSI of memory), 0 to 1", lambda v: asdict(v.pressure)),
     ("findings", "that fire, or have fired", lambda v: _all(v.findings)),
+    ("host_side", "what the host says; null: not given, or not known", lambda v: _host(v.host)),
     ("losses", "what is missing", lambda v: asdict(v.losses)),
     ("agrees", "whether /proc/vmstat counts the same", lambda v: v.agreement.agrees),
     ("agreement", "the same in words", lambda v: v.agreement.sentence),
@@ -73,6 +74,7 @@ _PARTS = {
     "memory": shown.Memory,
     "pressure": shown.Pressure,
     "findings": shown.Fired,
+    "host_side": shown.Host,
     "losses": shown.Losses,
 }
 """Key -> what its object, or each of its objects, has."""
@@ -83,6 +85,10 @@ def _parts(key: str) -> str:
     if key not in _PARTS:
         return ""
     return f": {', '.join(f'`{field.name}`' for field in fields(_PARTS[key]))}"
+
+
+def _host(host: Optional[shown.Host]) -> Optional[dict[str, Any]]:
+    return None if host is None else asdict(host)
 
 
 def _all(rows: tuple[Any, ...]) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ from typing import Any, Optional
 
 from balloontrace.events import OPEN_DURATION
 from balloontrace.live import snapshot
+from balloontrace.live.host import HostSide
 from balloontrace.live.tally import Tally
 from balloontrace.live.view import CLOSED, ENDED, SILENT, SILENT_S, TRACING, View
 from balloontrace.recording import layout
@@ -38,12 +39,12 @@ class Model:
     """What is known of one guest.
 
     name: of the stream; trailer: None until it came; failure: why it was closed, if it was not in
-    order.
+    order; host: what the host says of it, None if nobody said where that is.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, host: Optional[HostSide] = None) -> None:
         """name: of the stream, for people."""
-        self.name = name
+        self.name, self.host = name, host
         self.trailer: Optional[dict[str, Any]] = None
         self.failure = ""
         self.saved_as: Optional[str] = None
@@ -87,8 +88,7 @@ class Model:
         """The latest snapshot, or that of the end of one of `seconds`, or the one nearest to it;
         zoom_s: how far back the graph reaches, in so many columns."""
         self.settle(now_s)
-        state = self.state(now_s) if at is None else (TRACING, TRACING)
-        return snapshot.made(self, state, at, zoom_s, columns)
+        return snapshot.made(self, now_s, at, zoom_s, columns)
 
     def settle(self, now_s: float) -> None:
         """If nothing came for SETTLED_S, what came before is in order."""

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import textwrap
+from dataclasses import replace
 from typing import Optional
 
 from balloontrace.escape import visible
 from balloontrace.events import BALLOON_PAGE_BYTES
-from balloontrace.live.view import TRACING, View
+from balloontrace.live.view import TRACING, Host, View
 
 WIDTH = 80
 HEAD_EVERY = 40
@@ -30,6 +31,7 @@ class Lines:
         self._until_head = 0
         self._said: dict[str, str] = {}
         self._firing: set[tuple[str, float]] = set()
+        self._host_said: Optional[str] = None
 
     def of(self, view: View) -> str:
         """The lines of the next view, without the last newline."""
@@ -39,6 +41,11 @@ class Lines:
             self._until_head = HEAD_EVERY
         self._until_head -= 1
         lines.append(line(view))
+        if view.host is not None:
+            said = host_line(replace(view.host, statistics_age_s=None))  # that grows by itself
+            if said != self._host_said:
+                lines.append(host_line(view.host))
+            self._host_said = said
         lines += [wrapped for said in self._news(view) for wrapped in _wrapped(said)]
         return "\n".join(lines)
 
@@ -65,6 +72,7 @@ class Lines:
         told = {
             "driver": f"# driver: {visible(view.driver or 'not known')}",
             "stream": f"# {visible(view.stream.said)}" if view.stream.state != TRACING else "",
+            "host": _host_said(view),
             "losses": _losses(view),
             "agreement": f"# {view.agreement.sentence}"
             if view.agreement.agrees is not None
@@ -96,6 +104,25 @@ def line(view: View) -> str:
             _right(_percent(view.pressure.full), 5),
         )
     ).rstrip()[:WIDTH]
+
+
+def host_line(host: Host) -> str:
+    """What the host says, its sizes below those of the guest, in WIDTH columns."""
+    sizes = f"{_right(_mib(host.actual_pages), 6)} {_right(_mib(host.target_pages), 7)}"
+    parts = [f"has {_bytes_mib(host.resident_bytes) or UNKNOWN}"]
+    if host.gained_bytes is not None:
+        way = "gained" if host.gained_bytes >= 0 else "lost"
+        parts.append(f"{way} {abs(host.gained_bytes) >> 20}")
+    if host.statistics_age_s is not None:
+        parts.append(f"stats {host.statistics_age_s:.0f} s old")
+    if host.state:
+        parts.append(visible(host.state))
+    return f"    host {sizes}  {', '.join(parts)}"[:WIDTH]
+
+
+def _host_said(view: View) -> str:
+    said = view.host.said if view.host else ""
+    return f"# the host's view: {visible(said)}" if said else ""
 
 
 def _losses(view: View) -> str:

@@ -11,6 +11,7 @@ from typing import IO, Optional, Union
 
 from balloontrace.destination import new_file
 from balloontrace.errors import EXIT_FAILURE, UserError
+from balloontrace.live.host import AT_ONCE, HostFile, HostSide
 from balloontrace.live.model import COLUMNS, ZOOMS_S, Model
 from balloontrace.live.sources import DETACH_S, GrowingFile, Pipe, Recorder
 from balloontrace.live.view import View
@@ -32,11 +33,13 @@ class Session:
         save_as: Optional[Path] = None,
         keep: bool = False,
         duration_s: Optional[float] = None,
+        host: Optional[HostFile] = None,
     ) -> None:
         """save_as: a file that will hold the stream's bytes when it is closed; keep: it may be
         saved later, so that its bytes are kept in a file without a name; duration_s: it is asked to
-        end then. Raises UserError if save_as cannot be."""
-        self.model = Model(source.name)
+        end then; host: what the host says meanwhile. Raises UserError if save_as cannot be."""
+        self.model = Model(source.name, HostSide(host.name) if host else None)
+        self._host = host
         self.over = False
         self._source = source
         self._cleanup = contextlib.ExitStack()
@@ -62,6 +65,8 @@ class Session:
             self.stop()
         if self.over:
             return
+        if self._read_host(now_s):
+            return
         data = self._source.read(wait_s)
         if data:
             self._keep(data)
@@ -73,6 +78,15 @@ class Session:
         # All of a file may be there already; a stream that ends is closed.
         if done or (self._source.is_file and self.model.trailer is not None):
             self._end("" if self.model.trailer is not None else self._source.failure)
+
+    def _read_host(self, now_s: float) -> bool:
+        """Read what the host has said; whether there may be more of it, which comes first."""
+        if self._host is None or self.model.host is None:
+            return False
+        data = self._host.read()
+        if data:
+            self.model.host.feed(data, now_s)
+        return len(data) == AT_ONCE
 
     def stop(self) -> None:
         """Ask for the end. A recorder of ours tells the rest first: go on until it is `over`."""

@@ -26,13 +26,12 @@ MOST_TASKS = 20
 """In a view: those that took most."""
 
 
-def made(
-    model: Model, state: tuple[str, str], at: Optional[int], zoom_s: int, columns: int
-) -> view.View:
+def made(model: Model, now_s: float, at: Optional[int], zoom_s: int, columns: int) -> view.View:
     """The view of a model; see Model.view."""
     tally = model.tally
+    state = model.state(now_s) if at is None else (view.TRACING, view.TRACING)
     if tally is None:
-        return _nothing(model, state, zoom_s, columns)
+        return _nothing(model, now_s, state, zoom_s, columns)
     seconds, standing = _until(tally, at)
     guest = _guest(tally)
     return view.View(
@@ -58,6 +57,7 @@ def made(
         losses=_losses(model),
         agreement=standing.agreement,
         stream=_stream(model, state, seconds, standing),
+        host=_host(model, now_s, None if at is None else standing.t_ns),
     )
 
 
@@ -71,7 +71,9 @@ def _until(tally: Tally, at: Optional[int]) -> tuple[list[Second], Standing]:
     return kept, standing or tally.standing()
 
 
-def _nothing(model: Model, state: tuple[str, str], zoom_s: int, columns: int) -> view.View:
+def _nothing(
+    model: Model, now_s: float, state: tuple[str, str], zoom_s: int, columns: int
+) -> view.View:
     """Before anything came."""
     flow = view.Flow(None, None, 1.0)
     return view.View(
@@ -97,7 +99,14 @@ def _nothing(model: Model, state: tuple[str, str], zoom_s: int, columns: int) ->
         losses=_losses(model),
         agreement=view.Agreement(None, "nothing came yet"),
         stream=view.Stream(model.name, *state, 0.0, 0.0, 0, model.following.bytes, model.saved_as),
+        host=_host(model, now_s, None),
     )
+
+
+def _host(model: Model, now_s: float, at_ns: Optional[int]) -> Optional[view.Host]:
+    """What the host says now, or at a moment of the guest's clock."""
+    header = model.tally.header if model.tally else {}
+    return model.host.view(header, now_s, at_ns) if model.host else None
 
 
 def _guest(tally: Tally) -> view.Guest:

@@ -161,6 +161,26 @@ class Pressure:
 
 
 @dataclass(frozen=True)
+class Host:
+    """What the host says (docs/host.md). state: of the guest; target_pages: what it wants,
+    actual_pages: what it was told that is in the balloon; resident_bytes: of the hypervisor's
+    process, huge pages among them; gained_bytes: by how much that is less than in the first sample,
+    below 0: more; statistics_age_s: of what the guest sent last on the statistics queue, None also
+    if it never did; polling_interval_s: how often it is asked, 0: it is not; said: of the file, for
+    people, empty while it grows."""
+
+    hypervisor: Optional[str]
+    state: Optional[str]
+    target_pages: Optional[int]
+    actual_pages: Optional[int]
+    resident_bytes: Optional[int]
+    gained_bytes: Optional[int]
+    statistics_age_s: Optional[float]
+    polling_interval_s: Optional[int]
+    said: str
+
+
+@dataclass(frozen=True)
 class Fired:
     """A finding (docs/findings.md). since_s: since attach, when it began to fire; until_s: when it
     was last true; firing: whether it is now; sentence: what it says, with numbers of then."""
@@ -223,7 +243,8 @@ class View:
     t_ns: CLOCK_MONOTONIC of the guest, None before anything came; seconds: since attach; wall_ns:
     the guest's clock, since 1970; live: whether this is the latest there is (False: walked back);
     size_pages, target_pages: in the balloon, and what the host wants; share_of_ram: the size's, 0
-    to 1; driver: `attached`, `gone`, `absent`, `untraceable`, or None if not known.
+    to 1; driver: `attached`, `gone`, `absent`, `untraceable`, or None if not known; host: None if
+    its view is not given, or what it said of this moment is not known.
     """
 
     guest: Guest
@@ -248,3 +269,4 @@ class View:
     losses: Losses
     agreement: Agreement
     stream: Stream
+    host: Optional[Host]

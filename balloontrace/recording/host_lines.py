@@ -4,7 +4,7 @@
 Each line is an object with `event` and `t_ns`, the host's CLOCK_MONOTONIC. Sizes of the balloon are
 bytes inside the balloon, whatever the hypervisor says. What is not known is left out; `tells`, in
 the first line, names the events that this source can tell at all, so that nothing is called absent
-that could not be seen.
+that could not be seen. Standard library only, Python 3.9: `live` reads it in guests, too.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ from balloontrace.untrusted_json import flag, number, text, whole
 
 if TYPE_CHECKING:
     from balloontrace.untrusted_json import Shape
+
+SUFFIX, RECORDING = ".host.jsonl", ".btrace"
+"""How its name ends, and that of the recording that it lies beside."""
 
 FORMAT_VERSION = 1
 
@@ -73,6 +76,9 @@ SHAPES: dict[str, Shape] = {
 _MOST_BYTES = 1 << 30
 """Of a file: a week of four samples a second is less."""
 
+_LONGEST_LINE = 1 << 20
+"""Of a file that grows: so much of a line is kept until its end comes."""
+
 
 @dataclass
 class HostLines:
@@ -123,6 +129,66 @@ class HostLog:
             self._file.flush()
 
 
+class HostReader:
+    """Reads such a file as it comes.
+
+    begin: its first line, None until that came; damage: lines that are none, and values that do not
+    fit.
+    """
+
+    def __init__(self, path: str) -> None:
+        """path: for people."""
+        self._path = path
+        self.begin: dict[str, Any] | None = None
+        self._torn = b""
+        self._no_lines = 0
+        self._fitting = untrusted_json.Fitting()
+
+    @property
+    def damage(self) -> int:
+        """How much of it is none."""
+        return self._no_lines + len(self._fitting.dropped)
+
+    def take(self, data: bytes) -> list[dict[str, Any]]:
+        """The lines behind the first one that are whole, with `data` behind what came before.
+        Raises UserError if the file does not begin as such a file does, or is too new."""
+        *lines, self._torn = (self._torn + data).split(b"\n")
+        if len(self._torn) > _LONGEST_LINE:
+            self._torn = b"?"  # is none, with all that follows up to its end
+        return [fitted for line in lines for fitted in self._read(line)]
+
+    def end(self) -> list[dict[str, Any]]:
+        """The last line, if it has no end. Raises UserError as `take`, and if there was no line."""
+        torn, self._torn = self._torn, b""
+        return self._read(torn) if torn or self.begin is None else []
+
+    def _read(self, told: bytes) -> list[dict[str, Any]]:
+        line = _line(told)
+        if self.begin is None:
+            self._begin(line)
+        elif line is None:
+            self._no_lines += 1
+        else:
+            shape = SHAPES.get(line["event"])
+            return [line if shape is None else self._fitting.fit(line, shape)]
+        return []
+
+    def _begin(self, line: dict[str, Any] | None) -> None:
+        if line is None or line.get("event") != BEGIN:
+            raise UserError(
+                f"{self._path} does not begin as the host's view of a guest does",
+                "record one with: balloontrace host record",
+            )
+        begin = self._fitting.fit(line, SHAPES[BEGIN])
+        version = begin.get("format")
+        if version is None or version > FORMAT_VERSION:
+            raise UserError(
+                f"{self._path} has format {version}, this version reads up to {FORMAT_VERSION}",
+                "upgrade balloontrace",
+            )
+        self.begin = begin
+
+
 def read_host(path: str) -> HostLines:
     """Read the file at `path`, as far as it can be read.
 
@@ -135,32 +201,31 @@ def read_host(path: str) -> HostLines:
         raise UserError(f"cannot read {path}: {error.strerror}") from None
     if len(told) > _MOST_BYTES:
         raise UserError(f"{path} has over {_MOST_BYTES >> 30} GiB", "cut it with split -l")
-    lines = told.splitlines()
-    begin = _line(lines[0]) if lines else None
-    if begin is None or begin.get("event") != BEGIN:
-        raise UserError(
-            f"{path} does not begin as the host's view of a guest does",
-            "record one with: balloontrace host record",
-        )
-    fitting = untrusted_json.Fitting()
-    found = HostLines(path, fitting.fit(begin, SHAPES[BEGIN]))
-    version = found.begin.get("format")
-    if version is None or version > FORMAT_VERSION:
-        raise UserError(
-            f"{path} has format {version}, this version reads up to {FORMAT_VERSION}",
-            "upgrade balloontrace",
-        )
-    for line in map(_line, lines[1:]):
-        if line is None:
-            found.damage += 1
-            continue
-        shape = SHAPES.get(line["event"])
-        fitted = line if shape is None else fitting.fit(line, shape)
-        found.events.setdefault(line["event"], []).append(fitted)
+    reader = HostReader(path)
+    lines = reader.take(told) + reader.end()
+    found = HostLines(path, reader.begin or {}, damage=reader.damage)
+    for line in lines:
+        found.events.setdefault(line["event"], []).append(line)
     for of_event in found.events.values():
         of_event.sort(key=lambda line: int(line["t_ns"]))
-    found.damage += len(fitting.dropped)
     return found
+
+
+def named_as(recording: Path) -> Path | None:
+    """The host's view that is named as a recording is, if there is one."""
+    if recording.suffix != RECORDING:
+        return None
+    named = recording.with_suffix(SUFFIX)
+    return named if named.is_file() else None
+
+
+def resident_bytes(line: dict[str, Any]) -> int | None:
+    """Of a MEMORY line, the host's memory that the hypervisor's process has, huge pages among it;
+    None: not told."""
+    if "rss_bytes" not in line:
+        return None
+    resident = int(line["rss_bytes"]) + int(line.get("hugetlb_bytes", 0))
+    return resident if whole(resident) else None
 
 
 def _line(text_of_line: bytes) -> dict[str, Any] | None:

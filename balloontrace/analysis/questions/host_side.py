@@ -13,9 +13,9 @@ from balloontrace.analysis.fields import Field, Table, Unit
 from balloontrace.analysis.trace.balloon_size import SizeCurve, known_curve
 from balloontrace.analysis.trace.columns import Ints
 from balloontrace.analysis.trace.gaps import driver_gaps
-from balloontrace.analysis.trace.host_clock import WALL_ERROR_NS, Moment
 from balloontrace.analysis.trace.host_view import HostTarget, HostView
 from balloontrace.analysis.trace.trace import FOREVER, MOVES, Trace
+from balloontrace.recording.host_clock import WALL_ERROR_NS, Moment
 from balloontrace.recording.host_lines import STATISTICS, VCPUS
 
 NOT_GIVEN = "the host's view (report --host)"

@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from balloontrace.analysis.trace.columns import Ints
-from balloontrace.analysis.trace.host_clock import WALL_ERROR_NS, HostClock, Moment
 from balloontrace.analysis.trace.trace import Trace, section
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
+from balloontrace.recording.host_clock import HostClock, Moment, by_wall_clocks
 from balloontrace.recording.host_lines import (
     ACTUAL,
     CLOCK,
@@ -23,11 +22,8 @@ from balloontrace.recording.host_lines import (
     TARGET,
     HostLines,
     read_host,
+    resident_bytes,
 )
-from balloontrace.untrusted_json import whole
-
-SUFFIX = ".host.jsonl"
-_RECORDING = ".btrace"
 
 
 class HostView:
@@ -43,7 +39,7 @@ class HostView:
         guest's own pair of CLOCK_MONOTONIC and wall clock, in its recording."""
         self.lines = lines
         pairs = [line for line in lines.of(CLOCK) if boot_id in (None, line.get("boot_id"))]
-        self.clock = HostClock(pairs, lines.of(STATE), _by_wall_clocks(lines.begin, guests or {}))
+        self.clock = HostClock(pairs, lines.of(STATE), by_wall_clocks(lines.begin, guests or {}))
 
     @cached_property
     def targets(self) -> list[HostTarget]:
@@ -72,8 +68,8 @@ class HostView:
     def resident(self) -> tuple[Ints, Ints]:
         """Moments of the host's clock, and the bytes of the host's memory that the hypervisor's
         process had, those of huge pages among them."""
-        lines = [line for line in self.lines.of(MEMORY) if whole(_resident(line))]
-        return _columns(lines, _resident)
+        lines = [line for line in self.lines.of(MEMORY) if resident_bytes(line) is not None]
+        return _columns(lines, resident_bytes)
 
     def set_at(self, target: HostTarget) -> Moment | None:
         """When it was set, by the guest's clock; None: not known, or before anybody looked."""
@@ -102,20 +98,6 @@ class HostView:
         )
 
 
-def _by_wall_clocks(begin: dict[str, Any], guests: dict[str, Any]) -> dict[str, Any] | None:
-    """What the two wall clocks make of the first line's moment, as a pair; None if one is not
-    known."""
-    utc_ns = begin.get("utc_ns")
-    monotonic_ns, realtime_ns = guests.get("monotonic_ns"), guests.get("realtime_ns")
-    if utc_ns is None or monotonic_ns is None or realtime_ns is None:
-        return None
-    return {
-        "t_ns": begin["t_ns"],
-        "guest_monotonic_ns": int(monotonic_ns) + utc_ns - int(realtime_ns),
-        "error_ns": WALL_ERROR_NS,
-    }
-
-
 class HostTarget:
     """A target: balloon pages; set between two moments of the host's clock, which are one where the
     host itself tells, and None where it stood before anybody looked; sent: how often in a row."""
@@ -124,22 +106,9 @@ class HostTarget:
         self.pages, self.after_ns, self.by_ns, self.sent = pages, after_ns, by_ns, 1
 
 
-def _resident(line: dict[str, Any]) -> int | None:
-    """Bytes of one line; None: not told."""
-    if "rss_bytes" not in line:
-        return None
-    return int(line["rss_bytes"]) + int(line.get("hugetlb_bytes", 0))
-
-
 def _columns(lines: list[dict[str, Any]], value: Any) -> tuple[Ints, Ints]:
     times = np.array([line["t_ns"] for line in lines], dtype=np.int64)
     return times, np.array([value(line) for line in lines], dtype=np.int64)
-
-
-def beside(path: Path) -> Path | None:
-    """The host's view that has the name of the recording at `path`, if there is one."""
-    named = path.with_suffix(SUFFIX)
-    return named if path.suffix == _RECORDING and named.is_file() else None
 
 
 def lay_beside(trace: Trace, path: str) -> None:

@@ -18,6 +18,7 @@ from balloontrace.destination import refuse_file
 from balloontrace.errors import EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
+    from balloontrace.live.host import HostFile
     from balloontrace.live.session import Session
     from balloontrace.live.sources import GrowingFile, Pipe
 
@@ -33,6 +34,7 @@ def run(
     json: bool,
     save: Optional[str],
     duration: Optional[str],
+    host: Optional[str],
 ) -> int:
     """Look at a guest until the stream ends, -d, or Ctrl-C. Raises UserError."""
     from balloontrace.live.session import Session
@@ -46,10 +48,12 @@ def run(
         raise UserError(f"{duration!r} is not a duration such as 60s, 5m or 2h", "", EXIT_USAGE)
     if save:
         refuse_file(Path(save), replace=False)  # before a recorder of ours has begun
+    beside = _host((source or [""])[0], host)
     screen = not plain and not json and _has_screen()
     stderr = tempfile.TemporaryFile() if screen else None  # noqa: SIM115 - ends with us
     opened = _opened((source or [""])[0], stderr, screen)
-    session = Session(opened, Path(save) if save else None, keep=screen, duration_s=seconds)
+    saved = Path(save) if save else None
+    session = Session(opened, saved, keep=screen, duration_s=seconds, host=beside)
     return _show(session, stderr) if screen else _print(session, json)
 
 
@@ -66,6 +70,24 @@ def _opened(name: str, stderr: Optional[IO[bytes]], screen: bool) -> Union[Pipe,
     if name == STDIN:
         return sources.Pipe(stdin, "stdin")
     return sources.GrowingFile(name) if name else sources.Recorder(_recorder(), stderr)
+
+
+def _host(name: str, host: Optional[str]) -> Optional[HostFile]:
+    """What the host says, in the file that was named, or in that which is named as the recording
+    is; such a one that cannot be used is said. Raises UserError."""
+    from balloontrace.live.host import HostFile
+    from balloontrace.recording.host_lines import named_as
+
+    if host:
+        return HostFile(host)
+    named = named_as(Path(name))
+    if named is None:
+        return None
+    try:
+        return HostFile(str(named)).looked_at()
+    except UserError as error:
+        output.status(f"warning: {named} is left out: {error}")
+        return None
 
 
 def _has_screen() -> bool:
@@ -120,6 +142,13 @@ VERB = Verb(
         _flag("plain", "A line a second, for logs and slow lines."),
         _flag("json", "A JSON object a second, each on a line of its own."),
         Option("save", ("--save",), "Keep the stream as a recording.", metavar="FILE"),
+        Option(
+            "host",
+            ("--host",),
+            "What the host says, beside it: a file that host record writes. One that is named as "
+            "FILE is, but for .host.jsonl, is used by itself.",
+            metavar="FILE",
+        ),
         Option("duration", ("-d", "--duration"), "End after this long: 60s, 5m, 2h."),
     ),
     words=Words("source", "[FILE|-]", "A recording that grows; - is stdin.", required=False),

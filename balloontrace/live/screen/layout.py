@@ -36,7 +36,7 @@ from balloontrace.live.screen.lines import (
     spread,
     width_of,
 )
-from balloontrace.live.view import OUT, TRACING, Fired, Flow, View
+from balloontrace.live.view import OUT, TRACING, Fired, Flow, Host, View
 
 TABLES = ("causes", "tasks", "calls", "acks")
 """What the table can be about, in the order of the key that changes it."""
@@ -92,8 +92,8 @@ def lines(view: View, shown: Shown, width: int, height: int) -> list[Line]:
         return [*_cut(helped, width, height - 1), fitted((Part(KEYS, DIM),), width)]
     top = [_head(view, width), _state(view, shown, width), _size(view, width)]
     if view.t_ns is None:  # of nothing there are no causes, waits and findings, and no lack of them
-        return [*_cut(top, width, height - 1), fitted((Part(KEYS, DIM),), width)]
-    top += _flows(view)
+        return [*_cut([*top, *_host(view)], width, height - 1), fitted((Part(KEYS, DIM),), width)]
+    top += [*_host(view), *_flows(view)]
     top += [_progress(view), *_findings(view, width)]
     bottom = [_memory(view), _acks(view)]
     room = height - len(top) - len(bottom) - 1
@@ -182,6 +182,35 @@ def _size(view: View, width: int) -> Line:
     if behaviour in DESCRIPTIONS and width >= 120:
         parts.append(part(f"  {behaviour}", DIM))
     return tuple(parts)
+
+
+def _host(view: View) -> list[Line]:
+    """What the host says, in two lines, if it is asked."""
+    host = view.host
+    if host is None:
+        return []
+    told, style = _told(host)
+    first = [
+        Part("host    ", DIM),
+        Part(f"target {mib(host.target_pages)}, actual "),
+        Part(mib(host.actual_pages), STRONG),
+        Part(f" ({pages(host.actual_pages)} pages)" if host.actual_pages is not None else ""),
+        part(f"  {told}", style),
+    ]
+    second = [Part(f"        memory {size(host.resident_bytes)}")]
+    if host.gained_bytes is not None:
+        way = "gained" if host.gained_bytes >= 0 else "lost"
+        second.append(Part(f", {way} {size(abs(host.gained_bytes))}", STRONG))
+    if host.statistics_age_s is not None:
+        asks = "" if host.polling_interval_s else ", not asked for"
+        second.append(Part(f"  statistics {host.statistics_age_s:,.0f} s old{asks}"))
+    return [tuple(first), tuple(second)]
+
+
+def _told(host: Host) -> tuple[str, str]:
+    """Of the guest's state and the file's, and how loud."""
+    said = [one for one in (host.state, host.said) if one]
+    return ", ".join(said), PLAIN if said in ([], ["running"]) else WARN
 
 
 def _flows(view: View) -> list[Line]:

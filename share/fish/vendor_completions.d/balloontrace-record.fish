@@ -32,5 +32,6 @@ complete -c balloontrace-record -n '__fish_seen_subcommand_from watch' -l means 
 complete -c balloontrace-record -n '__fish_seen_subcommand_from live' -l plain -d 'A line a second, for logs and slow lines'
 complete -c balloontrace-record -n '__fish_seen_subcommand_from live' -l json -d 'A JSON object a second, each on a line of its own'
 complete -c balloontrace-record -n '__fish_seen_subcommand_from live' -l save -r -F -d 'Keep the stream as a recording'
+complete -c balloontrace-record -n '__fish_seen_subcommand_from live' -l host -r -F -d 'What the host says, beside it: a file that host record writes'
 complete -c balloontrace-record -n '__fish_seen_subcommand_from live' -s d -l duration -x -d 'End after this long: 60s, 5m, 2h'
 complete -c balloontrace-record -n '__fish_seen_subcommand_from doctor' -l json -d 'One JSON object instead of text'

@@ -48,5 +48,6 @@ def test_a_recorder_is_one_of_this_very_program(
 ) -> None:
     command = [*live._recorder(), "--ring-kib", "3"]
     monkeypatch.setattr(live, "_recorder", lambda: command)
-    assert live.run(source=None, plain=False, json=True, save=None, duration="30s") == EXIT_USAGE
+    status = live.run(source=None, plain=False, json=True, save=None, duration="30s", host=None)
+    assert status == EXIT_USAGE
     assert "--ring-kib must be a power of two" in capfd.readouterr().err

@@ -4,13 +4,13 @@
 Between two pairs the offset is taken to change evenly. A clock that stood still meanwhile (the
 guest was stopped, suspended, restored, migrated) is a jump of the offset, over which nothing is
 carried but what the host itself says of when it stopped the guest. Every answer has its error.
+Standard library only, Python 3.9.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 WANDER = 50e-6
@@ -65,7 +65,7 @@ class HostClock:
         ]
         self._times = [pair.host_ns for pair in self._pairs]
         self.stops = _stops(states)
-        self.jumps = sum(1 for before, after in pairwise(self._pairs) if _jumps(before, after))
+        self.jumps = sum(map(_jumps, self._pairs, self._pairs[1:]))
 
     def at(self, host_ns: int) -> Moment | None:
         """The guest's clock at a moment of the host's CLOCK_MONOTONIC; None: not known."""
@@ -110,6 +110,20 @@ class HostClock:
             return None
         away_ns = last_ns - first_ns
         return Moment(host_ns + pair.offset_ns, pair.error_ns + round(WANDER * away_ns))
+
+
+def by_wall_clocks(begin: dict[str, Any], guests: dict[str, Any]) -> dict[str, Any] | None:
+    """What the two wall clocks make of the moment of a first line, as a pair; None if one is not
+    known. guests: the `clock` in a recording's header."""
+    utc_ns = begin.get("utc_ns")
+    monotonic_ns, realtime_ns = guests.get("monotonic_ns"), guests.get("realtime_ns")
+    if utc_ns is None or monotonic_ns is None or realtime_ns is None:
+        return None
+    return {
+        "t_ns": begin["t_ns"],
+        "guest_monotonic_ns": int(monotonic_ns) + utc_ns - int(realtime_ns),
+        "error_ns": WALL_ERROR_NS,
+    }
 
 
 def _jumps(before: _Pair, after: _Pair) -> bool:

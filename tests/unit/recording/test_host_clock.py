@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from balloontrace.analysis.trace.host_clock import WANDER, HostClock
+from balloontrace.recording.host_clock import WANDER, HostClock
 
 S = 1_000_000_000
 
