@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Optional
 
 from balloontrace.events import UNKNOWN_PAGES
@@ -31,13 +32,55 @@ class Stretch:
         self.inflated = self.deflated = self.reclaimed = 0
 
 
+class Part:
+    """What moved in a part of the time, by stretch. first: pages in and out of the stretch that was
+    under way at its begin; ended: whether that ended in it; moved, undone: pages of those that
+    began and ended in it; inflated, deflated: of the stretch that is under way at its end."""
+
+    __slots__ = ("deflated", "ended", "first", "inflated", "moved", "undone")
+
+    def __init__(self) -> None:
+        self.inflated = self.deflated = self.moved = self.undone = 0
+        self.ended, self.first = False, (0, 0)
+
+    def end(self) -> None:
+        """The stretch that was under way ended."""
+        if self.ended:
+            self.moved += self.inflated + self.deflated
+            self.undone += undone(self.inflated, self.deflated)
+        else:
+            self.ended, self.first = True, (self.inflated, self.deflated)
+        self.inflated = self.deflated = 0
+
+
+def undone(inflated: int, deflated: int) -> int:
+    """Of the pages that moved in one stretch, those that came to nothing: moved - |net|."""
+    return 2 * min(inflated, deflated)
+
+
+def churn_of(parts: Iterable[Part]) -> Optional[float]:
+    """Of all that moved in parts of the time that follow each other, the share that was undone
+    within its stretch; None: nothing moved."""
+    all_moved = all_undone = inflated = deflated = 0
+    for part in parts:
+        if not part.ended:
+            inflated, deflated = inflated + part.inflated, deflated + part.deflated
+            continue
+        inflated, deflated = inflated + part.first[0], deflated + part.first[1]
+        all_moved += inflated + deflated + part.moved
+        all_undone += undone(inflated, deflated) + part.undone
+        inflated, deflated = part.inflated, part.deflated
+    all_moved += inflated + deflated
+    return (all_undone + undone(inflated, deflated)) / all_moved if all_moved else None
+
+
 class Episodes:
     """All of them up to now. Moves, targets and the driver's comings and goings come in order of
     time.
 
     size, target: balloon pages, None if not known; stretch: the one under way; moved, undone: pages
     of those that ended, for the churn ratio; unseen: pages moved that no event told of;
-    longest_ns: without progress, of those that ended.
+    longest_ns: without progress, of those that ended; part: of the time since `next_part`.
     """
 
     def __init__(self, begin_ns: int, size: Optional[int], exact: bool, targets_repeat: bool):
@@ -47,6 +90,7 @@ class Episodes:
         self.target: Optional[int] = None
         self._exact, self._repeat = exact and size is not None, targets_repeat
         self.stretch = Stretch(NONE, begin_ns, size, None)
+        self.part = Part()
         self.moved = self.undone = 0
         self.unseen = False
         self.longest_ns: Optional[int] = None
@@ -61,8 +105,10 @@ class Episodes:
         stretch = self.stretch
         if change > 0:
             stretch.inflated += change
+            self.part.inflated += change
         else:
             stretch.deflated -= change
+            self.part.deflated -= change
             if by_reclaim:
                 stretch.reclaimed -= change
         self._since_gap += change
@@ -78,6 +124,11 @@ class Episodes:
             if size >= target if stretch.upward else size <= target:
                 self._end(t_ns)
                 self.stretch = Stretch(AFTER, t_ns, size, target)
+
+    def next_part(self) -> Part:
+        """What moved since the last time."""
+        part, self.part = self.part, Part()
+        return part
 
     def aim(self, t_ns: int, asked: int, seen_size: int) -> None:
         """The size worker read another target, and what size it saw; UNKNOWN_PAGES: not seen."""
@@ -138,7 +189,8 @@ class Episodes:
     def _end(self, t_ns: int) -> None:
         stretch = self.stretch
         self.moved += stretch.inflated + stretch.deflated
-        self.undone += 2 * min(stretch.inflated, stretch.deflated)
+        self.undone += undone(stretch.inflated, stretch.deflated)
+        self.part.end()
         self._stood_still(t_ns)
 
     def _stood_still(self, t_ns: int) -> None:
@@ -153,8 +205,8 @@ class Episodes:
         it is not known."""
         stretch = self.stretch
         moved = self.moved + stretch.inflated + stretch.deflated
-        undone = self.undone + 2 * min(stretch.inflated, stretch.deflated)
-        return undone / moved if moved and not self.unseen else None
+        come_to_nothing = self.undone + undone(stretch.inflated, stretch.deflated)
+        return come_to_nothing / moved if moved and not self.unseen else None
 
     @property
     def amplification(self) -> Optional[float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple, Optional
 
+from balloontrace.live.episodes import Part
 from balloontrace.live.view import Agreement, Fired, Memory, Pressure
 from balloontrace.sums import SLOTS, longest_ns
 
@@ -122,10 +123,13 @@ class Standing(NamedTuple):
 
 class Second:
     """number: since attach, from 0; filled, leaked: pages in, and out by cause; calls: by kind;
-    acks: by queue; stands_still: it was on its way to a target all the time, and came no closer;
-    standing: how things stood at its end."""
+    acks: by queue; part: what moved, by stretch; stands_still: it was on its way to a target all
+    the time, and came no closer; standing: how things stood at its end."""
 
-    __slots__ = ("acks", "calls", "filled", "leaked", "number", "standing", "stands_still", "tasks")
+    __slots__ = (
+        *("acks", "calls", "filled", "leaked", "number", "part", "standing", "stands_still"),
+        "tasks",
+    )
 
     def __init__(self, number: int) -> None:
         self.number, self.filled = number, 0
@@ -133,6 +137,7 @@ class Second:
         self.calls: dict[str, CallSum] = {}
         self.acks: dict[str, AckSum] = {}
         self.tasks = Tasks(MOST_TASKS)
+        self.part = Part()
         self.stands_still = False
         self.standing: Optional[Standing] = None
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Optional
 from balloontrace import driver_behaviour
 from balloontrace.events import BALLOON_PAGE_BYTES, LOSSES
 from balloontrace.live import view
+from balloontrace.live.episodes import churn_of
 from balloontrace.live.seconds import (
     CallSum,
     Second,
@@ -177,16 +178,14 @@ def _column(seconds: list[Second], begin: int) -> view.Column:
 
 
 def _progress(standing: Standing, minute: list[Second]) -> view.Progress:
-    went_in = sum(one.filled for one in minute)
-    came_out = sum(sum(one.leaked.values()) for one in minute)
-    moved = went_in + came_out
+    churn = standing.churn_ratio  # if that is not known, neither is any part of it
     still, longest = standing.still_ns, standing.longest_still_ns
     return view.Progress(
         inflated_pages=standing.inflated,
         deflated_pages=sum(standing.by_cause.values()),
         by_cause=standing.by_cause,
-        churn_ratio=standing.churn_ratio,
-        now_churn_ratio=2 * min(went_in, came_out) / moved if moved else None,
+        churn_ratio=churn,
+        now_churn_ratio=None if churn is None else churn_of(one.part for one in minute),
         amplification=standing.amplification,
         no_progress_s=None if still is None else still / 1e9,
         longest_no_progress_s=None if longest is None else longest / 1e9,

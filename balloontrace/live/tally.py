@@ -232,6 +232,7 @@ class Tally:
         number = max(0, t_ns - self.begin_ns) // SECOND_NS
         if number - self.second.number > _MOST_SKIPPED:
             self.seconds.clear()
+            self.episodes.next_part()
             self._begin_second(number)
         while self.second.number < number:
             self._end_second()
@@ -241,6 +242,7 @@ class Tally:
         begin_ns = self.begin_ns + second.number * SECOND_NS
         self.now_ns = max(self.now_ns, begin_ns + SECOND_NS)
         second.stands_still = stretch.kind == TOWARD and stretch.last_ns <= begin_ns
+        second.part = self.episodes.next_part()
         second.standing = self.standing()
         self.seconds.append(second)
         self._begin_second(second.number + 1)

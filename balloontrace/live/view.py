@@ -82,11 +82,11 @@ class Progress:
     """How the balloon came on (docs/concepts/metrics.md).
 
     inflated_pages, deflated_pages, by_cause: since the stream began; churn_ratio: of what moved,
-    the share that was undone within its episode; now_churn_ratio: the same of the last minute,
-    taken as one stretch; amplification: of the episode under way, pages moved toward the target for
-    each that was gained, None if none was; no_progress_s: of the episode under way, for how long up
-    to now the balloon came no closer to its target, None if it has reached it or there is none;
-    longest_no_progress_s: of all episodes up to now.
+    the share that was undone within its episode; now_churn_ratio: the same of the last minute, as
+    `report --since` has it; amplification: of the episode under way, pages moved toward the target
+    for each that was gained, None if none was; no_progress_s: of the episode under way, for how
+    long up to now the balloon came no closer to its target, None if it has reached it or there is
+    none; longest_no_progress_s: of all episodes up to now.
     """
 
     inflated_pages: int

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from balloontrace import events
+from balloontrace.analysis.questions.totals import churn_of
 from balloontrace.analysis.report import report_of
 from balloontrace.analysis.trace.trace import read_trace
+from balloontrace.analysis.trace.window import Window
 from balloontrace.errors import UserError
 from balloontrace.live.model import Model
 from balloontrace.live.seconds import KEPT
@@ -77,6 +79,47 @@ def test_it_says_what_the_report_says(path: Path) -> None:
 def test_and_of_what_is_known_by_hand(recording: Built, tmp_path: Path) -> None:
     data = built(recording, tmp_path)
     assert_agrees(tmp_path / "built.btrace", fed(data).view(0.0))
+
+
+@pytest.mark.parametrize("path", RECORDINGS, ids=lambda path: path.stem)
+def test_the_last_minute_s_churn_is_what_the_report_says_of_it(path: Path) -> None:
+    model, trace = fed(path.read_bytes()), read_trace(str(path))
+    seconds = model.seconds or range(0)
+    for second in seconds[:: max(1, len(seconds) // 8)]:
+        begin_ns, end_ns = (trace.begin_ns + n * 10**9 for n in (second - 59, second + 1))
+        told = churn_of(Window(trace, begin_ns, end_ns))
+        assert model.view(0.0, at=second).progress.now_churn_ratio == told, second
+
+
+def in_and_out() -> Built:
+    """A host that inflates, deflates, and does it again: each is done at once."""
+    recording = Built()
+    for begin in range(0, 100, 10):
+        recording.target(begin + 0.5, 1000, 0).fill(begin + 0.6, 0.01, 1000)
+        recording.target(begin + 5.5, 0, 1000).leak(begin + 5.6, 0.01, 1000)
+    return recording
+
+
+def test_what_a_host_takes_and_gives_is_no_churn(tmp_path: Path) -> None:
+    model = fed(built(in_and_out().ends(100.0), tmp_path))
+    ratios = {model.view(0.0, at=at).progress.now_churn_ratio for at in range(6, 99)}
+    assert ratios == {0.0}
+
+
+def test_churn_of_the_last_minute_is_of_that_alone(tmp_path: Path) -> None:
+    recording = in_and_out()
+    recording.target(100.5, 1000, 0)
+    for tenth in range(90):
+        recording.fill(101.0 + tenth / 10, 0.01, 100).leak(101.05 + tenth / 10, 0.01, 100)
+    path = recording.ends(200.0).write(tmp_path / "churn.btrace")
+    model, trace = fed(Path(path).read_bytes()), read_trace(str(path))
+    ratios = []
+    for second in (99, 101, 105, 120, 155, 168, 175):
+        begin_ns, end_ns = (trace.begin_ns + n * 10**9 for n in (second - 59, second + 1))
+        ratios.append(model.view(0.0, at=second).progress.now_churn_ratio)
+        assert ratios[-1] == churn_of(Window(trace, begin_ns, end_ns))
+    assert ratios[0] == 0.0
+    assert ratios[-2:] == [1.0, None]
 
 
 def test_a_busy_no_op_fires_while_it_happens(tmp_path: Path) -> None:
