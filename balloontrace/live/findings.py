@@ -18,6 +18,9 @@ APART_S = 60.0
 """What has not been true for so long fires anew (conditions/triggers.py: CALM_NS)."""
 
 
+_BRIEFLY = "reclaim takes back what inflation takes in"
+
+
 class Findings:
     """What fires, and what has."""
 
@@ -35,12 +38,12 @@ class Findings:
             goes_on = one.id in left and now_s - one.until_s < APART_S
             if goes_on:
                 left.discard(one.id)
-                said = _SENTENCES[one.id](tally)
+                said = _SENTENCES[one.id](tally) or one.sentence
                 seen.append(Fired(one.id, one.since_s, now_s, True, said))
             else:
                 seen.append(Fired(one.id, one.since_s, one.until_s, False, one.sentence))
         seen += [
-            Fired(name, now_s, now_s, True, _SENTENCES[name](tally))
+            Fired(name, now_s, now_s, True, _SENTENCES[name](tally) or _BRIEFLY)
             for name in holding
             if name in left
         ]
@@ -48,11 +51,14 @@ class Findings:
 
 
 def _busy_no_op(tally: Tally) -> str:
+    """Nothing while another target has just been read: what led here was under the one before."""
     stretch, size = tally.episodes.stretch, tally.episodes.size
+    if stretch.reclaimed > stretch.inflated or not stretch.inflated:
+        return ""
     grown = (size or 0) - (stretch.begin_size or 0)
     share = stretch.reclaimed / max(1, stretch.inflated)
     return (
-        f"reclaim takes back what inflation takes in: {stretch.inflated:,} pages in, "
+        f"{_BRIEFLY}: {stretch.inflated:,} pages in, "
         f"{stretch.reclaimed:,} back ({share:.0%}), the balloon grew by {grown:,}"
     )
 

@@ -10,6 +10,7 @@ from balloontrace.events import BALLOON_PAGE_BYTES, LOSSES
 from balloontrace.live import view
 from balloontrace.live.episodes import churn_of
 from balloontrace.live.seconds import (
+    KEPT,
     CallSum,
     Second,
     Standing,
@@ -89,7 +90,7 @@ def _nothing(
         driver=None,
         last_second=flow,
         last_minute=flow,
-        graph=view.Graph((), zoom_s / max(1, columns)),
+        graph=view.Graph((), 1.0, 1),
         progress=view.Progress(0, 0, dict.fromkeys(view.OUT, 0), None, None, None, None, None),
         tasks=(),
         calls=(),
@@ -150,15 +151,19 @@ def _flow(tally: Tally, seconds: list[Second], span_s: float) -> view.Flow:
 
 
 def _graph(tally: Tally, seconds: list[Second], zoom_s: int, columns: int) -> view.Graph:
-    """Columns of the same seconds at each moment: one that is over does not change."""
-    wide = max(1, zoom_s // max(1, columns))
+    """Columns of the same seconds at each moment: one that is over does not change. There is
+    nothing finer than a second: where there is room, it is wider, and the rest shows what was
+    before."""
+    columns = max(1, columns)
+    wide, cells = -(-zoom_s // columns), max(1, columns // zoom_s)
+    columns = min(columns // cells, -(-KEPT // wide))
     by_number = {one.number: one for one in seconds}
     end = (seconds[-1].number // wide + 1) * wide if seconds else 0
     begins = range(max(0, end - wide * columns), end, wide)
     shown = [
         _column([by_number[n] for n in range(b, b + wide) if n in by_number], b) for b in begins
     ]
-    return view.Graph(tuple(shown), float(wide))
+    return view.Graph(tuple(shown), float(wide), cells)
 
 
 def _column(seconds: list[Second], begin: int) -> view.Column:
@@ -213,7 +218,7 @@ def _tasks(tally: Tally, seconds: list[Second], at: Optional[int]) -> tuple[view
 
 
 def _text(comm: bytes) -> str:
-    return comm.split(b"\0")[0].decode("utf-8", "surrogateescape")
+    return comm.decode("utf-8", "surrogateescape")
 
 
 def _calls(found: dict[str, CallSum]) -> tuple[view.Calls, ...]:

@@ -266,7 +266,7 @@ class Tally:
         self, cause: str, tid: int, pid: int, within: int, flags: int, comm: bytes, pages: int
     ) -> None:
         """As analysis/questions/causes.py tells who made a leak."""
-        decoding = self.decoding
+        decoding, comm = self.decoding, comm.split(b"\0", 1)[0]  # behind it is what was before
         if cause == "shrinker" and (tid in self._kswapds or flags & self._kswapd):
             key = TaskKey("kswapd", b"kswapd", 0, cause)
         elif cause == "shrinker" and decoding and within & decoding.within["worker"]:

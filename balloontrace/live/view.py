@@ -71,10 +71,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Graph:
-    """The last time up to the moment. columns: oldest first, each of column_s seconds."""
+    """The last time up to the moment. columns: oldest first, each of column_s seconds; cells: so
+    wide each can be in the width that was asked for."""
 
     columns: tuple[Column, ...]
     column_s: float
+    cells: int
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def size_rows(graph: Graph, height: int) -> list[Line]:
     rows: list[Line] = []
     for row in reversed(range(height)):
         label = mib(most) if row == height - 1 else "0" if row == 0 else ""
-        cells = "".join(_cell(column, row, height, most) for column in graph.columns)
+        cells = "".join(_cell(column, row, height, most) * graph.cells for column in graph.columns)
         rows.append((Part(f"{label:>{LABEL - 1}} ", DIM), Part(cells)))
     return rows
 
@@ -59,9 +59,12 @@ def flow_row(graph: Graph, name: str, values: Sequence[float | None], style: str
     known = [value for value in values if value is not None]
     most = max(known, default=0.0)
     cells = "".join(
-        _UNSEEN
-        if value is None
-        else _EIGHTHS[max(1, round(8 * value / most)) if value > 0 and most else 0]
+        (
+            _UNSEEN
+            if value is None
+            else _EIGHTHS[max(1, round(8 * value / most)) if value > 0 and most else 0]
+        )
+        * graph.cells
         for value in values
     )
     label = f"{name} {mib(most)}/s" if known else name
@@ -71,11 +74,14 @@ def flow_row(graph: Graph, name: str, values: Sequence[float | None], style: str
 def progress_row(graph: Graph) -> Line:
     """Where the balloon was on its way, and came no closer."""
     cells = "".join(
-        _UNSEEN
-        if column.no_progress_s is None
-        else "!"
-        if column.no_progress_s > graph.column_s / 2
-        else " "
+        (
+            _UNSEEN
+            if column.no_progress_s is None
+            else "!"
+            if column.no_progress_s > graph.column_s / 2
+            else " "
+        )
+        * graph.cells
         for column in graph.columns
     )
     return (Part(f"{'stuck':>{LABEL - 1}} ", DIM), Part(cells, WARN))
@@ -83,8 +89,7 @@ def progress_row(graph: Graph) -> Line:
 
 def axis(graph: Graph) -> Line:
     """From when to when."""
-    columns = len(graph.columns)
-    span_s = graph.column_s * columns
+    span_s = graph.column_s * len(graph.columns)
     ago = f"{span_s / 60:.0f} min ago" if span_s >= 120 else f"{span_s:.0f} s ago"
-    gap = " " * max(1, columns - len(ago) - len("now"))
+    gap = " " * max(1, len(graph.columns) * graph.cells - len(ago) - len("now"))
     return (Part(" " * LABEL), Part(f"{ago}{gap}now", DIM))

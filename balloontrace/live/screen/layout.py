@@ -36,7 +36,7 @@ from balloontrace.live.screen.lines import (
     spread,
     width_of,
 )
-from balloontrace.live.view import OUT, TRACING, Fired, Flow, Host, View
+from balloontrace.live.view import OUT, TRACING, Fired, Flow, Host, Task, View
 
 TABLES = ("causes", "tasks", "calls", "acks")
 """What the table can be about, in the order of the key that changes it."""
@@ -344,7 +344,7 @@ def _tasks(view: View, by: str) -> list[Line]:
     )
     rows = [
         (
-            part(f"{task.comm[:15]} {task.kind}"[:22].ljust(22)),
+            part(_who(task)[:22].ljust(22)),
             Part(
                 " "
                 + _row(
@@ -359,6 +359,12 @@ def _tasks(view: View, by: str) -> list[Line]:
         for task in ordered
     ]
     return [_title(head), *rows] if rows else [_title("nobody reclaimed from the balloon so far")]
+
+
+def _who(task: Task) -> str:
+    """Name and kind, once if they are the same."""
+    named = task.comm and task.comm != task.kind
+    return f"{task.comm[:15]} {task.kind}" if named else task.kind
 
 
 def _calls(view: View, by: str) -> list[Line]:

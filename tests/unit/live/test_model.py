@@ -17,7 +17,7 @@ from balloontrace.analysis.report import report_of
 from balloontrace.analysis.trace.trace import read_trace
 from balloontrace.analysis.trace.window import Window
 from balloontrace.errors import UserError
-from balloontrace.live.model import Model
+from balloontrace.live.model import ZOOMS_S, Model
 from balloontrace.live.seconds import KEPT
 from balloontrace.live.view import CLOSED, ENDED, SILENT, TRACING, View
 from balloontrace.recording import layout
@@ -138,6 +138,26 @@ def test_a_busy_no_op_fires_while_it_happens(tmp_path: Path) -> None:
     assert any(view.progress.no_progress_s for view in whiles)
 
 
+def test_what_it_said_is_kept_when_the_target_is_reached_after_all(tmp_path: Path) -> None:
+    recording = Built().target(0.5, 299 * 6 + 256, 0)  # by the last one
+    for tenth in range(300):
+        recording.fill(1.0 + tenth / 10, 0.01, 256)
+        recording.leak(1.05 + tenth / 10, 0.01, 250, within="scan", comm=b"kswapd0")
+    recording.leak(31.5, 0.01, 256, within="scan", comm=b"kswapd0")
+    view = fed(built(recording.ends(33.0), tmp_path)).view(0.0)
+    (one,) = view.findings
+    assert one.until_s > 31.0
+    assert "back (98%), the balloon grew by 1,7" in one.sentence
+
+
+def test_a_task_is_one_whatever_its_name_was_before(tmp_path: Path) -> None:
+    recording = Built().fill(1.0, 0.01, 500)
+    for at, comm in ((2.0, b"cat"), (3.0, b"cat\0pd0"), (4.0, b"cat\0ker/0:2")):
+        recording.leak(at, 0.01, 100, within="scan", comm=comm)
+    (task,) = fed(built(recording.ends(6.0), tmp_path)).view(0.0).tasks
+    assert (task.comm, task.pages, task.calls) == ("cat", 300, 3)
+
+
 def shuffled(calls: list[tuple[str, float]]) -> Built:
     """Fills and leaks in whatever order they stand in the file."""
     recording = Built().target(0.5, 1000, 0)
@@ -202,6 +222,26 @@ def test_rates_are_of_whole_seconds_and_columns_do_not_change(tmp_path: Path) ->
     assert view.graph.column_s == 2.0
     assert len(view.graph.columns) == 30
     assert set(view.graph.columns[1:-1]) <= set(later.graph.columns)
+
+
+@pytest.mark.parametrize("zoom_s", ZOOMS_S)
+@pytest.mark.parametrize("columns", [10, 64, 104, 184, 2000])
+def test_a_graph_reaches_as_far_as_it_says_in_any_width(
+    long_stream: Model, zoom_s: int, columns: int
+) -> None:
+    graph = long_stream.view(0.0, zoom_s=zoom_s, columns=columns).graph
+    span_s = len(graph.columns) * graph.column_s
+    assert zoom_s <= span_s
+    assert span_s <= max(2 * zoom_s, KEPT)
+    width = len(graph.columns) * graph.cells
+    assert columns / 2 < width <= columns
+    assert all(column.size_pages is not None for column in graph.columns[1:])
+
+
+@pytest.fixture(scope="module")
+def long_stream(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    recording = seconds_of(Built(), KEPT + 100).ends(KEPT + 100.0)
+    return fed(built(recording, tmp_path_factory.mktemp("long")))
 
 
 def test_its_memory_does_not_grow_with_the_stream(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from textual.pilot import Pilot
 from balloontrace.live.model import Model
 from balloontrace.live.screen import app as screen
 from balloontrace.live.screen.app import Lines, LiveApp, changed_columns, is_sending
+from balloontrace.live.screen.graph import LABEL
 from balloontrace.live.screen.layout import HELP, KEYS, Shown, columns_for, lines
 from balloontrace.live.screen.lines import BAD, STRONG, Part, width_of
 from balloontrace.live.session import Session
 from balloontrace.live.sources import GrowingFile, Pipe, Recorder
-from tests.unit.builders import Built, shrinker_like, stock_like
+from tests.unit.builders import Built, shrinker_like, stock_like, vmstat
 from tests.unit.live import screens
 
 SIZES = ((80, 24), (200, 50), (120, 30), (60, 16), (40, 8), (39, 7), (10, 2))
@@ -72,6 +73,31 @@ def test_a_guest_that_is_silent_is_told_of(tmp_path: Path) -> None:
     model = model_of(stock_like(), tmp_path, 0.5)
     made = lines(model.view(9.0, columns=columns_for(80)), Shown(), 80, 24)
     assert "no block for 9 s" in "".join(each.text for each in made[1])
+
+
+def test_a_wide_terminal_has_wider_seconds(tmp_path: Path) -> None:
+    built = Built().target(0.5, 25600, 0).fill(1.0, 0.1, 25600)
+    for second in range(1, 30):
+        built.sample(second + 0.9, vmstat(25600))
+    model = model_of(built.ends(30.0), tmp_path)
+    for width, cells in ((80, 1), (200, 3)):
+        bottom = next(
+            line
+            for line in text_of(model, width, 24).splitlines()
+            if line.startswith(" " * 14 + "0 ")
+        )
+        assert bottom[LABEL:].count("█") == 29 * cells
+
+
+def test_who_reclaims_is_named_once(tmp_path: Path) -> None:
+    built = Built().target(0.5, 25600, 0).fill(1.0, 0.1, 25600)
+    built.header["tasks"] = {"kswapd": [77]}
+    built.leak(2.0, 0.1, 256, within="scan", tid=77, comm=b"kswapd0")
+    built.leak(3.0, 0.1, 256, within="scan worker", tid=99, comm=b"kworker/0:1")
+    built.leak(4.0, 0.1, 256, within="scan", tid=98, comm=b"cat")
+    text = text_of(model_of(built.ends(20.0), tmp_path), 80, 24, Shown(table="tasks"))
+    names = [line[:22].rstrip() for line in text.splitlines() if "shrinker  " in line]
+    assert sorted(names) == ["cat task", "inflation", "kswapd"]
 
 
 def test_a_busy_no_op_is_seen(tmp_path: Path) -> None:
