@@ -195,6 +195,7 @@ class _Both:
 
     def __init__(self, trace: Trace, view: HostView) -> None:
         self._trace, self._view = trace, view
+        self._unit = trace.pages_per_page
         self._curve: SizeCurve | None = known_curve(trace.entire)
         self._read = _calls(trace.entire, "target", "start_ns", "asked")
         self._noticed = _calls(trace.entire, "notice", "start_ns")
@@ -278,7 +279,7 @@ class _Both:
             steps = slice(self._curve.steps_until(from_ns), self._curve.steps_until(until))
             moved = self._curve.moved(steps)
             found |= {name: moved[name] for name in ("inflated_pages", "deflated_pages")}
-            reached_ns = _reached(self._curve, steps, target.pages)
+            reached_ns = _reached(self._curve, steps, target.pages, self._unit)
             found["reached_s"] = None if reached_ns is None else _after(reached_ns, at)
         return found
 
@@ -301,7 +302,8 @@ class _Both:
     def _at_host(self, target: HostTarget, set_ns: int, until_ns: int) -> dict[str, Any]:
         """When the host was told that it is reached; its memory before, and at the end."""
         times, told = self._view.actual
-        reached = (times >= set_ns) & (times <= until_ns) & (told == target.pages)
+        there = np.abs(told - target.pages) < self._unit
+        reached = (times >= set_ns) & (times <= until_ns) & there
         first = int(times[reached][0]) if reached.any() else None
         found: dict[str, Any] = {
             "told_s": None if first is None else (first - set_ns) / 1e9,
@@ -439,12 +441,13 @@ def _after(moment_ns: int, set_at: Moment) -> float:
     return (moment_ns - set_at.ns) / 1e9
 
 
-def _reached(curve: SizeCurve, steps: slice, pages: int) -> int | None:
-    """When the size first was, or passed, so many pages in these steps."""
+def _reached(curve: SizeCurve, steps: slice, pages: int, unit: int) -> int | None:
+    """When the size first was, or passed, so many pages in these steps. A guest whose pages are of
+    `unit` balloon pages can come no closer than within one."""
     before, sizes = curve.size_after(steps.start), curve.size[steps]
-    if before == pages or not len(sizes):
+    if abs(before - pages) < unit or not len(sizes):
         return None
-    there = np.flatnonzero(sizes >= pages if pages > before else sizes <= pages)
+    there = np.flatnonzero(sizes > pages - unit if pages > before else sizes < pages + unit)
     return int(curve.time_ns[steps][there[0]]) if len(there) else None
 
 

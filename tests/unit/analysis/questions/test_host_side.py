@@ -132,6 +132,27 @@ def test_what_the_host_has_of_it(tmp_path: Path) -> None:
     assert found(report) == {}
 
 
+@pytest.mark.parametrize("there", [1008, 992])
+def test_a_guest_with_large_pages_rounds_the_target(tmp_path: Path, there: int) -> None:
+    built = Built().target(1.0, 1001, 0).fill(2.0, 0.1, there)
+    built.header["guest"]["page_size"] = 65536
+    built.target(10.0, 30, there).leak(11.0, 0.1, there - 32)
+    host = Host().clocks(0.0, 60.0).told(0.5, 0).target(0.98, 1001).told(2.2, there)
+    host.target(9.98, 30).told(11.2, 32)
+    report = both(tmp_path, built.ends(20.0), host)
+    _, targets = side(report)
+    assert [row["reached_s"] for row in targets] == pytest.approx([1.12, 1.12])
+    assert [row["told_s"] for row in targets] == pytest.approx([1.22, 1.22])
+    assert found(report) == {}
+
+
+def test_with_pages_of_its_own_size_a_page_short_is_short(tmp_path: Path) -> None:
+    built = Built().target(1.0, 1001, 0).fill(2.0, 0.1, 1000).ends(20.0)
+    host = Host().clocks(0.0, 60.0).told(0.5, 0).target(0.98, 1001).told(2.2, 1000)
+    _, (row,) = side(both(tmp_path, built, host))
+    assert (row["reached_s"], row["told_s"]) == (None, None)
+
+
 def test_a_target_that_was_seen_late_widens_the_error(tmp_path: Path) -> None:
     host = Host().clocks(0.0, 60.0).told(0.5, 0)
     host.target(1.2, PAGES, by="seen", after_ns=host_ns(0.8)).told(5.1, PAGES)
