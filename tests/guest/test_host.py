@@ -22,6 +22,10 @@ from balloontrace.lab import hog
 from balloontrace.lab.guest import Guest
 from balloontrace.lab.host import tool
 from balloontrace.lab.qemu import GuestConfig
+from balloontrace.live.host import HostFile
+from balloontrace.live.session import Session
+from balloontrace.live.sources import Pipe
+from balloontrace.live.view import SILENT, View
 from balloontrace.recording.host_lines import (
     ACTUAL,
     CLOCK,
@@ -35,6 +39,7 @@ from balloontrace.recording.host_lines import (
     read_host,
 )
 from tests.guest.guests import Guests
+from tests.guest.test_live import pumped
 
 pytestmark = pytest.mark.one_kernel
 
@@ -189,6 +194,55 @@ def test_a_guest_and_its_host(
     offset = pairs[-1]["guest_monotonic_ns"] - pairs[-1]["t_ns"]
     assert asked + offset - 10**9 < there < time.monotonic_ns() + offset + 10**9
     assert all(0 < line["error_ns"] < 10**9 for line in pairs)
+
+
+def test_live_shows_both_sides(
+    kernel: str,
+    guests: Guests,
+    start: Callable[..., HostRecorder],
+    ssh_path: Callable[[Guest], str],
+    tmp_path: Path,
+) -> None:
+    monitor, pages = tmp_path / "qmp", 200 * MIB // PAGE
+    guest = guests.get(GuestConfig(kernel, memory_bytes=MEMORY_BYTES, monitor=str(monitor)))
+    guest.run(["python3", "-c", hog.take(256 * MIB)])  # what it touched the host has to back
+    options = ("--qmp", monitor, "--ssh", "guest", "--interval", "100ms")
+    recorder = start(*options, PATH=ssh_path(guest))
+    recorder.wait_for(lambda view: bool(view.of(CLOCK)))
+    in_guest = guest.popen("balloontrace record -o -")
+    beside = HostFile(str(tmp_path / "run.host.jsonl"))
+    session = Session(Pipe(in_guest.stdout.fileno(), "guest"), host=beside)
+    pumped(session, lambda view: view.driver == "attached")
+
+    guest.balloon.set_target_pages(pages)
+    view = pumped(session, lambda view: view.host is not None and view.host.actual_pages == pages)
+    assert view.host is not None
+    assert (view.host.hypervisor, view.host.state) == ("qemu", "running")
+    view = pumped(session, lambda view: view.size_pages == pages)
+    assert view.host is not None
+    assert view.target_pages == view.host.target_pages == pages
+    assert (view.host.gained_bytes or 0) > 150 * MIB
+
+    def is_told_of_a_second(_: View) -> bool:
+        last = session.view((session.model.seconds or (0,))[-1])
+        told = last.host.actual_pages if last.host else None
+        return last.size_pages == told == pages
+
+    pumped(session, is_told_of_a_second)
+
+    guest.monitor.execute("stop")
+    view = pumped(session, lambda view: view.stream.state == SILENT)
+    assert view.host is not None
+    assert (view.host.state, view.host.said) == ("paused", "")
+    guest.monitor.execute("cont")
+    pumped(session, lambda view: view.host is not None and view.host.state == "running")
+
+    guest.balloon.set_target_pages(0)
+    pumped(session, lambda view: view.size_pages == 0)
+    in_guest.send_signal(signal.SIGINT)
+    pumped(session, lambda view: view.stream.state == "ended")
+    assert session.close() == in_guest.communicate()[0] == 0
+    recorder.end()
 
 
 class Bare:
