@@ -92,7 +92,7 @@ def storm(torture: Torture, minutes: float) -> bool:
     recorder.send_signal(signal.SIGINT)
     status = recorder.communicate()[0]
     report = torture.report()
-    oom, own = report.results["oom"].scalars, report.recording.scalars["recorder"]
+    oom, own = report.results["oom"].scalars, report.results["recorder"].scalars
     return budget(
         f"{minutes:.0f} minutes of OOM: {oom['notifier_calls']:,} notifications, "
         f"{oom['notifier_pages']:,} pages, {guest.vmstat()['oom_kill'] - kills} killed; recorder "
