@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from balloontrace.analysis.base import Result
 from balloontrace.analysis.report import build
 
 ROOT = Path(__file__).parents[2]
@@ -21,9 +23,13 @@ _ASKED = re.compile(
 _NAMED = re.compile(r'results\["(?P<name>\w+)"\]')
 
 
+@pytest.fixture(scope="module")
+def results() -> Mapping[str, Result]:
+    return build(str(ROOT / "tests" / "data" / "6.1-tour.btrace")).results
+
+
 @pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: f"{path.parent.name}/{path.stem}")
-def test_programs_ask_for_what_a_report_has(path: Path) -> None:
-    results = build(str(ROOT / "tests" / "data" / "6.1-tour.btrace")).results
+def test_programs_ask_for_what_a_report_has(path: Path, results: Mapping[str, Result]) -> None:
     program = path.read_text()
     assert {found["name"] for found in _NAMED.finditer(program)} <= set(results)
     for found in _ASKED.finditer(program):
