@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import random
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -298,3 +299,29 @@ def test_one_that_cannot_be_used_is_left_out_unless_it_was_asked_for(
         balloontrace("live", "--json", guest, "--host", tmp_path / "absent")
     with pytest.raises(UserError, match="no regular file"):
         HostFile("/dev/null")
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_a_file_says_is_shown(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    whole = Host(utc_ns=10**18, interval_s=chance.choice([0, 0.25, 1e18, -5])).clocks(0.0)
+    for at in range(12):
+        whole.told(at, 256 * at, GIB).add("state", at + 0.1, state=chance.choice(["running", "x"]))
+        whole.add("statistics", at + 0.2, values={}, age_s=at, polling_interval_s=1)
+    for line in whole.lines[1:]:
+        for key in chance.sample(sorted(line), 1) if chance.random() < 0.4 else ():
+            line[key] = chance.choice(
+                [None, -1, 0, 2**62, 2**80, 1e300, "\x1b[2J\u202e" * 50, [], {}]
+            )
+    model = Model("guest", HostSide("file"))
+    assert model.host is not None
+    data = "".join(json.dumps(line) + "\n" for line in whole.lines).encode()
+    for begin in range(0, len(data), 700):
+        model.host.feed(data[begin : begin + 700], begin / 1000)
+    model.feed(Path(stock_like().write(tmp_path / "guest.btrace")).read_bytes(), 0.0)
+    for at in (None, *range(0, 10, 3)):
+        view = model.view(1000.0, at=at)
+        json.loads(json_lines.line(view), parse_constant=pytest.fail)
+        assert Lines().of(view).isascii()
+        for size in ((80, 24), (200, 50), (60, 16), (40, 8), (10, 2)):
+            assert "\x1b" not in shown(view, *size)
