@@ -17,6 +17,7 @@ from typing import Any, Optional
 from balloontrace.errors import UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
 from balloontrace.live.seconds import KEPT
+from balloontrace.live.tally import section
 from balloontrace.live.view import SILENT_S, Host
 from balloontrace.recording import host_lines
 from balloontrace.recording.host_clock import HostClock, by_wall_clocks
@@ -33,6 +34,8 @@ _OLD_NS = 2_000_000_000
 
 _MOST_PAIRS, _MOST_STATES = 64, 256
 """That are kept: pairs of clocks, of which one comes a minute, and changes of state."""
+
+_NOTHING = Host(None, None, None, None, None, None, None, None, "")
 
 _OTHER_BOOT = "of another guest, or of another boot of this one"
 """As report has it."""
@@ -71,7 +74,7 @@ class HostSide:
     def __init__(self, name: str) -> None:
         """name: of the file, for people."""
         self._reader = HostReader(name)
-        self._now = Host(None, None, None, None, None, None, None, None, "")
+        self._now = _NOTHING
         self._now_ns: Optional[int] = None
         self._first_resident: Optional[int] = None
         self._kept: deque[tuple[int, Host]] = deque(maxlen=KEPT * 1_000_000_000 // _EACH_NS)
@@ -100,7 +103,7 @@ class HostSide:
             return None
         hypervisor = begin.get("hypervisor")
         if self._is_of_another(guest):
-            empty = Host(hypervisor, None, None, None, None, None, None, None, _OTHER_BOOT)
+            empty = replace(_NOTHING, hypervisor=hypervisor, said=_OTHER_BOOT)
             return empty if at_ns is None else None
         if at_ns is None:
             return replace(self._now, hypervisor=hypervisor, said=self._said(now_s))
@@ -157,15 +160,15 @@ class HostSide:
     # ---- by the guest's clock ----
 
     def _is_of_another(self, guest: dict[str, Any]) -> bool:
-        boot_id = _section(guest, "guest").get("boot_id")
+        boot_id = section(guest, "guest").get("boot_id")
         return bool(boot_id and self._boots and boot_id not in self._boots)
 
     def _clock_of(self, begin: dict[str, Any], guest: dict[str, Any]) -> HostClock:
         """As analysis/trace/host_view.py makes it, of the last pairs."""
         if self._clock is None:
-            boot_id = _section(guest, "guest").get("boot_id") if self._boots else None
+            boot_id = section(guest, "guest").get("boot_id") if self._boots else None
             pairs = [line for line in self._pairs if boot_id in (None, line.get("boot_id"))]
-            wall = by_wall_clocks(begin, _section(guest, "clock"))
+            wall = by_wall_clocks(begin, section(guest, "clock"))
             self._clock = HostClock(_in_order(pairs), _in_order(self._states), wall)
         return self._clock
 
@@ -196,8 +199,3 @@ class HostSide:
 
 def _in_order(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted(lines, key=lambda line: int(line["t_ns"]))
-
-
-def _section(header: dict[str, Any], key: str) -> dict[str, Any]:
-    value = header.get(key)
-    return value if isinstance(value, dict) else {}
