@@ -80,6 +80,23 @@ def test_two_capabilities_will_do_instead_of_root(stock: Guest, fetch: Fetch) ->
 
 
 @pytest.mark.one_kernel
+def test_with_nohup_a_closed_terminal_ends_nothing(stock: Guest, fetch: Fetch) -> None:
+    move_balloon(stock, 0)
+    command = "trap '' HUP; exec balloontrace record -f -o /root/nohup.btrace"
+    recorder = stock.popen(["sh", "-c", command], stderr=subprocess.STDOUT)
+    while b"tracing the balloon" not in (line := recorder.stdout.readline()):
+        assert line, recorder.communicate()
+    recorder.send_signal(signal.SIGHUP)
+    move_balloon(stock, 16 * MIB_PAGES)
+    recorder.send_signal(signal.SIGTERM)
+    assert recorder.communicate()[0] == 0
+    recording = fetch(stock, "/root/nohup.btrace")
+    assert (recording.trailer or {})["reason"] == "terminated"
+    assert report_of(recording)["totals"]["inflated_pages"] == 16 * MIB_PAGES
+    move_balloon(stock, 0)
+
+
+@pytest.mark.one_kernel
 def test_a_full_disk_ends_a_recording_and_keeps_what_was_written(
     stock: Guest, fetch: Fetch
 ) -> None:
