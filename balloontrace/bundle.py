@@ -2,14 +2,19 @@
 """One file for any guest: a zip that Python runs, with `record`, `doctor`, `mark`, and no more.
 
 In it are the modules that these import, found in their source, those of pyroute2 among them, and
-the compiled BPF programs. Only source: compiled Python is for one version of it. The same tree,
-pyroute2 and zlib make the same bytes.
+the compiled BPF programs. Each module is there as source, for any Python, and compiled, for the one
+version that made the file: in a guest that has the same, a recording begins earlier by what
+compiling takes. The same tree, Python, pyroute2 and zlib make the same bytes.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib.util
 import io
+import marshal
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from importlib import metadata
@@ -18,7 +23,7 @@ from importlib.util import resolve_name
 from pathlib import Path, PurePosixPath
 
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
-from balloontrace.one_file import RECORDERS
+from balloontrace.one_file import RECORDERS, UNCHECKED, compiled_recorders
 
 NAME = "balloontrace-record.pyz"
 
@@ -50,6 +55,13 @@ from balloontrace.cli.bundled import main
 main()
 """
 
+_COMPILE = """\
+import marshal, sys
+sources = marshal.load(sys.stdin.buffer)
+codes = {name: compile(text, name, "exec", dont_inherit=True) for name, text in sources.items()}
+marshal.dump({name: marshal.dumps(code) for name, code in codes.items()}, sys.stdout.buffer)
+"""
+
 _DEBIANS_LICENCE = Path("/usr/share/common-licenses/Apache-2.0")
 """Where a package of Debian's has it."""
 
@@ -60,21 +72,49 @@ _REGULAR = 0o100644 << 16
 
 def made() -> bytes:
     """The file. Raises UserError without pyroute2."""
+    recorders = sorted(_files(ENTRIES[1:]))
+    sources = contents()
+    compiled = _compiled({name: text for name, text in sources.items() if name.endswith(".py")})
     files = {
-        **contents(),
+        **sources,
+        **compiled,
         "LICENSE": _licence(Path(__file__).parents[1]),
         "__main__.py": _MAIN.encode(),
-        RECORDERS: "\n".join(sorted(_files(ENTRIES[1:]))).encode(),
+        RECORDERS: "\n".join(recorders).encode(),
+        compiled_recorders(): _zipped({f"{name}c": compiled[f"{name}c"] for name in recorders}),
     }
+    return _SHEBANG + _zipped(files)
+
+
+def _zipped(files: Mapping[str, bytes]) -> bytes:
+    """A zip of name -> content."""
     held = io.BytesIO()
-    held.write(_SHEBANG)
     with zipfile.ZipFile(held, "w") as zipped:
         for name, content in sorted(files.items()):
             entry = zipfile.ZipInfo(name, _NO_DATE)
             entry.external_attr = _REGULAR
             entry.create_system = 3  # Unix, wherever it is made
-            zipped.writestr(entry, content, zipfile.ZIP_DEFLATED, compresslevel=9)
+            how = zipfile.ZIP_STORED if name.endswith(".zip") else zipfile.ZIP_DEFLATED
+            zipped.writestr(entry, content, how, compresslevel=9)
     return held.getvalue()
+
+
+def _compiled(sources: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Name of a .pyc -> its content for this Python, of name -> source.
+
+    By a process of its own, for what a process has done before, and its hashes, are to be seen in
+    what it marshals.
+    """
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", _COMPILE],
+        input=marshal.dumps(dict(sorted(sources.items()))),
+        stdout=subprocess.PIPE,
+        env={"PYTHONHASHSEED": "0"},
+        check=True,
+    )
+    head = importlib.util.MAGIC_NUMBER + UNCHECKED
+    codes: dict[str, bytes] = marshal.loads(done.stdout)  # noqa: S302 - of our own making
+    return {f"{name}c": head + code for name, code in codes.items()}
 
 
 def unpack(directory: Path) -> None:

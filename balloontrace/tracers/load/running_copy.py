@@ -2,39 +2,45 @@
 """The copy of the one file for guests (`balloontrace bundle`) from which a recorder runs.
 
 It is in memory: a recorder imports now and then, when the file may have been replaced, or may not
-be readable for one who has given up his privileges. Its modules are compiled, by the process that
-becomes the recorder: compiling would leave 1 MiB behind in the recorder, and 2 in the netlink
-process, for a copy of 0.4. Only what these two import is in it, for a recording waits for it.
+be readable for one who has given up his privileges. Its modules are compiled, by who made the file
+or, for another version of Python, by the process that becomes the recorder: compiling would leave 1
+MiB behind in the recorder, and 2 in the netlink process, for a copy of 0.4. Only what these two
+import is in it, for a recording waits for it.
 """
 
 from __future__ import annotations
 
-import importlib.util
-import marshal
 import os
-import zipfile
+import zipimport
+from typing import TYPE_CHECKING
 
-from balloontrace.one_file import RECORDERS
+from balloontrace.one_file import RECORDERS, UNCHECKED, compiled_recorders
 from balloontrace.tracers.machine import interpreter
 
-_UNCHECKED = (1).to_bytes(4, "little") + bytes(8)
-"""Flags and hash of a compiled module that is not compared with its source (PEP 552)."""
+if TYPE_CHECKING:
+    from typing import BinaryIO
 
 
 def make() -> str:
     """Make one, which outlives exec; returns what is to be in sys.path. Raises OSError."""
     copy = os.memfd_create("balloontrace", 0)
-    with (
-        open(copy, "wb", closefd=False) as file,
-        zipfile.ZipFile(interpreter.package_root()) as bundle,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as into,
-    ):
-        for name in bundle.read(RECORDERS).decode().splitlines():
-            into.writestr(f"{name}c", _compiled(name, bundle.read(name)))
+    with open(copy, "wb", closefd=False) as file:
+        bundle = zipimport.zipimporter(interpreter.package_root())
+        try:
+            file.write(bundle.get_data(compiled_recorders()))
+        except OSError:  # made by another version of Python
+            _compile(bundle, file)
     return interpreter.held_path(copy)
 
 
-def _compiled(name: str, source: bytes) -> bytes:
-    """What a .pyc file has for this Python."""
-    code = compile(source, name, "exec", dont_inherit=True)
-    return importlib.util.MAGIC_NUMBER + _UNCHECKED + marshal.dumps(code)
+def _compile(bundle: zipimport.zipimporter, file: BinaryIO) -> None:
+    """Compile what RECORDERS names into a zip. Raises OSError."""
+    import importlib.util
+    import marshal
+    import zipfile
+
+    head = importlib.util.MAGIC_NUMBER + UNCHECKED
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as into:
+        for name in bundle.get_data(RECORDERS).decode().splitlines():
+            code = compile(bundle.get_data(name), name, "exec", dont_inherit=True)
+            into.writestr(f"{name}c", head + marshal.dumps(code))

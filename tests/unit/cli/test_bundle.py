@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ import pytest
 from balloontrace import __version__, bundle
 from balloontrace.cli.bundled import VERBS, verb_of
 from balloontrace.errors import EXIT_UNSUPPORTED, EXIT_USAGE, UserError
+from balloontrace.one_file import compiled_recorders
 from tests.unit.command_line import balloontrace
 from tests.unit.test_house import IN_THE_GUEST, PACKAGE
 
@@ -67,17 +69,22 @@ def test_it_holds_what_runs_in_a_guest_and_no_more(bundled: Path) -> None:
     ours = {name for name in names if name.startswith("balloontrace/")}
     programs = {name for name in ours if name.endswith(".json")}
     assert {Path(name).stem for name in programs} == {"x86_64", "aarch64"}
-    modules = {name for name in ours - programs if not name.endswith("/__init__.py")}
+    compiled = {name for name in names if name.endswith(".pyc")}
+    assert compiled == {f"{name}c" for name in names if name.endswith(".py")} - {"__main__.pyc"}
+    modules = {name for name in ours - programs - compiled if not name.endswith("/__init__.py")}
     guests = {str(path.relative_to(PACKAGE.parent)) for path in IN_THE_GUEST}
     assert modules == {name for name in guests if not name.endswith("/__init__.py")}
     others = {name.partition("/")[0].partition("-")[0] for name in set(names) - ours}
-    assert others == {"pyroute2", "LICENSE", "__main__.py", "recorder.txt"}
+    recorders = compiled_recorders()
+    assert others == {"pyroute2", "LICENSE", "__main__.py", "recorder.txt", recorders[:8]}
 
 
 def test_a_recorder_takes_along_what_it_imports_and_no_more(bundled: Path) -> None:
     zipped = zipfile.ZipFile(bundled)
     taken = zipped.read("recorder.txt").decode().splitlines()
     assert set(taken) < set(zipped.namelist())
+    compiled = zipfile.ZipFile(io.BytesIO(zipped.read(compiled_recorders())))
+    assert set(compiled.namelist()) == {f"{name}c" for name in taken}
     assert {"balloontrace/tracers/record/session.py", "pyroute2/netlink/nlsocket.py"} < set(taken)
     assert not any(name.startswith(("balloontrace/cli/", "balloontrace/tracers/doctor/"))
                    for name in taken)  # fmt: skip
@@ -98,6 +105,35 @@ def test_the_same_tree_makes_the_same_bytes(bundled: Path, tmp_path: Path) -> No
         [sys.executable, "-c", code], env=environment, cwd=tmp_path, capture_output=True, check=True
     )
     assert done.stdout == bundled.read_bytes()
+
+
+ANOTHER_PYTHON = (
+    "import importlib._bootstrap_external as external, importlib.util\n"
+    "external.MAGIC_NUMBER = importlib.util.MAGIC_NUMBER = b'\\0\\0\\r\\n'\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "origin"), [("", ".pyc"), (ANOTHER_PYTHON, ".py")], ids=["the same", "another"]
+)
+def test_what_is_compiled_is_for_the_python_that_made_it(
+    bundled: Path, before: str, origin: str
+) -> None:
+    code = (
+        f"{before}import sys, zipfile; sys.path.insert(0, {str(bundled)!r})\n"
+        "from balloontrace.tracers.load import running_copy\n"
+        "print(running_copy.__file__)\n"
+        "copy = zipfile.ZipFile(running_copy.make())\n"
+        "print(copy.testzip(), *copy.namelist())\n"
+        "magic = copy.read(copy.namelist()[0])[:4]\n"
+        "print(magic == __import__('importlib.util').util.MAGIC_NUMBER)\n"
+    )
+    done = subprocess.run([*PYTHON, "-c", code], capture_output=True, text=True, check=True)
+    taken = zipfile.ZipFile(bundled).read("recorder.txt").decode().splitlines()
+    module, copied, is_ours = done.stdout.splitlines()
+    assert module == f"{bundled}/balloontrace/tracers/load/running_copy{origin}"
+    assert copied.split() == ["None", *(f"{name}c" for name in taken)]
+    assert is_ours == "True"
 
 
 def test_without_pyroute2_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
