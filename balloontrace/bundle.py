@@ -45,7 +45,7 @@ sys.path[0] = os.path.abspath(sys.path[0])
 if sys.version_info < (3, 9):
     sys.exit("balloontrace: this is Python %d.%d; it takes 3.9 or newer" % sys.version_info[:2])
 try:
-    import ctypes, json, mmap, shutil
+    import ctypes, mmap
 except ImportError as error:  # Debian's python3-minimal
     sys.exit(
         "balloontrace: this Python has no %s: install all of its standard library"

@@ -8,11 +8,13 @@ import sys
 from typing import TYPE_CHECKING, Optional
 
 from balloontrace import __version__
-from balloontrace.cli import argparse_verbs
 from balloontrace.cli.outcome import exit_status
 from balloontrace.errors import EXIT_USAGE, UserError
+from balloontrace.tracers.load import ahead
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from balloontrace.cli.verbs import Verb
 
 VERBS = ("record", "mark", "watch", "live", "doctor")
@@ -29,15 +31,25 @@ def _run(prog: str, arguments: list[str]) -> Optional[int]:
     """Run what the arguments say; returns the exit status. Raises UserError."""
     name = arguments[0] if arguments else ""
     if name in VERBS:
-        return argparse_verbs.run(verb_of(name), prog, arguments[1:])
+        return run(name, prog, arguments[1:])
     if name and not name.startswith("-"):
         known = ", ".join(VERBS)
         raise UserError(f"no such command: {name!r}", f"this file has {known}", EXIT_USAGE)
+    from balloontrace.cli import argparse_verbs
+
     verbs = [verb_of(each) for each in VERBS]
     parser = argparse_verbs.parser_of_all(prog, ABOUT, f"balloontrace {__version__}", verbs)
     parser.parse_args(arguments)
     parser.print_help()  # nothing was asked for
     return EXIT_USAGE
+
+
+def run(name: str, prog: str, arguments: Sequence[str]) -> Optional[int]:
+    """Do what one of VERBS does; returns the exit status. Raises UserError."""
+    ahead.begin(name, arguments)
+    from balloontrace.cli import argparse_verbs
+
+    return argparse_verbs.run(verb_of(name), prog, arguments)
 
 
 def verb_of(name: str) -> Verb:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Optional
 
 _NAME = "balloontrace"
 IN_GUESTS = ("record", "mark", "watch", "live", "doctor")
@@ -28,14 +27,7 @@ def main() -> None:
 
         app.main()
         return
+    from balloontrace.cli.bundled import run
     from balloontrace.cli.outcome import exit_status
 
-    sys.exit(exit_status(lambda: _run(verb, arguments)))
-
-
-def _run(name: str, arguments: list[str]) -> Optional[int]:
-    from balloontrace.cli import argparse_verbs
-    from balloontrace.cli.bundled import verb_of
-
-    verb = verb_of(name)
-    return argparse_verbs.run(verb, _NAME, arguments)
+    sys.exit(exit_status(lambda: run(verb, _NAME, arguments)))

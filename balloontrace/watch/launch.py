@@ -7,8 +7,9 @@ import os
 import signal
 from typing import NamedTuple, NoReturn
 
-from balloontrace.tracers.attach.attaching import Forced
+from balloontrace.tracers.attach.forced import Forced
 from balloontrace.tracers.load import launch
+from balloontrace.tracers.load.ahead import hold_standard_streams
 
 _WATCHER, _RECORDER = "balloontrace.watch.session", "balloontrace.watch.record_last"
 
@@ -38,7 +39,7 @@ class Options(NamedTuple):
 
 def watch(options: Options) -> NoReturn:
     """Become a watcher. Raises UserError if that cannot be; does not return otherwise."""
-    launch.hold_standard_streams()
+    hold_standard_streams()
     silent = not options.keep_bytes
     ring_bytes = _SILENT_RING_BYTES if silent else launch.RING_BYTES
     started = launch.started(ring_bytes, Forced(means=options.means), silent)
@@ -49,7 +50,7 @@ def watch(options: Options) -> NoReturn:
 
 def keep_last(options: launch.Options, keep_bytes: int, keep_s: float) -> NoReturn:
     """Become a recorder that keeps the last part only. Raises UserError if that cannot be."""
-    launch.hold_standard_streams()
+    hold_standard_streams()
     output, created = launch.opened(options.path, options.overwrite)
     forced = Forced(options.rungs, options.means, options.compiled)
     session = {**options._asdict(), **launch.started(options.ring_bytes, forced, silent=False)}

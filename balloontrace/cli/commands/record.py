@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
-import socket
 import time
 from typing import TYPE_CHECKING, Any, Dict, List, NoReturn, Optional
 
@@ -42,8 +41,14 @@ def parse_rungs(pairs: List[str]) -> Dict[str, int]:
 
 def default_path() -> str:
     """balloontrace-<host>-<utc>.btrace"""
-    host = re.sub(r"[^\w.-]", "_", socket.gethostname())
+    host = re.sub(r"[^\w.-]", "_", os.uname().nodename)
     return f"balloontrace-{host}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}.btrace"
+
+
+def _is_there(command: str) -> bool:
+    from shutil import which  # with all it has of archives
+
+    return which(command) is not None
 
 
 def run(
@@ -58,11 +63,11 @@ def run(
     **others: Any,
 ) -> None:
     """Become a recorder. others: of launch.Options, as they are. Raises UserError."""
-    from balloontrace.tracers.doctor.requirements import require_traceable
+    from balloontrace.tracers.doctor.obstacles import require_traceable
     from balloontrace.tracers.load import launch
     from balloontrace.tracers.load.untraceable import has_balloon, or_counters
 
-    if argv and not shutil.which(argv[0]):
+    if argv and not _is_there(argv[0]):
         raise UserError(f"cannot run {argv[0]}: there is no such command")
     if ring_kib < 4 or ring_kib & (ring_kib - 1):
         raise UserError("--ring-kib must be a power of two, at least 4", "", EXIT_USAGE)

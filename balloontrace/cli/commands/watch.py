@@ -63,7 +63,7 @@ def run(
     ready_file: Optional[str],
 ) -> None:
     """Become a watcher. Raises UserError."""
-    from balloontrace.tracers.doctor.requirements import require_traceable
+    from balloontrace.tracers.doctor.obstacles import require_traceable
     from balloontrace.tracers.load.untraceable import or_counters
     from balloontrace.watch import launch
     from balloontrace.watch.server import parse_address

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
 from balloontrace.tracers.attach import means, state, switches
-from balloontrace.tracers.attach.means import Held, Means, Placed, Refused
+from balloontrace.tracers.attach.forced import Forced
+from balloontrace.tracers.attach.means import Held, Means, Placed, Refused, Wanted, load_all
 from balloontrace.tracers.attach.seams import (
     MODULES,
     OFFSETS,
@@ -30,15 +31,6 @@ from balloontrace.tracers.machine import balloon, bpf_calls, namespaces
 from balloontrace.tracers.machine.btf import Btf
 from balloontrace.tracers.machine.files import text
 from balloontrace.tracers.machine.symbols import Symbol, find_functions
-
-
-class Forced(NamedTuple):
-    """What a test wants tried alone: rungs: seam -> number of its rung, from 1; means: a name;
-    compiled: programs that are compiled here and now."""
-
-    rungs: Mapping[str, int] = {}
-    means: str = ""
-    compiled: bool = False
 
 
 class Attachment(NamedTuple):
@@ -329,12 +321,17 @@ class _Trial:
         self, code: Mapping[str, bytes], rungs: Sequence[Rung], held: Held
     ) -> None:
         """Raises Refused."""
-        for name, program in dict.fromkeys(t for rung in rungs for t in rung.tracepoints):
+        wanted = {
+            at: Wanted(at.name, code[at.program], at.program, bpf_calls.RAW_TRACEPOINT)
+            for rung in rungs
+            for at in rung.tracepoints
+        }
+        loaded = load_all(wanted, held)
+        for at in wanted:
             try:
-                loaded = held.load(code[program], program, bpf_calls.RAW_TRACEPOINT)
-                held.probes.append(bpf_calls.attach_raw_tracepoint(loaded, name))
+                held.probes.append(bpf_calls.attach_raw_tracepoint(loaded[at], at.name))
             except OSError as error:
-                raise Refused({name: str(error.strerror)}) from None
+                raise Refused({at.name: str(error.strerror)}) from None
 
 
 def _functions_of_calls(placed: Sequence[Placed]) -> dict[str, list[str]]:

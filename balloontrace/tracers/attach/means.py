@@ -9,9 +9,11 @@ one for each return. All run the same programs.
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+import threading
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from balloontrace.tracers.attach import state
 from balloontrace.tracers.attach.seams import Probe
@@ -75,15 +77,60 @@ class Means(NamedTuple):
     switches: tuple[str, ...]
 
 
+Key = TypeVar("Key", bound=Hashable)
+
+
+class Wanted(NamedTuple):
+    """A program to be loaded: see bpf_calls.load_program. function: of whose refusal it is."""
+
+    function: str
+    code: bytes
+    name: str
+    kind: bpf_calls.ProgramType = bpf_calls.KPROBE
+    btf_id: int = 0
+    btf_fd: int = 0
+
+
+def load_all(wanted: Mapping[Key, Wanted], held: Held) -> dict[Key, int]:
+    """Load programs, on every CPU; returns their descriptors. The verifier is half of what
+    attaching takes. Raises Refused for the first that is refused."""
+    loaded: dict[Key, int] = {}
+    refused: dict[Key, str] = {}
+    waiting = list(wanted.items())[::-1]
+
+    def load() -> None:
+        while waiting and not refused:
+            try:
+                key, program = waiting.pop()
+            except IndexError:  # another thread has taken the last
+                return
+            try:
+                loaded[key] = held.load(*program[1:])
+            except OSError as error:
+                refused[key] = str(error.strerror)
+
+    beside = [threading.Thread(target=load) for _ in range(1, os.cpu_count() or 1)]
+    for thread in beside:
+        thread.start()
+    load()
+    for thread in beside:
+        thread.join()
+    for key, program in wanted.items():
+        if key in refused:
+            raise Refused({program.function: refused[key]})
+    return loaded
+
+
 def _attach_all(code: Mapping[str, bytes], placed: Sequence[Placed], held: Held) -> None:
     """Two links. Whose fault a refusal is, the kernel does not say: each place is tried alone."""
+    if bpf_calls.without_kprobe_multi():
+        raise Refused({"": os.strerror(errno.EOPNOTSUPP)})  # before anything is verified for it
     entries = _cookies([place for place in placed if place.probe.enters])
     returns = _cookies([place for place in placed if place.probe.returns])
-    try:
-        at_return = held.load(code["kprobe_return"], "returns", bpf_calls.KPROBE_MULTI)
-        at_entry = held.load(code["kprobe_entry"], "entries", bpf_calls.KPROBE_MULTI)
-    except OSError as error:
-        raise Refused({"": str(error.strerror)}) from None
+    names = ("kprobe_return", "returns"), ("kprobe_entry", "entries")
+    wanted = {name: Wanted("", code[name], shown, bpf_calls.KPROBE_MULTI) for name, shown in names}
+    loaded = load_all(wanted, held)
+    at_return, at_entry = loaded["kprobe_return"], loaded["kprobe_entry"]
     try:
         held.probes.append(bpf_calls.attach_kprobes(at_return, True, returns))
         held.probes.append(bpf_calls.attach_kprobes(at_entry, False, entries))
@@ -108,25 +155,47 @@ def _refused_alone(program: int, placed: Sequence[Placed]) -> dict[str, str]:
     return reasons
 
 
+class _End(NamedTuple):
+    """Of a function: its return, or its entry. kprobe, trampoline: the programs that run there, the
+    latter loaded as `kind`."""
+
+    is_return: bool
+    kprobe: str
+    trampoline: str
+    kind: bpf_calls.ProgramType
+
+    def of(self, placed: Sequence[Placed]) -> list[Placed]:
+        """Those that have it traced."""
+        return [at for at in placed if (at.probe.returns if self.is_return else at.probe.enters)]
+
+
+_ENDS = (
+    _End(True, "kprobe_return", "fexit", bpf_calls.FEXIT),
+    _End(False, "kprobe_entry", "fentry", bpf_calls.FENTRY),
+)
+
+
 def _attach_pairs(code: Mapping[str, bytes], placed: Sequence[Placed], held: Held) -> None:
     """A kprobe for each entry and one for each return, these first: an entry alone would leave
     calls open."""
-    for is_return, name in ((True, "kprobe_return"), (False, "kprobe_entry")):
-        programs: dict[str, int] = {}
-        for probe, symbol in placed:
-            if not (probe.returns if is_return else probe.enters):
-                continue
-            try:
-                if probe.call not in programs:
-                    ours = state.for_call(code[name], probe.call)
-                    programs[probe.call] = held.load(ours, _shown(name, probe.call))
-                held.probes.append(
-                    bpf_calls.attach_kprobe(
-                        programs[probe.call], is_return, symbol.name, symbol.address
-                    )
-                )
-            except OSError as error:
-                raise Refused({probe.function: str(error.strerror)}) from None
+    ends = [(end, place) for end in _ENDS for place in end.of(placed)]
+    wanted = {
+        (end, probe.call): Wanted(
+            probe.function,
+            state.for_call(code[end.kprobe], probe.call),
+            _shown(end.kprobe, probe.call),
+        )
+        for end, (probe, _) in ends
+    }
+    loaded = load_all(wanted, held)
+    for end, (probe, symbol) in ends:
+        program = loaded[end, probe.call]
+        try:
+            held.probes.append(
+                bpf_calls.attach_kprobe(program, end.is_return, symbol.name, symbol.address)
+            )
+        except OSError as error:
+            raise Refused({probe.function: str(error.strerror)}) from None
 
 
 def _attach_trampolines(code: Mapping[str, bytes], placed: Sequence[Placed], held: Held) -> None:
@@ -136,23 +205,28 @@ def _attach_trampolines(code: Mapping[str, bytes], placed: Sequence[Placed], hel
     except (OSError, ValueError) as error:
         raise Refused({"": f"no BTF ({error})"}) from None
     modules: dict[str, int] = {"": 0}
-    for is_return, name in ((True, "fexit"), (False, "fentry")):
-        kind = bpf_calls.FEXIT if is_return else bpf_calls.FENTRY
-        for probe, symbol in placed:
-            if not (probe.returns if is_return else probe.enters):
-                continue
-            try:
-                number, module = found[symbol.name, symbol.module]
-                if module not in modules:
-                    modules[module] = bpf_calls.module_btf(module)
-                    held.programs.append(modules[module])
-                ours = state.for_call(code[name], probe.call)
-                program = held.load(ours, _shown(name, probe.call), kind, number, modules[module])
-                held.probes.append(bpf_calls.attach_trampoline(program))
-            except KeyError:
-                raise Refused({probe.function: "BTF does not know it"}) from None
-            except OSError as error:
-                raise Refused({probe.function: str(error.strerror)}) from None
+    ends = [(end, place) for end in _ENDS for place in end.of(placed)]
+    wanted: dict[tuple[_End, Placed], Wanted] = {}
+    for end, place in ends:
+        probe, symbol = place
+        try:
+            number, module = found[symbol.name, symbol.module]
+            if module not in modules:
+                modules[module] = bpf_calls.module_btf(module)
+                held.programs.append(modules[module])
+        except KeyError:
+            raise Refused({probe.function: "BTF does not know it"}) from None
+        except OSError as error:
+            raise Refused({probe.function: str(error.strerror)}) from None
+        ours = state.for_call(code[end.trampoline], probe.call)
+        shown = _shown(end.trampoline, probe.call)
+        wanted[end, place] = Wanted(probe.function, ours, shown, end.kind, number, modules[module])
+    loaded = load_all(wanted, held)
+    for end, place in ends:
+        try:
+            held.probes.append(bpf_calls.attach_trampoline(loaded[end, place]))
+        except OSError as error:
+            raise Refused({place.probe.function: str(error.strerror)}) from None
 
 
 def _shown(template: str, call: str) -> str:

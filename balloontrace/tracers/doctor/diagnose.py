@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 from balloontrace import driver_behaviour
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.tracers.attach import handover
-from balloontrace.tracers.attach.attaching import Forced
+from balloontrace.tracers.attach.forced import Forced
 from balloontrace.tracers.attach.seams import MODULES
 from balloontrace.tracers.doctor import requirements
-from balloontrace.tracers.load import compiler, loader, packages
+from balloontrace.tracers.load import ahead, compiler, packages
 from balloontrace.tracers.load.launch import RING_BYTES
 from balloontrace.tracers.load.untraceable import or_counters
 from balloontrace.tracers.machine import balloon, guest
@@ -93,7 +93,7 @@ def diagnose() -> Diagnosis:
 def _try() -> Trial:
     """Attach everything as `record` would, and detach it."""
     started = time.monotonic()
-    child, channel = loader.start(RING_BYTES, Forced(), keep=False)
+    child, channel = ahead.start(RING_BYTES, Forced(), keep=False)
     try:
         given = handover.receive(channel)
         took_s = time.monotonic() - started

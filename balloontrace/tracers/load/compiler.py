@@ -62,10 +62,10 @@ def has_source() -> bool:
 
 def digest() -> str | None:
     """Of all that the programs are made of. None if that is not here."""
-    import hashlib  # OpenSSL: the loader can afford it
-
     if not has_source():
         return None
+    import hashlib  # OpenSSL
+
     stubs = [path.read_text() for path in sorted(_STUBS.glob("**/*")) if path.is_file()]
     return hashlib.sha256("\0".join((source(), *stubs, *FLAGS)).encode()).hexdigest()
 

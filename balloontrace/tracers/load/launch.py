@@ -16,8 +16,9 @@ from typing import Any, NamedTuple, NoReturn
 
 from balloontrace.endings import ENDINGS
 from balloontrace.errors import EXIT_USAGE, UserError
-from balloontrace.tracers.attach.attaching import Forced
-from balloontrace.tracers.load import description, loader
+from balloontrace.tracers.attach.forced import Forced
+from balloontrace.tracers.load import ahead
+from balloontrace.tracers.load.ahead import hold_standard_streams
 from balloontrace.tracers.machine import interpreter
 
 RING_BYTES = 1 << 20
@@ -30,7 +31,7 @@ class Options(NamedTuple):
     """What `record` was asked for.
 
     path: '-' is stdout; duration_s: None is until it is ended; rungs, means, compiled: see
-    attaching.Forced; wait: begin without the driver; counters: trace nothing, read the guest's
+    attach/forced.py; wait: begin without the driver; counters: trace nothing, read the guest's
     counters; sync: what is recorded is on the disk a second later; mark: take marks
     (record/marks.py).
     """
@@ -64,6 +65,8 @@ def record(options: Options) -> NoReturn:
         _sync_directory(options.path)
     session = {**options._asdict(), "output": output, "created": created}
     if options.counters:
+        from balloontrace.tracers.load import description
+
         session["content"] = description.of_counters(os.getpid())
     else:
         forced = Forced(options.rungs, options.means, options.compiled)
@@ -75,8 +78,8 @@ def record(options: Options) -> NoReturn:
 
 def started(ring_bytes: int, forced: Forced, silent: bool) -> dict[str, Any]:
     """Start the loader; returns what its recorder is told of it: `loader`, its process id;
-    `channel`, the socket on which it answers; `silent`, see loader.start."""
-    pid, channel = loader.start(ring_bytes, forced, silent=silent)
+    `channel`, the socket on which it answers; `silent`, see ahead.start."""
+    pid, channel = ahead.start(ring_bytes, forced, silent=silent)
     os.set_inheritable(channel.fileno(), True)
     return {"loader": pid, "channel": channel.detach(), "silent": silent}
 
@@ -102,13 +105,6 @@ def _held(data: bytes) -> int:
     held = os.memfd_create("options", 0)
     os.write(held, data)
     return held
-
-
-def hold_standard_streams() -> None:
-    """A standard stream that is closed would be the next file that is opened: the recording."""
-    while (null := os.open(os.devnull, os.O_RDWR)) <= 2:
-        os.set_inheritable(null, True)
-    os.close(null)
 
 
 def _stdout() -> int:

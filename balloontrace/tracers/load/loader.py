@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import errno
 import os
-import socket
 from collections.abc import Mapping
 from typing import Any
 
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.tracers.attach import attaching, handover
-from balloontrace.tracers.attach.attaching import Forced
 from balloontrace.tracers.attach.control import Control
+from balloontrace.tracers.attach.forced import Forced
 from balloontrace.tracers.load import bytecode, cache, compiler, description, shipped
 from balloontrace.tracers.load.bytecode import Compiled
 from balloontrace.tracers.machine import bpf_calls, guest
@@ -27,27 +26,26 @@ from balloontrace.tracers.machine.system_calls import lift_locked_memory_limit
 from balloontrace.tracers.record.ring import ITEM_BYTES
 
 
-def start(
-    ring_bytes: int, forced: Forced, keep: bool = True, silent: bool = False
-) -> tuple[int, socket.socket]:
-    """Fork the loader. Returns its process id and the socket on which it answers.
-
-    keep: what had to be compiled may be left in the cache; silent: calls are summed up, and no
-    events written.
-    """
-    return handover.in_child(lambda: _load(os.getppid(), ring_bytes, forced, keep, silent))
+def kernel() -> attaching.Kernel | None:
+    """What the programs are to be attached to, if the driver is there."""
+    return attaching.Kernel() if identity() else None
 
 
-def _load(
-    recorder: int, ring_bytes: int, forced: Forced, keep: bool, silent: bool
+def load(
+    running: attaching.Kernel | None,
+    ring_bytes: int,
+    tried: dict[str, Any],
+    keep: bool,
+    silent: bool,
 ) -> handover.Handover:
-    """Everything the child does: look, load, attach if the driver is there."""
-    running = attaching.Kernel() if identity() else None
+    """Everything that the recorder's child does: look, load, attach if the driver is there. tried:
+    Forced's fields; for the others see ahead.start. Raises UserError."""
+    forced = Forced(**tried)
     code, origin = _code(keep, forced.compiled)
     lift_locked_memory_limit()
     maps = _maps(code, ring_bytes)
     content = {
-        **description.of_recording(recorder),
+        **description.of_recording(os.getppid()),
         "ring_bytes": ring_bytes,
         "possible_cpus": guest.possible_cpus(),
         "code": origin,

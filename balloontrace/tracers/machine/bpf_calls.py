@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import functools
 import os
@@ -137,6 +138,26 @@ def attach_kprobes(program: int, is_return: bool, places: Mapping[int, int]) -> 
         *(0, ctypes.addressof(addresses), ctypes.addressof(cookies)),
     )
     return bpf(_LINK_CREATE, attr)
+
+
+_NOTHING = struct.pack("@BBhi", 0xB7, 0, 0, 0) + struct.pack("@BBhi", 0x95, 0, 0, 0)
+"""A program: r0 = 0; exit."""
+
+
+def without_kprobe_multi() -> bool:
+    """Whether the kernel says, of a link to no function, that it has no such links: one built
+    without CONFIG_FPROBE. Others refuse it for other reasons."""
+    try:
+        program = load_program(_NOTHING, "nothing", KPROBE_MULTI)
+    except OSError:
+        return False
+    try:
+        os.close(attach_kprobes(program, False, {}))
+    except OSError as error:
+        return error.errno == errno.EOPNOTSUPP
+    finally:
+        os.close(program)
+    return False
 
 
 def attach_trampoline(program: int) -> int:

@@ -10,12 +10,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from balloontrace.cli.commands.record import default_path, parse_duration
 from balloontrace.errors import EXIT_UNSUPPORTED, EXIT_USAGE, UserError
-from balloontrace.tracers.doctor.requirements import require_traceable
+from balloontrace.tracers.doctor.obstacles import require_traceable
 from balloontrace.tracers.machine import balloon, guest
 from balloontrace.tracers.record.command import Command, _family
 
@@ -36,7 +37,8 @@ def test_what_is_no_duration(text: str) -> None:
 
 
 def test_the_default_name_cannot_leave_the_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socket.gethostname", lambda: "../../etc/host name")
+    named = SimpleNamespace(nodename="../../etc/host name")
+    monkeypatch.setattr("os.uname", lambda: named)
     name = default_path()
     assert re.fullmatch(r"balloontrace-[\w.-]+-\d{8}T\d{6}Z\.btrace", name)
     assert "/" not in name

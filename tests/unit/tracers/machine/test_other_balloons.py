@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from balloontrace.errors import EXIT_FAILURE, EXIT_UNSUPPORTED, UserError
-from balloontrace.tracers.doctor.requirements import obstacles
+from balloontrace.tracers.doctor.obstacles import obstacles
 from balloontrace.tracers.load import launch
 from balloontrace.tracers.load.untraceable import or_counters
 from balloontrace.tracers.machine import balloon
