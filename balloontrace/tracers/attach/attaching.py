@@ -8,7 +8,6 @@ recorder again when the driver comes back.
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,20 +16,18 @@ from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.events import BALLOON_PAGE_BYTES
 from balloontrace.tracers.attach import means, state, switches
 from balloontrace.tracers.attach.forced import Forced
+from balloontrace.tracers.attach.kernel import Kernel
 from balloontrace.tracers.attach.means import Held, Means, Placed, Refused, Wanted, load_all
 from balloontrace.tracers.attach.seams import (
-    MODULES,
     OFFSETS,
     SEAMS,
     Probe,
     Rung,
     Seam,
-    functions,
 )
 from balloontrace.tracers.machine import balloon, bpf_calls, namespaces
-from balloontrace.tracers.machine.btf import Btf
 from balloontrace.tracers.machine.files import text
-from balloontrace.tracers.machine.symbols import Symbol, find_functions
+from balloontrace.tracers.machine.symbols import Symbol
 
 
 class Attachment(NamedTuple):
@@ -45,55 +42,6 @@ _OVERCOMMIT, _NEVER = "/proc/sys/vm/overcommit_memory", "2"
 
 NO_RUNG = {"rung": None, "number": 0, "loses": ""}
 """Of a seam that is not attached, in the header."""
-
-
-class Kernel:
-    """What the running kernel has to attach to: its functions, and its structures' layout.
-
-    Both are read on a thread, for the loader is waiting for its compiler meanwhile.
-    """
-
-    def __init__(self) -> None:
-        self._symbols: dict[str, list[Symbol]] = {}
-        self._layout: dict[str, int] = {}
-        self._unreadable = ""
-        self._read = threading.Thread(target=self._look)
-        self._read.start()
-
-    def _look(self) -> None:
-        try:
-            self._symbols = find_functions(functions(), MODULES)
-        except OSError as error:
-            self._unreadable = str(error.strerror)
-        self._layout = _offsets()
-
-    def symbols(self) -> Mapping[str, Sequence[Symbol]]:
-        """Function -> where the kernel has it; functions it does not have are left out.
-
-        Raises UserError if the kernel does not tell.
-        """
-        self._read.join()
-        if self._unreadable:
-            raise UserError(
-                f"/proc/kallsyms cannot be read: {self._unreadable}",
-                "a kernel built with CONFIG_KALLSYMS",
-                EXIT_UNSUPPORTED,
-            )
-        return self._symbols
-
-    def layout(self) -> Mapping[str, int]:
-        """Keys of seams.OFFSETS -> bytes; what BTF does not tell is left out."""
-        self._read.join()
-        return self._layout
-
-
-def _offsets() -> dict[str, int]:
-    try:
-        btf = Btf(balloon.DRIVER_MODULE)
-    except (OSError, ValueError):
-        return {}
-    found = {key: btf.offset(*where) for key, where in OFFSETS.items()}
-    return {key: value for key, value in found.items() if value is not None}
 
 
 def _page_pages() -> int:

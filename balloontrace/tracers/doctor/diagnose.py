@@ -26,7 +26,7 @@ from balloontrace.tracers.load.launch import RING_BYTES
 from balloontrace.tracers.load.untraceable import or_counters
 from balloontrace.tracers.machine import balloon, guest
 from balloontrace.tracers.machine.balloon import DRIVER_MODULE, identity
-from balloontrace.tracers.machine.symbols import find_functions
+from balloontrace.tracers.machine.symbols import find_functions, kallsyms
 from balloontrace.tracers.samplers.vmstat import Meminfo, Vmstat
 
 _BALLOON_COUNTERS = ("balloon_", "nr_balloon")
@@ -173,7 +173,9 @@ def _functions() -> list[str]:
     """Those of the driver's functions from which its behaviour shows."""
     try:
         return list(
-            find_functions((driver_behaviour.OOM_NOTIFIER, driver_behaviour.SHRINKER), MODULES)
+            find_functions(
+                (driver_behaviour.OOM_NOTIFIER, driver_behaviour.SHRINKER), MODULES, kallsyms()
+            )
         )
     except OSError:
         return []

@@ -13,6 +13,8 @@ import os
 from typing import TYPE_CHECKING
 
 from balloontrace.tracers.attach import handover
+from balloontrace.tracers.attach.kernel import Kernel
+from balloontrace.tracers.machine.balloon import identity
 from balloontrace.tracers.machine.c_modules import socket
 
 if TYPE_CHECKING:
@@ -73,9 +75,9 @@ def _load_as_told(orders: int, told: int) -> handover.Handover:
 
 
 def _load(orders: Callable[[], bytes]) -> handover.Handover:
+    kernel = Kernel() if identity() else None  # it reads while the rest is imported
     from balloontrace.tracers.load import loader
 
-    kernel = loader.kernel()
     return loader.load(kernel, *marshal.loads(orders()))  # noqa: S302 - of our parent's making
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from balloontrace import __version__, events
 from balloontrace.errors import UserError
 from balloontrace.tracers.attach import attaching
+from balloontrace.tracers.attach.kernel import Kernel
 from balloontrace.tracers.attach.seams import SEAMS
 from balloontrace.tracers.machine import guest
 
@@ -37,7 +38,7 @@ def of_counters(recorder: int) -> dict[str, Any]:
     }
     described = attaching.nothing().described
     try:
-        described = {**described, **attaching.driver(attaching.Kernel())}
+        described = {**described, **attaching.driver(Kernel())}
     except UserError:  # a kernel without kallsyms: the driver's functions are not known
         pass
     return {**of_recording(recorder), **described, "seams": seams}

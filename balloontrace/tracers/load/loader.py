@@ -18,21 +18,16 @@ from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.tracers.attach import attaching, handover
 from balloontrace.tracers.attach.control import Control
 from balloontrace.tracers.attach.forced import Forced
+from balloontrace.tracers.attach.kernel import Kernel
 from balloontrace.tracers.load import bytecode, cache, compiler, description, shipped
 from balloontrace.tracers.load.bytecode import Compiled
 from balloontrace.tracers.machine import bpf_calls, guest
-from balloontrace.tracers.machine.balloon import identity
 from balloontrace.tracers.machine.system_calls import lift_locked_memory_limit
 from balloontrace.tracers.record.ring import ITEM_BYTES
 
 
-def kernel() -> attaching.Kernel | None:
-    """What the programs are to be attached to, if the driver is there."""
-    return attaching.Kernel() if identity() else None
-
-
 def load(
-    running: attaching.Kernel | None,
+    running: Kernel | None,
     ring_bytes: int,
     tried: dict[str, Any],
     keep: bool,
@@ -70,14 +65,14 @@ def attach_again(
     compiled = bytecode.from_json(os.pread(code, os.fstat(code).st_size, 0))
     forced = Forced(options["rungs"], options["means"])
     settings = _settings(content["ring_bytes"], options["silent"])
-    attached = _attach(compiled, maps, attaching.Kernel(), settings, forced)
+    attached = _attach(compiled, maps, Kernel(), settings, forced)
     return handover.Handover(attached.described, {}, [], *attached.held)
 
 
 def _attach(
     code: Compiled,
     maps: Mapping[str, int],
-    running: attaching.Kernel,
+    running: Kernel,
     settings: Mapping[str, int],
     forced: Forced,
 ) -> attaching.Attachment:

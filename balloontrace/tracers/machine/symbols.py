@@ -23,18 +23,23 @@ class Symbol(NamedTuple):
     """The compiler made it from the function of that name, with arguments of its own choice."""
 
 
+def kallsyms() -> bytes:
+    """All symbols, as the kernel lists them. Raises OSError."""
+    with open(KALLSYMS, "rb") as file:
+        return file.read()
+
+
 def find_functions(
-    names: Iterable[str], modules: Iterable[str], path: str = KALLSYMS
+    names: Iterable[str], modules: Iterable[str], text: bytes
 ) -> dict[str, list[Symbol]]:
-    """The text symbols of each name: those of `modules` or, where there are none, the kernel's own.
+    """The text symbols of each name in `text`, of kallsyms(): those of `modules` or, where there
+    are none, the kernel's own.
 
     The compiler's suffixed copies (`.isra.0`, `.constprop.0`) count as the function. So does
     `.part.0`, the function less a check at its beginning, where the rest has been inlined;
     `.cold`, a piece of it, does not. What link-time optimisation and clang append (`.llvm.1`,
     `.lto_priv.0`, `.__uniq.1`) changes nothing but the name. Names that are not found are left out.
     """
-    with open(path, "rb") as kallsyms:
-        text = kallsyms.read()
     wanted = frozenset(modules)
     found = {}
     for name in names:

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the running kernel has to attach to. It imports little before it reads: the loader begins
+with this."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from balloontrace.errors import EXIT_UNSUPPORTED, UserError
+from balloontrace.tracers.machine import symbols
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from balloontrace.tracers.machine.symbols import Symbol
+
+
+class Kernel:
+    """What the running kernel has to attach to: its functions, and its structures' layout.
+
+    Both are read on a thread, for the loader has much to import meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self._symbols: dict[str, list[Symbol]] = {}
+        self._layout: dict[str, int] = {}
+        self._unreadable = ""
+        self._read = threading.Thread(target=self._look)
+        self._read.start()
+
+    def _look(self) -> None:
+        try:
+            text = symbols.kallsyms()
+        except OSError as error:
+            self._unreadable = str(error.strerror)
+            text = b""
+        from balloontrace.tracers.attach.seams import MODULES, functions
+
+        self._symbols = symbols.find_functions(functions(), MODULES, text)
+        del text
+        self._layout = _offsets()
+
+    def symbols(self) -> Mapping[str, Sequence[Symbol]]:
+        """Function -> where the kernel has it; functions it does not have are left out.
+
+        Raises UserError if the kernel does not tell.
+        """
+        self._read.join()
+        if self._unreadable:
+            raise UserError(
+                f"/proc/kallsyms cannot be read: {self._unreadable}",
+                "a kernel built with CONFIG_KALLSYMS",
+                EXIT_UNSUPPORTED,
+            )
+        return self._symbols
+
+    def layout(self) -> Mapping[str, int]:
+        """Keys of seams.OFFSETS -> bytes; what BTF does not tell is left out."""
+        self._read.join()
+        return self._layout
+
+
+def _offsets() -> dict[str, int]:
+    from balloontrace.tracers.attach.seams import OFFSETS
+    from balloontrace.tracers.machine.balloon import DRIVER_MODULE
+    from balloontrace.tracers.machine.btf import Btf
+
+    try:
+        btf = Btf(DRIVER_MODULE)
+    except (OSError, ValueError):
+        return {}
+    found = {key: btf.offset(*where) for key, where in OFFSETS.items()}
+    return {key: value for key, value in found.items() if value is not None}
