@@ -17,7 +17,7 @@ from balloontrace.events import BALLOON_PAGE_BYTES
 from balloontrace.tracers.attach import means, state, switches
 from balloontrace.tracers.attach.forced import Forced
 from balloontrace.tracers.attach.kernel import Kernel
-from balloontrace.tracers.attach.means import Held, Means, Placed, Refused, Wanted, load_all
+from balloontrace.tracers.attach.means import Held, Loading, Means, Placed, Refused, Wanted
 from balloontrace.tracers.attach.seams import (
     OFFSETS,
     SEAMS,
@@ -274,12 +274,13 @@ class _Trial:
             for rung in rungs
             for at in rung.tracepoints
         }
-        loaded = load_all(wanted, held)
-        for at in wanted:
-            try:
-                held.probes.append(bpf_calls.attach_raw_tracepoint(loaded[at], at.name))
-            except OSError as error:
-                raise Refused({at.name: str(error.strerror)}) from None
+        with Loading(wanted, held) as loaded:
+            for at in wanted:
+                program = loaded[at]
+                try:
+                    held.probes.append(bpf_calls.attach_raw_tracepoint(program, at.name))
+                except OSError as error:
+                    raise Refused({at.name: str(error.strerror)}) from None
 
 
 def _functions_of_calls(placed: Sequence[Placed]) -> dict[str, list[str]]:

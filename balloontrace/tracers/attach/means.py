@@ -13,7 +13,7 @@ import errno
 import os
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from balloontrace.tracers.attach import state
 from balloontrace.tracers.attach.seams import Probe
@@ -91,34 +91,59 @@ class Wanted(NamedTuple):
     btf_fd: int = 0
 
 
-def load_all(wanted: Mapping[Key, Wanted], held: Held) -> dict[Key, int]:
-    """Load programs, on every CPU; returns their descriptors. The verifier is half of what
-    attaching takes. Raises Refused for the first that is refused."""
-    loaded: dict[Key, int] = {}
-    refused: dict[Key, str] = {}
-    waiting = list(wanted.items())[::-1]
+class Loading(Generic[Key]):
+    """Programs that are being loaded, in order, on every CPU: the verifier is half of what
+    attaching takes. Those that are there can be attached while others are not yet. As a context
+    manager it ends with nothing under way."""
 
-    def load() -> None:
-        while waiting and not refused:
-            try:
-                key, program = waiting.pop()
-            except IndexError:  # another thread has taken the last
-                return
-            try:
-                loaded[key] = held.load(*program[1:])
-            except OSError as error:
-                refused[key] = str(error.strerror)
+    def __init__(self, wanted: Mapping[Key, Wanted], held: Held) -> None:
+        self._wanted, self._held = wanted, held
+        self._waiting = list(wanted)[::-1]
+        self._loaded: dict[Key, int | OSError] = {}
+        self._more = threading.Condition()
+        cpus = os.cpu_count() or 1
+        self._beside = [threading.Thread(target=self._load_all) for _ in range(1, cpus)]
 
-    beside = [threading.Thread(target=load) for _ in range(1, os.cpu_count() or 1)]
-    for thread in beside:
-        thread.start()
-    load()
-    for thread in beside:
-        thread.join()
-    for key, program in wanted.items():
-        if key in refused:
-            raise Refused({program.function: refused[key]})
-    return loaded
+    def __enter__(self) -> Loading[Key]:
+        for thread in self._beside:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._waiting.clear()
+        for thread in self._beside:
+            thread.join()
+
+    def __getitem__(self, key: Key) -> int:
+        """A program's descriptor. Raises Refused if it is refused."""
+        while key not in self._loaded:
+            if not self._load_next():
+                with self._more:
+                    self._more.wait_for(lambda: key in self._loaded)
+        loaded = self._loaded[key]
+        if isinstance(loaded, OSError):
+            raise Refused({self._wanted[key].function: str(loaded.strerror)})
+        return loaded
+
+    def _load_all(self) -> None:
+        while self._load_next():
+            pass
+
+    def _load_next(self) -> bool:
+        """Load one that nobody has begun; returns whether there was one."""
+        try:
+            key = self._waiting.pop()
+        except IndexError:
+            return False
+        loaded: int | OSError
+        try:
+            loaded = self._held.load(*self._wanted[key][1:])
+        except OSError as error:
+            loaded = error
+        with self._more:
+            self._loaded[key] = loaded
+            self._more.notify_all()
+        return True
 
 
 def _attach_all(code: Mapping[str, bytes], placed: Sequence[Placed], held: Held) -> None:
@@ -129,8 +154,8 @@ def _attach_all(code: Mapping[str, bytes], placed: Sequence[Placed], held: Held)
     returns = _cookies([place for place in placed if place.probe.returns])
     names = ("kprobe_return", "returns"), ("kprobe_entry", "entries")
     wanted = {name: Wanted("", code[name], shown, bpf_calls.KPROBE_MULTI) for name, shown in names}
-    loaded = load_all(wanted, held)
-    at_return, at_entry = loaded["kprobe_return"], loaded["kprobe_entry"]
+    with Loading(wanted, held) as loaded:
+        at_return, at_entry = loaded["kprobe_return"], loaded["kprobe_entry"]
     try:
         held.probes.append(bpf_calls.attach_kprobes(at_return, True, returns))
         held.probes.append(bpf_calls.attach_kprobes(at_entry, False, entries))
@@ -187,15 +212,15 @@ def _attach_pairs(code: Mapping[str, bytes], placed: Sequence[Placed], held: Hel
         )
         for end, (probe, _) in ends
     }
-    loaded = load_all(wanted, held)
-    for end, (probe, symbol) in ends:
-        program = loaded[end, probe.call]
-        try:
-            held.probes.append(
-                bpf_calls.attach_kprobe(program, end.is_return, symbol.name, symbol.address)
-            )
-        except OSError as error:
-            raise Refused({probe.function: str(error.strerror)}) from None
+    with Loading(wanted, held) as loaded:
+        for end, (probe, symbol) in ends:
+            program = loaded[end, probe.call]
+            try:
+                held.probes.append(
+                    bpf_calls.attach_kprobe(program, end.is_return, symbol.name, symbol.address)
+                )
+            except OSError as error:
+                raise Refused({probe.function: str(error.strerror)}) from None
 
 
 def _attach_trampolines(code: Mapping[str, bytes], placed: Sequence[Placed], held: Held) -> None:
@@ -221,12 +246,13 @@ def _attach_trampolines(code: Mapping[str, bytes], placed: Sequence[Placed], hel
         ours = state.for_call(code[end.trampoline], probe.call)
         shown = _shown(end.trampoline, probe.call)
         wanted[end, place] = Wanted(probe.function, ours, shown, end.kind, number, modules[module])
-    loaded = load_all(wanted, held)
-    for end, place in ends:
-        try:
-            held.probes.append(bpf_calls.attach_trampoline(loaded[end, place]))
-        except OSError as error:
-            raise Refused({place.probe.function: str(error.strerror)}) from None
+    with Loading(wanted, held) as loaded:
+        for end, place in ends:
+            program = loaded[end, place]
+            try:
+                held.probes.append(bpf_calls.attach_trampoline(program))
+            except OSError as error:
+                raise Refused({place.probe.function: str(error.strerror)}) from None
 
 
 def _shown(template: str, call: str) -> str:

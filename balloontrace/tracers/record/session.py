@@ -89,6 +89,8 @@ def record(options: dict[str, Any]) -> int:
     try:
         wakeups = Wakeups()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)  # which launch.py has blocked
+        if _wants_netlink(options):  # imported while the loader is at work
+            import balloontrace.tracers.record.netlink_client  # noqa: F401
         try:
             handover = None if options["counters"] else _handover(options, wakeups)
         except UserError as error:
@@ -177,14 +179,19 @@ def _tracing(
 ) -> Recorder:
     """A recorder that traces, and is woken by what it waits for. oom_score_adj: for the netlink
     process. Raises UserError."""
-    # taskstats takes the thread ids of our PID namespace, and events have those of the initial one.
-    wanted = not options["minimal"] and namespaces.is_initial()
-    netlink = _start_netlink(oom_score_adj) if wanted else None
+    netlink = _start_netlink(oom_score_adj) if _wants_netlink(options) else None
     recorder = Recorder(handover, writer, options, netlink, marks)
     if netlink:
         wakeups.watch(netlink.fileno())
     wakeups.watch(handover.maps["events"], edges=True)
     return recorder
+
+
+def _wants_netlink(options: dict[str, Any]) -> bool:
+    """taskstats takes the thread ids of our PID namespace, and events have those of the initial
+    one."""
+    traces = not options["counters"] and not options["minimal"]
+    return traces and namespaces.is_initial()
 
 
 def _start_netlink(oom_score_adj: int) -> NetlinkProcess:
