@@ -138,13 +138,13 @@ def main() -> None:
     """Alternate the tools; the first round only warms the page cache. Plain BCC compiles for
     minutes, which is seen as well once.
 
-    argv: rounds; or --bpftrace kprobe (or fentry), to print its program.
+    argv: rounds, and the tools if not all; or --bpftrace kprobe (or fentry), to print its program.
     """
     if sys.argv[1] == "--bpftrace":
         print(bpftrace_program(sys.argv[2]))
         return
     for number in range(int(sys.argv[1]) + 1):
-        for tool in COMMANDS:
+        for tool in sys.argv[2:] or COMMANDS:
             if tool == PLAIN_BCC and number != 1:
                 continue
             result = measure(tool)
