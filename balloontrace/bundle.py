@@ -2,9 +2,10 @@
 """One file for any guest: a zip that Python runs, with `record`, `doctor`, `mark`, and no more.
 
 In it are the modules that these import, found in their source, those of pyroute2 among them, and
-the compiled BPF programs. Each module is there as source, for any Python; ours, and all that a recorder
-imports, also compiled, for the one version that made the file: in a guest that has the same, a
-recording begins earlier by what compiling takes. The same tree, Python, pyroute2 and zlib make the same bytes.
+the compiled BPF programs. Each module is there as source, for any Python; ours, and all that a
+recorder imports, also compiled, for the one version that made the file: in a guest that has the
+same, a recording begins earlier by what compiling takes. The same tree, Python, pyroute2 and zlib
+make the same bytes.
 """
 
 from __future__ import annotations

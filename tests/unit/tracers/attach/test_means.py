@@ -17,9 +17,7 @@ WANTED = {number: Wanted(f"function_{number}", b"", str(number)) for number in N
 
 
 @pytest.fixture(params=[1, 4])
-def loads(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> Counter[str]:
+def loads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How often each program was loaded, on so many CPUs. The kernel refuses those above 29."""
     counted: Counter[str] = Counter()
     descriptors = itertools.count(1000)
