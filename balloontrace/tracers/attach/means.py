@@ -99,7 +99,7 @@ class Loading(Generic[Key]):
     def __init__(self, wanted: Mapping[Key, Wanted], held: Held) -> None:
         self._wanted, self._held = wanted, held
         self._waiting = list(wanted)[::-1]
-        self._loaded: dict[Key, int | OSError] = {}
+        self._loaded: dict[Key, int | Exception] = {}
         self._more = threading.Condition()
         cpus = os.cpu_count() or 1
         self._beside = [threading.Thread(target=self._load_all) for _ in range(1, cpus)]
@@ -123,6 +123,8 @@ class Loading(Generic[Key]):
         loaded = self._loaded[key]
         if isinstance(loaded, OSError):
             raise Refused({self._wanted[key].function: str(loaded.strerror)})
+        if isinstance(loaded, Exception):
+            raise loaded
         return loaded
 
     def _load_all(self) -> None:
@@ -135,10 +137,10 @@ class Loading(Generic[Key]):
             key = self._waiting.pop()
         except IndexError:
             return False
-        loaded: int | OSError
+        loaded: int | Exception
         try:
             loaded = self._held.load(*self._wanted[key][1:])
-        except OSError as error:
+        except Exception as error:  # who waits for it is told, whatever it is
             loaded = error
         with self._more:
             self._loaded[key] = loaded

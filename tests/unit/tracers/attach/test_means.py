@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -53,3 +53,15 @@ def test_a_refusal_is_of_its_function_and_nothing_is_under_way(loads: Counter[st
     assert caught.value.reasons == {"function_33": "Invalid argument"}
     there, begun = len(held.programs), sum(loads.values())
     assert begun == there + 1  # every one that was begun is held, and is closed with the others
+
+
+def test_who_waits_for_a_load_that_fails_otherwise_is_told(
+    monkeypatch: pytest.MonkeyPatch, loads: Counter[str]
+) -> None:
+    def fail(*_: Any) -> NoReturn:
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(bpf_calls, "load_program", fail)
+    with pytest.raises(MemoryError, match="no more"), Loading(WANTED, Held([], [])) as loaded:
+        print(loaded[39])
+    assert not loads
