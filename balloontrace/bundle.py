@@ -14,6 +14,7 @@ import ast
 import importlib.util
 import io
 import marshal
+import os
 import subprocess
 import sys
 import zipfile
@@ -106,11 +107,13 @@ def _compiled(sources: Mapping[str, bytes]) -> dict[str, bytes]:
     By a process of its own, for what a process has done before, and its hashes, are to be seen in
     what it marshals.
     """
+    changes = ("PYTHON",)  # what it does; PYTHONHOME says where it is
+    plain = {k: v for k, v in os.environ.items() if k == "PYTHONHOME" or not k.startswith(changes)}
     done = subprocess.run(
         [sys.executable, "-S", "-c", _COMPILE],
         input=marshal.dumps(dict(sorted(sources.items()))),
         stdout=subprocess.PIPE,
-        env={"PYTHONHASHSEED": "0"},
+        env={**plain, "PYTHONHASHSEED": "0"},
         check=True,
     )
     head = importlib.util.MAGIC_NUMBER + UNCHECKED

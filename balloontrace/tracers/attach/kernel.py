@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the running kernel has to attach to. It imports little before it reads: the loader begins
-with this."""
+"""What the running kernel has to attach to. It imports little: the loader begins with this."""
 
 from __future__ import annotations
 
@@ -8,7 +7,10 @@ import threading
 from typing import TYPE_CHECKING
 
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
+from balloontrace.tracers.attach.seams import MODULES, OFFSETS, functions
 from balloontrace.tracers.machine import symbols
+from balloontrace.tracers.machine.balloon import DRIVER_MODULE
+from balloontrace.tracers.machine.btf import Btf
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,34 +21,44 @@ if TYPE_CHECKING:
 class Kernel:
     """What the running kernel has to attach to: its functions, and its structures' layout.
 
-    Both are read on a thread, for the loader has much to import meanwhile.
+    Both are read on a thread, for the loader has much to import meanwhile. The thread imports
+    nothing: of a zip, zipimport is not fit for two threads.
     """
 
     def __init__(self) -> None:
         self._symbols: dict[str, list[Symbol]] = {}
         self._layout: dict[str, int] = {}
         self._unreadable = ""
+        self._failed: BaseException | None = None
         self._read = threading.Thread(target=self._look)
         self._read.start()
 
     def _look(self) -> None:
         try:
-            text = symbols.kallsyms()
+            self._symbols = symbols.find_functions(functions(), MODULES, self._kallsyms())
+            self._layout = _offsets()
+        except BaseException as error:  # nothing was found then, which is not: it is not there
+            self._failed = error
+
+    def _kallsyms(self) -> bytes:
+        try:
+            return symbols.kallsyms()
         except OSError as error:
             self._unreadable = str(error.strerror)
-            text = b""
-        from balloontrace.tracers.attach.seams import MODULES, functions
+            return b""
 
-        self._symbols = symbols.find_functions(functions(), MODULES, text)
-        del text
-        self._layout = _offsets()
+    def _looked(self) -> None:
+        """Wait for the thread. Raises what it failed of."""
+        self._read.join()
+        if self._failed:
+            raise self._failed
 
     def symbols(self) -> Mapping[str, Sequence[Symbol]]:
         """Function -> where the kernel has it; functions it does not have are left out.
 
         Raises UserError if the kernel does not tell.
         """
-        self._read.join()
+        self._looked()
         if self._unreadable:
             raise UserError(
                 f"/proc/kallsyms cannot be read: {self._unreadable}",
@@ -57,15 +69,11 @@ class Kernel:
 
     def layout(self) -> Mapping[str, int]:
         """Keys of seams.OFFSETS -> bytes; what BTF does not tell is left out."""
-        self._read.join()
+        self._looked()
         return self._layout
 
 
 def _offsets() -> dict[str, int]:
-    from balloontrace.tracers.attach.seams import OFFSETS
-    from balloontrace.tracers.machine.balloon import DRIVER_MODULE
-    from balloontrace.tracers.machine.btf import Btf
-
     try:
         btf = Btf(DRIVER_MODULE)
     except (OSError, ValueError):

@@ -59,8 +59,9 @@ class Held(NamedTuple):
         btf_fd: int = 0,
     ) -> int:
         """Load a program and hold it; returns its descriptor. Raises OSError."""
-        self.programs.append(bpf_calls.load_program(code, name, kind, btf_id, btf_fd))
-        return self.programs[-1]
+        program = bpf_calls.load_program(code, name, kind, btf_id, btf_fd)
+        self.programs.append(program)  # whose last may be another thread's by now
+        return program
 
 
 class Means(NamedTuple):
@@ -91,8 +92,15 @@ class Wanted(NamedTuple):
     btf_fd: int = 0
 
 
+_MOST_LOADERS = 4
+"""Threads that load, the one that attaches among them."""
+
+_STACK_BYTES = 1 << 18
+"""Of each thread beside: one of 8 MiB would be charged for where the guest may not overcommit."""
+
+
 class Loading(Generic[Key]):
-    """Programs that are being loaded, in order, on every CPU: the verifier is half of what
+    """Programs that are being loaded, in order, on several CPUs: the verifier is half of what
     attaching takes. Those that are there can be attached while others are not yet. As a context
     manager it ends with nothing under way."""
 
@@ -101,12 +109,18 @@ class Loading(Generic[Key]):
         self._waiting = list(wanted)[::-1]
         self._loaded: dict[Key, int | Exception] = {}
         self._more = threading.Condition()
-        cpus = os.cpu_count() or 1
-        self._beside = [threading.Thread(target=self._load_all) for _ in range(1, cpus)]
+        self._beside: list[threading.Thread] = []
 
     def __enter__(self) -> Loading[Key]:
-        for thread in self._beside:
-            thread.start()
+        number = min(_MOST_LOADERS, len(self._wanted), len(os.sched_getaffinity(0)))
+        threading.stack_size(_STACK_BYTES)
+        for _ in range(1, number):
+            thread = threading.Thread(target=self._load_all)
+            try:
+                thread.start()
+            except RuntimeError:  # no more tasks, or no memory for one: those that are there do
+                break
+            self._beside.append(thread)
         return self
 
     def __exit__(self, *_: object) -> None:

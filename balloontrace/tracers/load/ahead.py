@@ -75,10 +75,14 @@ def _load_as_told(orders: int, told: int) -> handover.Handover:
 
 
 def _load(orders: Callable[[], bytes]) -> handover.Handover:
-    kernel = Kernel() if identity() else None  # it reads while the rest is imported
+    driver = identity()
+    kernel = Kernel() if driver else None  # it reads while the rest is imported
     from balloontrace.tracers.load import loader
 
-    return loader.load(kernel, *marshal.loads(orders()))  # noqa: S302 - of our parent's making
+    said = orders()
+    if identity() != driver:  # another one came since, or went
+        kernel = Kernel() if identity() else None
+    return loader.load(kernel, *marshal.loads(said))  # noqa: S302 - of our parent's making
 
 
 def hold_standard_streams() -> None:

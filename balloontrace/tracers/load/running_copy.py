@@ -14,6 +14,7 @@ import os
 import zipimport
 from typing import TYPE_CHECKING
 
+from balloontrace.errors import UserError
 from balloontrace.one_file import RECORDERS, UNCHECKED, compiled_recorders
 from balloontrace.tracers.machine import interpreter
 
@@ -22,14 +23,18 @@ if TYPE_CHECKING:
 
 
 def make() -> str:
-    """Make one, which outlives exec; returns what is to be in sys.path. Raises OSError."""
+    """Make one, which outlives exec; returns what is to be in sys.path. Raises OSError, or
+    UserError if the file from which this runs is another by now."""
     copy = os.memfd_create("balloontrace", 0)
     with open(copy, "wb", closefd=False) as file:
         bundle = zipimport.zipimporter(interpreter.package_root())
         try:
-            file.write(bundle.get_data(compiled_recorders()))
-        except OSError:  # made by another version of Python
-            _compile(bundle, file)
+            try:
+                file.write(bundle.get_data(compiled_recorders()))
+            except OSError:  # made by another version of Python
+                _compile(bundle, file)
+        except zipimport.ZipImportError as error:
+            raise UserError(f"this file was replaced meanwhile: {error}", "run it again") from None
     return interpreter.held_path(copy)
 
 

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
-import itertools
+import threading
+import time
 from collections import Counter
 from typing import Any, NoReturn
 
 import pytest
 
+from balloontrace.tracers.attach import kernel
 from balloontrace.tracers.attach.means import Held, Loading, Refused, Wanted
-from balloontrace.tracers.machine import bpf_calls
+from balloontrace.tracers.machine import bpf_calls, symbols
 
 NUMBERS = range(40)
 WANTED = {number: Wanted(f"function_{number}", b"", str(number)) for number in NUMBERS}
@@ -18,28 +20,35 @@ WANTED = {number: Wanted(f"function_{number}", b"", str(number)) for number in N
 
 @pytest.fixture(params=[1, 4])
 def loads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """How often each program was loaded, on so many CPUs. The kernel refuses those above 29."""
+    """How often each program was loaded, on so many CPUs. The kernel refuses those above 29; the
+    others' descriptors are their numbers."""
     counted: Counter[str] = Counter()
-    descriptors = itertools.count(1000)
 
     def load(_code: bytes, name: str, *_: Any) -> int:
         counted[name] += 1
         if int(name) >= 30:
             raise OSError(22, "Invalid argument")
-        return next(descriptors)
+        return int(name)
 
     monkeypatch.setattr(bpf_calls, "load_program", load)
-    monkeypatch.setattr("os.cpu_count", lambda: request.param)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(request.param))
     return counted
 
 
+class Interrupted(list[int]):
+    """Whoever appends to it is interrupted by all others."""
+
+    def append(self, one: int) -> None:
+        super().append(one)
+        time.sleep(0.001)
+
+
 def test_each_is_loaded_once_and_held(loads: Counter[str]) -> None:
-    held = Held([], [])
+    held = Held([], Interrupted())
     wanted = {number: WANTED[number] for number in range(30)}
     with Loading(wanted, held) as loaded:
         descriptors = [loaded[number] for number in wanted]
-    assert sorted(descriptors) == sorted(held.programs)
-    assert len(set(descriptors)) == 30
+    assert descriptors == list(wanted) == sorted(held.programs)
     assert loads == {str(number): 1 for number in range(30)}
 
 
@@ -65,3 +74,27 @@ def test_who_waits_for_a_load_that_fails_otherwise_is_told(
     with pytest.raises(MemoryError, match="no more"), Loading(WANTED, Held([], [])) as loaded:
         print(loaded[39])
     assert not loads
+
+
+def test_threads_that_are_refused_are_done_without(
+    monkeypatch: pytest.MonkeyPatch, loads: Counter[str]
+) -> None:
+    def refuse(_: threading.Thread) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with Loading({1: WANTED[1]}, Held([], [])) as loaded:
+        assert loaded[1] == 1
+    assert loads == {"1": 1}
+
+
+def test_what_could_not_be_looked_for_is_not_absent(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> NoReturn:
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(symbols, "find_functions", fail)
+    here = kernel.Kernel()
+    with pytest.raises(MemoryError, match="no more"):
+        here.symbols()
+    with pytest.raises(MemoryError, match="no more"):
+        here.layout()
