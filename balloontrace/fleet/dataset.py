@@ -88,11 +88,14 @@ class Dataset:
     def alone(self) -> Iterator[None]:
         """A time in which no other run writes here; what killed ones left is gone, before it and
         after it. Raises UserError if one runs."""
-        with open(self.directory / _LOCK, "w") as lock:
+        with contextlib.ExitStack() as held:
             try:
+                lock = held.enter_context(open(self.directory / _LOCK, "w"))
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(f"another run is writing {self.directory}", "let it end") from None
+            except OSError as error:
+                raise UserError(f"cannot write {self.directory}: {error.strerror}") from None
             self._sweep()
             try:
                 yield
@@ -104,6 +107,7 @@ class Dataset:
     def write(self, batch: Batch, rows: Mapping[str, list[Row]], outcomes: list[str]) -> None:
         """Write the parts of a batch. rows: by table, without `input`; outcomes: of each source,
         READ or a kind of failure. Raises OSError if the disk takes no more."""
+        self._forget(batch)
         parts = []
         for name, of_table in rows.items():
             by_day: dict[str, list[Row]] = {}
@@ -119,6 +123,15 @@ class Dataset:
             for source, outcome in zip(batch.sources, outcomes, strict=True)
         ]
         self._write(INPUT, f"{INPUT.name}/{batch.name}.parquet", inputs, parts)
+
+    def _forget(self, batch: Batch) -> None:
+        """If this batch was read before, and failed: what was said of it counts no more."""
+        before = self.directory / INPUT.name / f"{batch.name}.parquet"
+        if before.exists():
+            parts = _parts_of(before)
+            before.unlink(missing_ok=True)  # first: what it does not name counts for nothing
+            for part in parts:
+                (self.directory / part).unlink(missing_ok=True)
 
     def _write(self, table: Table, part: str, rows: list[Row], parts: list[str]) -> None:
         import pyarrow as pa
@@ -171,15 +184,11 @@ class Dataset:
         import pyarrow.parquet as pq
 
         made = schema.arrow(table)
-        try:
-            found = [
-                pq.ParquetFile(path).read().select(made.names).cast(made)
-                for path in self.parts(table)
-            ]
-        except (OSError, pa.ArrowException, KeyError) as error:
-            where = self.directory / table.name
-            raise UserError(f"a part of {where} cannot be read: {error}") from None
-        return pa.concat_tables([made.empty_table(), *found])
+        found = [made.empty_table()]
+        for path in self.parts(table):
+            with _as_a_part(path):
+                found.append(pq.ParquetFile(path).read().select(made.names).cast(made))
+        return pa.concat_tables(found)
 
     def parts(self, table: Table) -> list[Path]:
         """The files of a table."""
@@ -192,13 +201,10 @@ class Dataset:
 
     def _sweep(self) -> None:
         """Remove what belongs to no batch that was finished. Raises UserError."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         kept = set()
         try:
             for path in self.parts(INPUT):
-                parts = json.loads((pq.read_schema(path).metadata or {})[_PARTS])
+                parts = _parts_of(path)
                 if all((self.directory / part).exists() for part in parts):
                     kept |= set(parts)
                 else:  # a worker that outlived its run wrote it after the next had swept
@@ -209,8 +215,31 @@ class Dataset:
                     half = _TEMPORARY.fullmatch(path.name)
                     if half or (name != INPUT.name and part not in kept):
                         path.unlink(missing_ok=True)
-        except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
-            raise UserError(f"a part of {self.directory} cannot be read: {error}") from None
+        except OSError as error:
+            raise UserError(f"cannot write {self.directory}: {error.strerror}") from None
+
+
+@contextlib.contextmanager
+def _as_a_part(path: Path) -> Iterator[None]:
+    """Raises UserError for what cannot be read as a part of a dataset."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (OSError, pa.ArrowException, KeyError, ValueError, TypeError) as error:
+        raise UserError(
+            f"{path} cannot be read: {' '.join(str(error).split())}",
+            "remove it: the next run reads its recordings anew",
+        ) from None
+
+
+def _parts_of(path: Path) -> list[str]:
+    """The parts that one of `input` names. Raises UserError."""
+    import pyarrow.parquet as pq
+
+    with _as_a_part(path):
+        parts: list[str] = json.loads((pq.read_schema(path).metadata or {})[_PARTS])
+        return parts
 
 
 _TEMPORARY = re.compile(r"\..*\.parquet\.[\d-]+")

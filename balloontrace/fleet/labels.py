@@ -30,6 +30,8 @@ class Labels:
 def read_labels(path: Path) -> Labels:
     """Read a file of labels. Raises UserError, which names the line, if it is none, or says two
     things of one guest."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} is no file", "", EXIT_USAGE)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = csv.reader(file, strict=True)

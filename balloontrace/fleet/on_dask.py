@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +15,7 @@ from typing import Any
 import dask
 from distributed import CancelledError, Client, KilledWorker, LocalCluster
 
-from balloontrace.errors import UserError
+from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.escape import visible
 from balloontrace.fleet.batches import Batch
 from balloontrace.fleet.dataset import Dataset
@@ -29,6 +30,8 @@ _SETTINGS = {
 """Of a cluster that is begun here; a fifth less CPU without the profiler."""
 
 _CONNECT_S = 30
+
+_ADDRESS = re.compile(r"([a-z]+://)?[^/\s]+:\d+")
 
 
 class _Reading:
@@ -82,6 +85,9 @@ class OnDask:
 
 def connected(scheduler: str) -> Client:
     """A client of the scheduler at an address such as tcp://host:8786. Raises UserError."""
+    if not _ADDRESS.fullmatch(scheduler):  # Dask would wait for it for ever
+        said = f"{visible(scheduler)} is no address of a scheduler"
+        raise UserError(said, "such as tcp://HOST:8786", EXIT_USAGE)
     try:
         return Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
     except (OSError, ValueError) as error:

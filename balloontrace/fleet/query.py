@@ -8,12 +8,18 @@ import glob
 import io
 import json
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime
-from typing import Any, NamedTuple
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from balloontrace.analysis.export.csv import no_formula
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.escape import visible
 from balloontrace.fleet.dataset import Dataset, views
+
+if TYPE_CHECKING:
+    from duckdb import DuckDBPyConnection, Statement
 
 _CLOSED: dict[str, str | bool | int | float | list[str]] = {
     "autoinstall_known_extensions": False,
@@ -59,11 +65,28 @@ def query(dataset: Dataset, sql: str) -> Answer:
                     "the tables: " + ", ".join(_names(dataset)),
                     EXIT_USAGE,
                 )
-            done = connection.execute(statements[0])
-            columns = [str(column[0]) for column in done.description or ()]
-            return Answer(_each_once(columns), done.fetchall())
+            return _interruptible(connection, statements[0])
+    except duckdb.IOException as error:
+        raise UserError(_reason(error)) from None
     except duckdb.Error as error:
         raise UserError(_reason(error), "", EXIT_USAGE) from None
+
+
+def _interruptible(connection: DuckDBPyConnection, statement: Statement) -> Answer:
+    """What a statement says, by a thread: DuckDB leaves Ctrl-C waiting until it is done."""
+
+    def work() -> Answer:
+        done = connection.execute(statement)
+        columns = [str(column[0]) for column in done.description or ()]
+        return Answer(_each_once(columns), done.fetchall())
+
+    with ThreadPoolExecutor(1) as thread:
+        answer = thread.submit(work)
+        try:
+            return answer.result()
+        except KeyboardInterrupt:
+            connection.interrupt()
+            raise
 
 
 def _directory(dataset: Dataset) -> str:
@@ -147,14 +170,21 @@ def as_csv(answer: Answer) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(answer.columns)
-    writer.writerows([["" if v is None else _plain(v) for v in row] for row in answer.rows])
+    writer.writerows([[_cell(value) for value in row] for row in answer.rows])
     return out.getvalue().rstrip("\n")
+
+
+def _cell(value: Any) -> Any:
+    """As a spreadsheet takes it: text is no formula there."""
+    said = ", ".join(map(_shown, value)) if isinstance(value, (list, tuple)) else _plain(value)
+    return no_formula(said) if isinstance(said, str) else "" if said is None else said
 
 
 def _plain(value: Any) -> Any:
     """As JSON takes it: moments as ISO 8601, what is no number null, the rest as text."""
-    if isinstance(value, float):
-        return value if abs(value) < float("inf") else None
+    if isinstance(value, (float, Decimal)):
+        number = float(value)
+        return number if abs(number) < float("inf") else None
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, (list, tuple)):

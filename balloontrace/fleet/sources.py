@@ -125,8 +125,9 @@ def _is_here(name: str) -> bool:
 
 
 def name_of(path: str) -> str:
-    """The absolute path if it is fit to print, else its file URL."""
-    path = os.path.abspath(path)
+    """The path without symbolic links, so that one file has one name, if that is fit to print;
+    else its file URL."""
+    path = os.path.realpath(path)
     return path if visible(path) == path else _FILE_URL + quote(os.fsencode(path))
 
 
@@ -156,14 +157,28 @@ def _files(word: str) -> Iterator[Source]:
             for path in (_below(match) if os.path.isdir(match) else [match])
         )
     for path in paths:
-        with contextlib.suppress(OSError):  # it went meanwhile
+        try:
             described = os.stat(path)
-            if stat.S_ISREG(described.st_mode):
-                yield _described(path, described)
+        except FileNotFoundError:  # it went meanwhile
+            continue
+        except OSError as error:
+            raise _refused(error) from None
+        if stat.S_ISREG(described.st_mode):
+            yield _described(path, described)
+
+
+def _refused(error: OSError) -> UserError:
+    """What is not looked into would be left out without a word."""
+    where = visible(os.fsdecode(error.filename or "a directory"))
+    return UserError(f"cannot look into {where}: {error.strerror}", "", EXIT_USAGE)
 
 
 def _below(directory: str) -> Iterator[str]:
-    for where, _, names in os.walk(directory):
+    def fail(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise _refused(error)
+
+    for where, _, names in os.walk(directory, onerror=fail):
         yield from (os.path.join(where, name) for name in names if name.endswith(SUFFIX))
 
 
@@ -203,8 +218,10 @@ def _objects(url: str) -> Iterator[Source]:
         if wild is None and place.key and not place.key.endswith("/"):
             import obstore
 
-            with contextlib.suppress(FileNotFoundError):
-                yield _object(place.store, obstore.head(store, place.key))
+            http = place.store.startswith(_HTTP)
+            with contextlib.suppress(*[] if http else [FileNotFoundError]):
+                key = unquote(place.key) if http else place.key
+                yield _object(place.store, obstore.head(store, key))
                 return
         matches = _matches(place.key if wild else f"{place.key.rstrip('/')}/**{SUFFIX}".lstrip("/"))
         prefix = place.key[: wild.start()] if wild else place.key
@@ -290,8 +307,10 @@ def _fetched(source: Source) -> Iterator[str]:
     import obstore
 
     place = _taken_apart(source.name)
-    with tempfile.NamedTemporaryFile(prefix="balloontrace-", suffix=SUFFIX) as file:
+    with contextlib.ExitStack() as kept:
         with _failures("it", Unreachable):
+            # Without a name: whatever ends this process, nothing of it stays.
+            file = kept.enter_context(tempfile.TemporaryFile())
             answer = obstore.get(_store(place.store), unquote(place.key))
             same = _object(place.store, answer.meta)
             if (same.size_bytes, same.version) != (source.size_bytes, source.version):
@@ -300,10 +319,10 @@ def _fetched(source: Source) -> Iterator[str]:
                 file.write(chunk)
                 if file.tell() > source.size_bytes:
                     raise Unreachable("more comes than the store said")
-        file.flush()
+            file.flush()
         if file.tell() != source.size_bytes:
             raise Unreachable("less came than the store said")
-        yield file.name
+        yield f"/proc/self/fd/{file.fileno()}"
 
 
 @contextlib.contextmanager

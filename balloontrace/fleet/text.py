@@ -328,7 +328,8 @@ def _changes(page: Page, changes: Changes) -> None:
     for what, names in (("now", changes.only_now), ("earlier", changes.only_earlier)):
         if names:
             page.line(f"kernels only {what}: {_listed(names)}")
-    if changes.versions["now"] != changes.versions["earlier"]:
+    versions = changes.versions
+    if versions["now"] != versions["earlier"] and all(versions.values()):
         page.line("The two sides were read by other versions of balloontrace.", WARN)
 
 

@@ -90,9 +90,13 @@ def _one(source: Source, seconds: float) -> tuple[str, str, Any]:
             try:
                 return READ, "", rows_of(path, source.written)
             except UserError as error:  # which names the copy, if it is one
-                return "unreadable", _line(error.message.replace(path, "it")), None
+                # What the disk, or the system, refuses now it may give another time.
+                kind = "source" if isinstance(error.__context__, OSError) else "unreadable"
+                return kind, _line(error.message.replace(path, "it")), None
     except Unreachable as error:
         return "source", _line(error), None
+    except OSError as error:
+        return "source", _line(error.strerror or error), None
     except MemoryError:
         return "memory", "it takes more memory than a worker may have", None
     except _TooLong:

@@ -48,7 +48,10 @@ class HostFile:
         """Raises UserError if it cannot be read."""
         self.name = path
         try:
-            self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed with the process
+            # A FIFO would be waited for.
+            self._file = open(  # noqa: SIM115 - closed with the process
+                os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb", buffering=0
+            )
         except OSError as error:
             raise UserError(f"cannot read {path}: {error.strerror}") from None
         if not stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):

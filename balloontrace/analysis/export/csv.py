@@ -46,8 +46,12 @@ def write_one(trace: Trace, file: IO[bytes], kind: str) -> Table:
 
 def harmless(text: str) -> str:
     """`text` visible, and no spreadsheet's formula."""
-    shown = visible(text)
-    return f"'{shown}" if shown.startswith(("'", *_BEGINS_FORMULA)) else shown
+    return no_formula(visible(text))
+
+
+def no_formula(text: str) -> str:
+    """`text` with an apostrophe before it, if a spreadsheet would take it for a formula."""
+    return f"'{text}" if text.startswith(("'", *_BEGINS_FORMULA)) else text
 
 
 def _write(table: Table, file: IO[bytes]) -> None:

@@ -220,7 +220,12 @@ def _seconds(text: str) -> float:
     seconds = seconds_in(text)
     if not seconds:
         raise UserError(f"--time {text!r} is not a duration such as 60s or 5m", "", EXIT_USAGE)
+    if seconds > _MOST_SECONDS:
+        raise UserError(f"--time {text} is more than a day", "", EXIT_USAGE)
     return seconds
+
+
+_MOST_SECONDS = 86_400
 
 
 _UNITS = {"K": 10, "M": 20, "G": 30}

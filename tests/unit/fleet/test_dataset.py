@@ -7,6 +7,7 @@ import json
 import os
 from concurrent.futures import Future
 from pathlib import Path
+from typing import NoReturn
 
 import duckdb
 import pytest
@@ -198,7 +199,7 @@ def test_a_part_that_is_damaged_is_named(tmp_path: Path) -> None:
     dataset = Dataset.made(tmp_path / "out")
     read(dataset, sources)
     dataset.parts(GUEST)[0].write_bytes(b"PAR1 no more")
-    with pytest.raises(UserError, match="guest cannot be read"):
+    with pytest.raises(UserError, match=r"guest/day=.*\.parquet cannot be read: .*; remove it"):
         dataset.table("guest")
 
 
@@ -222,3 +223,32 @@ def test_sql_sees_the_rows_that_count(tmp_path: Path) -> None:
 def test_the_mark_says_which_schema(tmp_path: Path) -> None:
     Dataset.made(tmp_path / "a" / "b")
     assert json.loads((tmp_path / "a" / "b" / MARK).read_text()) == {"schema": 1}
+
+
+def test_what_was_said_of_a_batch_that_failed_counts_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = sources_in(fleet(tmp_path / "in", 1))
+    dataset = Dataset.made(tmp_path / "out")
+    (batch,) = batches_of(sources, BY)
+    with monkeypatch.context() as refusing:
+        refusing.setattr("balloontrace.fleet.one.read_trace", _refuse)
+        work.read(batch, dataset, LIMITS, lambda _: None)
+    assert [row["kind"] for row in rows(dataset, "failure")] == ["source"]
+    work.read(batch, dataset, LIMITS, lambda _: None)  # and nobody sweeps after it
+    assert (len(rows(dataset, "guest")), rows(dataset, "failure")) == (1, [])
+    connection = duckdb.connect()
+    for view in views(dataset):
+        connection.execute(view)
+    assert connection.execute("SELECT count(*) FROM failure").fetchone() == (0,)
+
+
+def _refuse(path: str) -> NoReturn:
+    raise OSError(5, "Input/output error", path)
+
+
+def test_a_dataset_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    dataset = Dataset.made(tmp_path / "out")
+    (dataset.directory / ".lock").mkdir()
+    with pytest.raises(UserError, match=r"cannot write .*: Is a directory"), dataset.alone():
+        pass

@@ -48,3 +48,9 @@ def test_no_scheduler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"no scheduler at tcp://127\.0\.0\.1:9") as raised:
         on_dask.connected("tcp://127.0.0.1:9")
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("said", ["nonsense", "tcp://", "tcp://host", "tcp://host:x"])
+def test_what_is_no_address_is_said_at_once(said: str) -> None:
+    with pytest.raises(UserError, match="is no address of a scheduler"):
+        on_dask.connected(said)

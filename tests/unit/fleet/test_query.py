@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,22 @@ def test_whatever_else_is_asked_is_one_line(three: Dataset, tmp_path: Path, sql:
 def test_text_that_sql_makes_is_harmless_and_that_of_guests_is_as_it_was(three: Dataset) -> None:
     answer = query(three, r"SELECT chr(27) || '[2J' AS made, 'a\x1b' AS kept")
     assert as_text(answer).splitlines()[2] == r"\x1b[2J  a\x1b"
+
+
+def test_ctrl_c_ends_a_query_that_would_last_for_hours(three: Dataset) -> None:
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.5)
+    begun_s = time.monotonic()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            query(three, "SELECT count(*) FROM range(100000000000) a, range(1000) b")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert time.monotonic() - begun_s < 10
+
+
+def test_a_spreadsheet_takes_no_text_for_a_formula(three: Dataset) -> None:
+    answer = query(three, "SELECT '=1+1' AS a, ['@x', 'y'] AS b, 0.5 AS c")
+    assert as_csv(answer) == "a,b,c\n'=1+1,\"'@x, y\",0.5"
+    assert json.loads(as_json(answer)) == [{"a": "=1+1", "b": ["@x", "y"], "c": 0.5}]

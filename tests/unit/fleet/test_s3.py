@@ -45,6 +45,7 @@ def test_an_object_that_is_replaced_is_not_taken_for_what_was_found(
     (one,) = found(["s3://bucket/a.btrace"])
     with local(one) as path:
         assert Path(path).read_bytes() == b"one"
+        assert "(deleted)" in os.readlink(path)  # whatever ends a worker, nothing stays
     assert not os.path.exists(path)
     obstore.put(bucket, "a.btrace", b"two")
     with pytest.raises(Unreachable, match="changed"), local(one):

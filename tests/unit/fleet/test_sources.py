@@ -178,3 +178,26 @@ def test_batches_are_of_a_day_and_bounded(tmp_path: Path) -> None:
     assert batches_of(reversed(small + large), "1") == batches
     assert {b.name for b in batches}.isdisjoint(b.name for b in batches_of(small + large, "2"))
     assert len(batches_of(small[:8], "1", workers=4)) == 4
+
+
+def test_one_file_has_one_name(tmp_path: Path) -> None:
+    made(tmp_path, "2026-11-26/1.btrace")
+    (tmp_path / "latest").symlink_to("2026-11-26")
+    once = ["2026-11-26/1.btrace"]
+    assert names(tmp_path, f"{tmp_path}/*") == names(tmp_path, f"{tmp_path}/latest") == once
+
+
+def test_a_directory_that_cannot_be_looked_into_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made(tmp_path, "a/1.btrace", "b/2.btrace")
+    look = os.scandir
+
+    def refuse(path: str) -> object:
+        if path.endswith("/b"):  # root may look everywhere
+            raise PermissionError(13, "Permission denied", path)
+        return look(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(UserError, match=r"cannot look into .*/b: Permission denied"):
+        found([str(tmp_path)])

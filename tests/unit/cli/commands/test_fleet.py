@@ -42,6 +42,7 @@ def test_a_fleet_is_read_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     "words",
     [
         ("--workers", "0"),
+        ("--time", "600h"),
         ("--memory", "1"),
         ("--memory", "1M"),
         ("--memory", "٣G"),
