@@ -198,8 +198,9 @@ def plan(begin: Cost, most: Cost) -> None:
     if batch_s > 0:
         per_s = per_batch / batch_s
         print(
-            f"the scheduler takes {batch_s * 1000:.1f} ms of CPU for a batch of {per_batch:.0f}: "
-            f"one is busy with {per_s:,.0f} recordings a second, of {per_s * each.cpu_s:,.0f} CPUs"
+            f"the scheduler takes {batch_s * 1000:.1f} ms of CPU for a batch of {per_batch:.0f}, "
+            f"its idling with it: one is enough for {per_s:,.0f} recordings a second, at the least, "
+            f"of {per_s * each.cpu_s:,.0f} CPUs"
         )
 
 
