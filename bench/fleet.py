@@ -199,8 +199,8 @@ def plan(begin: Cost, most: Cost) -> None:
         per_s = per_batch / batch_s
         print(
             f"the scheduler takes {batch_s * 1000:.1f} ms of CPU for a batch of {per_batch:.0f}, "
-            f"its idling with it: one is enough for {per_s:,.0f} recordings a second, at the least, "
-            f"of {per_s * each.cpu_s:,.0f} CPUs"
+            f"its idling with it: one is enough for {per_s:,.0f} recordings a second at the least, "
+            f"by {per_s * each.cpu_s:,.0f} CPUs"
         )
 
 
