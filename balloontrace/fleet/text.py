@@ -140,7 +140,7 @@ def _by_kernel(page: Page, overview: Overview, most: int) -> None:
         return
     page.heading("Findings by kernel")
     rows = sorted(overview.by_kernel, key=lambda row: (row["id"], -(row["share"] or 0)))
-    columns = ["<finding", "<kernel", "found in", "checked in", "share", "<95 %"]
+    columns = ["<finding", "<kernel", "found", "of", "share", "<95 %"]
     page.table(
         columns,
         [
