@@ -328,7 +328,7 @@ def test_a_terminal_that_takes_nothing_more_is_busy() -> None:
     reader, terminal = os.openpty()
     assert not is_sending(terminal)
     os.set_blocking(terminal, False)
-    # The kernel takes on what was written some time later, so that there is room again, for a while.
+    # The kernel takes on what was written some time later, and there is room again, for a while.
     while not is_sending(terminal):
         with contextlib.suppress(BlockingIOError):
             while True:
