@@ -107,8 +107,11 @@ def _compiled(sources: Mapping[str, bytes]) -> dict[str, bytes]:
     By a process of its own, for what a process has done before, and its hashes, are to be seen in
     what it marshals.
     """
-    changes = ("PYTHON",)  # what it does; PYTHONHOME says where it is
-    plain = {k: v for k, v in os.environ.items() if k == "PYTHONHOME" or not k.startswith(changes)}
+    plain = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("PYTHON") or name == "PYTHONHOME"  # which says where it is
+    }
     done = subprocess.run(
         [sys.executable, "-S", "-c", _COMPILE],
         input=marshal.dumps(dict(sorted(sources.items()))),

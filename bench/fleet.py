@@ -17,11 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tools.cluster import cluster
 from tools.command import budget, progress, run
 from tools.fleet_recordings import make
 
@@ -94,48 +93,16 @@ def by_processes(files: Path, out: Path, number: int, workers: int) -> Cost:
 
 def by_dask(files: Path, out: Path, number: int) -> Cost:
     """By a cluster whose scheduler and workers are processes of their own."""
-    with tempfile.TemporaryDirectory() as directory, cluster(Path(directory)) as (address, parts):
+    with tempfile.TemporaryDirectory() as directory, cluster(Path(directory), CPUS) as there:
+        parts = [process.pid for process in (there.scheduler, *there.workers)]
         before_s = list(map(_cpu_s, parts))
-        cost = fleet(files, out, number, "--scheduler", address)
+        cost = fleet(files, out, number, "--scheduler", there.address)
         spent_s = [_cpu_s(part) - before for part, before in zip(parts, before_s, strict=True)]
         scheduler, *workers = map(_peak_bytes, parts)
     return Cost(
         number, cost.seconds, cost.cpu_s + sum(spent_s), cost.reading_s, cost.client, cost.reader,
         scheduler, max(workers), spent_s[0], cost.batches,
     )  # fmt: skip
-
-
-@contextmanager
-def cluster(directory: Path) -> Iterator[tuple[str, list[int]]]:
-    """The address of a scheduler with a worker for each CPU, and their process ids, its first."""
-    said = directory / "scheduler.json"
-    package = str(Path(__file__).parents[1])
-    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-
-    def begin(program: str, *more: str) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-m", f"distributed.cli.dask_{program}", "--no-dashboard"]
-        return subprocess.Popen(
-            [*words, "--scheduler-file", str(said), *more],
-            env={**os.environ, "PYTHONPATH": path}, cwd=directory,
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    parts = [begin("scheduler", "--port", "0", "--host", "127.0.0.1")]
-    try:
-        parts += [begin("worker", "--no-nanny", "--nthreads", "1") for _ in range(CPUS)]
-        while not said.exists():
-            assert parts[0].poll() is None
-            time.sleep(0.05)
-        from balloontrace.fleet import on_dask
-
-        address = json.loads(said.read_text())["address"]
-        with on_dask.connected(address) as client:
-            client.wait_for_workers(CPUS, timeout=60)
-        yield address, [part.pid for part in parts]
-    finally:
-        for part in parts:
-            part.kill()
-            part.wait()
 
 
 def _cpu_s(pid: int) -> float:

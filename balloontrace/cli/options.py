@@ -7,6 +7,9 @@ from typing import Any
 
 import typer
 
+from balloontrace.cli import output
+
+COLOR: Any = typer.Option(output.Color.AUTO, "--color", help="When to use colours.")
 SINCE: Any = typer.Option(
     None,
     "--since",

@@ -11,6 +11,7 @@ import typer
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output, pictures
 from balloontrace.cli.allocator import give_back_large_arrays
+from balloontrace.cli.options import COLOR
 from balloontrace.errors import EXIT_USAGE, UserError
 
 
@@ -33,7 +34,7 @@ def command(
         None, metavar="OUT", help="Write both timelines alone; a PNG if OUT ends with .png."
     ),
     force: bool = typer.Option(False, "-f", "--force", help="Overwrite an earlier OUT."),
-    color: output.Color = typer.Option(output.Color.AUTO, "--color", help="When to use colours."),
+    color: output.Color = COLOR,
 ) -> None:
     """Compare recordings: the same measures side by side, and the ratio BEFORE / AFTER.
 

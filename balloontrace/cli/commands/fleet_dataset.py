@@ -13,6 +13,7 @@ import typer
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output
 from balloontrace.cli.commands import report as one_report
+from balloontrace.cli.options import COLOR
 from balloontrace.destination import new_file, refuse_file
 from balloontrace.errors import EXIT_USAGE, UserError
 from balloontrace.escape import plain, visible
@@ -48,7 +49,7 @@ def overview(
         None, metavar="OUT", help="Write one page, which needs no network, instead of text."
     ),
     force: bool = typer.Option(False, "-f", "--force", help="Overwrite an earlier OUT."),
-    color: output.Color = typer.Option(output.Color.AUTO, "--color", help="When to use colours."),
+    color: output.Color = COLOR,
 ) -> None:
     """Say what the recordings of a dataset have in common: findings by kernel, distributions, the
     worst, what could not be read, and how far all this is to be trusted."""
@@ -155,7 +156,7 @@ def report(
     ),
     force: bool = typer.Option(False, "-f", "--force", help="Overwrite an earlier OUT."),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="All sections and rows."),
-    color: output.Color = typer.Option(output.Color.AUTO, "--color", help="When to use colours."),
+    color: output.Color = COLOR,
 ) -> None:
     """Report one recording of a dataset, read again from where it is."""
     _require("fleet report")

@@ -13,7 +13,7 @@ import typer
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output, pictures
 from balloontrace.cli.allocator import give_back_large_arrays
-from balloontrace.cli.options import HOST, SINCE, UNTIL
+from balloontrace.cli.options import COLOR, HOST, SINCE, UNTIL
 from balloontrace.errors import EXIT_FAIL_ON, EXIT_FAILURE, EXIT_USAGE, UserError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def command(
         help="Exit with 5 if something was found, events are missing, or the totals disagree with "
         "/proc/vmstat; may be repeated.",
     ),
-    color: output.Color = typer.Option(output.Color.AUTO, "--color", help="When to use colours."),
+    color: output.Color = COLOR,
 ) -> None:
     """Say what the balloon did in a recording, who did it, and whether the numbers are whole.
 

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import socket
 import subprocess
 import sys
@@ -17,9 +15,9 @@ from urllib.error import URLError
 import pytest
 from obstore.store import S3Store
 
-from balloontrace.fleet import on_dask, sources
-
-Cluster = tuple[str, list["subprocess.Popen[bytes]"]]
+from balloontrace.fleet import sources
+from tools.cluster import Cluster
+from tools.cluster import cluster as begun
 
 SECRET = "not-to-be-kept"
 
@@ -64,33 +62,6 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Store]
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
-    """The scheduler's address, and two workers."""
-    where = tmp_path / "scheduler.json"
-    log = (tmp_path / "dask.log").open("wb")
-    package = str(Path(__file__).parents[3])
-    path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
-    env = {**os.environ, "PYTHONPATH": path}
-
-    def begin(program: str, *more: str) -> subprocess.Popen[bytes]:
-        words = [sys.executable, "-m", f"distributed.cli.dask_{program}", "--no-dashboard"]
-        return subprocess.Popen(
-            [*words, "--scheduler-file", str(where), *more],
-            env=env, stdout=log, stderr=log, cwd=tmp_path,
-        )  # fmt: skip
-
-    processes = [begin("scheduler", "--port", "0", "--host", "127.0.0.1")]
-    try:
-        while not where.exists():
-            assert processes[0].poll() is None, (tmp_path / "dask.log").read_text()
-            time.sleep(0.05)
-        workers = [begin("worker", "--no-nanny", "--nthreads", "1") for _ in range(2)]
-        processes += workers
-        address = json.loads(where.read_text())["address"]
-        with on_dask.connected(address) as client:
-            client.wait_for_workers(2, timeout=60)
-        yield address, workers
-    finally:
-        for process in reversed(processes):
-            process.kill()
-            process.wait()
-        log.close()
+    """A scheduler with two workers."""
+    with begun(tmp_path, 2) as there:
+        yield there

@@ -12,14 +12,14 @@ from balloontrace.fleet import engine, on_dask
 from balloontrace.fleet.batches import batches_of
 from balloontrace.fleet.dataset import Dataset
 from balloontrace.fleet.schema import TABLES
-from tests.unit.fleet.conftest import Cluster
 from tests.unit.fleet.fleets import BY, LIMITS, fleet, hostile, rows, run, sources_in
+from tools.cluster import Cluster
 
 
 def test_a_worker_of_the_cluster_that_is_killed_costs_nothing(
     tmp_path: Path, cluster: Cluster
 ) -> None:
-    address, workers = cluster
+    address, workers = cluster.address, cluster.workers
     hostile(fleet(tmp_path / "in", 21))
     found = sources_in(tmp_path / "in")
     here, there = Dataset.made(tmp_path / "here"), Dataset.made(tmp_path / "there")

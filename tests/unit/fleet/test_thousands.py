@@ -18,8 +18,8 @@ from balloontrace.fleet.overview import fleet_of, overview_of
 from balloontrace.fleet.schema import TABLES
 from balloontrace.fleet.sources import found
 from balloontrace.fleet.work import Limits
-from tests.unit.fleet.conftest import Cluster
 from tests.unit.fleet.fleets import BY, hog, hostile, rows, run, sources_in
+from tools.cluster import Cluster
 from tools.fleet_recordings import make
 
 NUMBER = 2000
@@ -50,7 +50,7 @@ def test_the_dataset_of_a_cluster_is_that_of_one_process(
     here, there = Dataset.made(tmp_path / "here"), Dataset.made(tmp_path / "there")
     run(here, sources_in(directory), 1, LIMITS)
 
-    address, workers = cluster
+    address, workers = cluster.address, cluster.workers
     killed_at: list[int] = []
 
     def kill(progress: engine.Progress) -> None:
