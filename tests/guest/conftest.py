@@ -37,6 +37,8 @@ ONE_KERNEL = "6.1"
 _DIED = "guest died"
 _BOOTS = pytest.StashKey[Path]()
 """The file of all boots, in the process that sums up."""
+_GUESTS = pytest.StashKey[Guests]()
+"""All guests of this process, once a test wanted one."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -124,13 +126,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     items[:] = [item for item in items if item not in elsewhere]
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The guests of the test before are not this one's."""
+    if guests := item.config.stash.get(_GUESTS, None):
+        guests.begin_test()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """A failure is reported with the last words of the test's guests, which nobody gets again."""
+    """A failure is reported with the last words of the test's guests, which nobody gets again.
+
+    The guests may have failed in what prepares them: then the test has not got them as arguments.
+    """
     report = yield
-    guests = getattr(item, "funcargs", {}).get("guests")
+    guests = item.config.stash.get(_GUESTS, None)
     if report.failed and guests:
         for kernel, said in guests.spoil():
             report.sections.append((f"console of the {kernel} guest", said))
@@ -153,9 +165,11 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 
 @pytest.fixture(scope="session")
-def all_guests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guests]:
-    """All guests of this process, running until its end."""
-    shared = Guests(tmp_path_factory.mktemp("guests"))
+def all_guests(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Guests]:
+    """All guests of this process, until its end."""
+    shared = request.config.stash[_GUESTS] = Guests(tmp_path_factory.mktemp("guests"))
     yield shared
     shared.end()
 
@@ -163,9 +177,9 @@ def all_guests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guests]:
 @pytest.fixture
 def guests(all_guests: Guests) -> Iterator[Guests]:
     """What lends guests to one test. A guest that died without anybody's notice is an error."""
-    all_guests.begin_test()
     yield all_guests
     assert all_guests.died_unnoticed() == []
+    all_guests.pause()
 
 
 @pytest.fixture

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from balloontrace.lab.guest import Guest
 
 PANIC = "echo c > /proc/sysrq-trigger"
@@ -20,6 +22,16 @@ def test_that_does_not_notice(stock: Guest) -> None:
     deadline = time.monotonic() + NOTICED_S
     while not stock.lost() and time.monotonic() < deadline:
         time.sleep(0.1)
+
+
+@pytest.fixture
+def harmed(stock: Guest) -> None:
+    """A guest that dies of what a test needs to be done in it first."""
+    stock.run(PANIC)
+
+
+def test_in_whose_preparation_the_guest_dies(harmed: None) -> None:
+    raise AssertionError("there is no guest for it")
 
 
 def test_that_comes_after(stock: Guest) -> None:

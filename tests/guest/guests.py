@@ -17,7 +17,8 @@ Made = TypeVar("Made")
 class Guests:
     """One running guest for each GuestConfig of a kernel, and what tests have prepared in it.
 
-    A guest in which a test failed, or which died, is not given to another: that costs one test.
+    A guest in which a test failed, or which died, is not given to another: that costs one test. One
+    that no test has is stopped, as by QMP's `stop`: emulated CPUs cost the host's also at rest.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -28,6 +29,7 @@ class Guests:
         self._prepared: dict[Hashable, Any] = {}
         self._lent: list[Guest] = []
         self._spoiled: list[Guest] = []
+        self._paused: set[Guest] = set()
 
     def begin_test(self) -> None:
         """Forget what the test before was lent, and end what it spoiled."""
@@ -57,9 +59,18 @@ class Guests:
         if config not in self._shared:
             self._shared[config] = self._boot(config)
         guest = self._shared[config]
+        if guest in self._paused:
+            guest.monitor.execute("cont")
+            self._paused.remove(guest)
         if guest not in self._lent:
             self._lent.append(guest)
         return guest
+
+    def pause(self) -> None:
+        """The test is over: what it was lent rests until another wants it."""
+        for guest in {*self._shared.values()} & {*self._lent} - {*self._spoiled}:
+            guest.monitor.execute("stop")
+            self._paused.add(guest)
 
     @contextmanager
     def own(self, config: GuestConfig) -> Iterator[Guest]:
