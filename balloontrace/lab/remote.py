@@ -199,14 +199,14 @@ class RemoteGuest(ABC):
         """Install this very package in the guest, for its ``balloontrace`` command.
 
         Where the userspace is not the kernel's own, that is the one file of `balloontrace bundle`.
-        Of a tree, what runs there is byte-compiled; what draws reports never does. Raises UserError
-        if that fails.
+        Of a tree, what would be in that file is byte-compiled. Raises UserError if that fails.
         """
         if self.config.userspace:
             self.push(bundle.made(), f"cat > {_COMMAND} && chmod 755 {_COMMAND}")
             return
-        compiled = f"python3 -m compileall -q -x '/(analysis|lab)/' {_TREE}"
-        self.push(_packed_tree(), f"mkdir -p {_TREE} && tar -x -C {_TREE} && {compiled}")
+        modules = [name for name in bundle.contents() if _is_own_source(name)]
+        compiled = shlex.join(["python3", "-m", "compileall", "-q", *modules])
+        self.push(_packed_tree(), f"mkdir -p {_TREE} && cd {_TREE} && tar -x && {compiled}")
 
     def push(self, data: bytes, unpack: str) -> None:
         """Give `data` to a shell command in the guest. Raises UserError if that fails."""
@@ -355,6 +355,12 @@ def _failure(command: str, status: int, stderr: str) -> UserError:
     return UserError(
         f"in the guest, `{command}` failed with status {status}", lines[-1] if lines else ""
     )
+
+
+def _is_own_source(name: str) -> bool:
+    """Whether it is a file of this tree: a folder's __init__.py is made for the zip alone."""
+    is_ours = name.startswith(f"{balloontrace.__name__}/") and name.endswith(".py")
+    return is_ours and Path(balloontrace.__file__).parents[1].joinpath(name).is_file()
 
 
 def _packed_tree() -> bytes:
