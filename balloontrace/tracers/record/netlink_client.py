@@ -45,6 +45,7 @@ class NetlinkProcess:
         theirs.close()
         ours.setblocking(False)
         self._socket: socket.socket | None = ours
+        self._asked: list[int] = []
         self._unsent = b""
         self._unread = b""
 
@@ -71,6 +72,7 @@ class NetlinkProcess:
         Left out while an earlier request has not been taken yet.
         """
         if self._socket and not self._unsent:
+            self._asked = tids
             self._unsent = json.dumps({"watch": tids}).encode() + b"\n"
         self._send()
 
@@ -91,8 +93,10 @@ class NetlinkProcess:
         return found
 
     def finish(self, tids: list[int]) -> list[dict[str, Any]]:
-        """The last readings, and its end; waits at most LAST_ANSWER_S."""
-        self.request(tids)
+        """The last readings, of what was asked before as well, and its end; waits at most
+        LAST_ANSWER_S. tids: who was in the last request is not asked for again."""
+        if new := [tid for tid in tids if tid not in self._asked]:
+            self.request(new)
         found = self.read()
         deadline_s = time.monotonic() + LAST_ANSWER_S
         told = False

@@ -178,6 +178,8 @@ class Recorder:
         `detach` is what remains. It may take long: each probe waits for the kernel's RCU.
         """
         self.drain()
+        if self._netlink:  # it answers meanwhile
+            self._netlink.request(self._seen.take())
         gap_s = self._longest_gap_s
         proof, before = self._follower.still_fires(), balloon_counters()
         self._tracing.control.enter_phase("ending")

@@ -15,6 +15,13 @@ import pytest
 from balloontrace.tracers.record import netlink_client
 from balloontrace.tracers.record.netlink_client import NetlinkProcess
 
+COUNTING = """\
+import os, json
+for line in open(0, closefd=False):
+    os.write(0, b'{"t_ns": 1, "delays": %d}\\n' % len(json.loads(line)["watch"]))
+"""
+"""Answers each request with how many tasks it names."""
+
 
 @pytest.fixture
 def process(
@@ -79,15 +86,7 @@ def test_a_line_may_come_in_pieces(process: NetlinkProcess) -> None:
     assert everything(process)[0] == {"t_ns": 1}
 
 
-@pytest.mark.parametrize(
-    "process",
-    [
-        "import os, json\n"
-        "for line in open(0, closefd=False):\n"
-        '    os.write(0, b\'{"t_ns": 1, "delays": %d}\\n\' % len(json.loads(line)["watch"]))'
-    ],
-    indirect=True,
-)
+@pytest.mark.parametrize("process", [COUNTING], indirect=True)
 def test_finish_gets_the_last_answer_and_no_complaint(process: NetlinkProcess) -> None:
     process.request([5, 6])
     assert process.finish([7]) in (
@@ -95,6 +94,13 @@ def test_finish_gets_the_last_answer_and_no_complaint(process: NetlinkProcess) -
         [{"t_ns": 1, "delays": 1}],
     )
     assert gone(process.pid)
+
+
+@pytest.mark.parametrize("process", [COUNTING], indirect=True)
+def test_who_was_asked_for_just_before_is_not_asked_for_at_the_end(process: NetlinkProcess) -> None:
+    process.request([5, 6])
+    select.select([process], [], [], 20)
+    assert process.finish([6, 5]) == [{"t_ns": 1, "delays": 2}]
 
 
 @pytest.mark.parametrize("process", ["import time; time.sleep(60)"], indirect=True)
