@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import statistics
 import sys
-from base64 import b64decode
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 from balloontrace import bundle
 from balloontrace.lab.guest import Guest, image_of
@@ -32,13 +32,12 @@ _SCRIPT = "/root/in_guest.py"
 
 
 def attach_times(
-    guest: Guest, rounds: int = ROUNDS, tools: Sequence[str] = ()
+    guest: Guest, one_file: bytes, rounds: int = ROUNDS, tools: Sequence[str] = ()
 ) -> dict[str, list[dict[str, float]]]:
     """Tool -> its measurements, alternating in one warm guest. tools: by default all."""
-    guest.push(bundle.made(), f"cat > {PYZ}")
+    guest.push(one_file, f"cat > {PYZ}")
     guest.run(f"cat > {_SCRIPT}", input=Path(__file__).with_name("in_guest.py").read_text())
-    path = "/opt/balloontrace" if not guest.config.userspace else PYZ
-    command = ["env", f"PYTHONPATH={path}", "python3", _SCRIPT, str(rounds), *tools]
+    command = ["env", f"PYTHONPATH={PYZ}", "python3", _SCRIPT, str(rounds), *tools]
     done = guest.run(command, timeout_s=3600)
     found: dict[str, list[dict[str, float]]] = {}
     for line in done.stdout.splitlines():
@@ -56,7 +55,7 @@ def compare_attaching() -> bool:
         rounds = f"{ROUNDS} alternating rounds, medians; plain BCC once"
         print(f"kernel {image.release}, {choose_accel()}, {rounds}\n")
         guest.install_balloontrace()
-        times = attach_times(guest)
+        times = attach_times(guest, bundle.made())
     median = {tool: statistics.median(r["seconds"] for r in runs) for tool, runs in times.items()}
     memory = {tool: max(r["rss_bytes"] for r in runs) for tool, runs in times.items()}
     print(f"  {'':36}{'exec to attached':>18}{'RSS attached':>15}")
@@ -72,26 +71,44 @@ def compare_attaching() -> bool:
     )
 
 
-def bpftrace_and_libraries(kernel: str) -> bytes:
-    """bpftrace with all that it loads, as an archive for a guest of the same suite."""
+class Brought(NamedTuple):
+    """What a guest that has nothing is given: the one file; bpftrace with all that it loads, as an
+    archive, from a guest of the same suite."""
+
+    one_file: bytes
+    bpftrace: bytes = b""
+
+
+def brought_from(kernel: str) -> Brought:
+    """Both, made in a guest with that kernel's own userspace: the file's modules are compiled for
+    the Python there."""
     config = GuestConfig(kernel)
-    with Guest(image_of(config, progress), config, progress) as guest:
+    with (
+        Guest(image_of(config, progress), config, progress) as guest,
+        TemporaryDirectory() as directory,
+    ):
+        guest.install_balloontrace()
+        guest.run(["balloontrace", "bundle", "-o", PYZ])
         files = "$(ldd /usr/bin/bpftrace | grep -o '/[^ ]*') $(readlink -f /usr/bin/bpftrace)"
-        packed = guest.run(f"tar -chzP /usr/bin/bpftrace {files} | base64 -w 0").stdout
-    return b64decode(packed)
+        guest.run(f"tar -chzPf /root/bpftrace.tar.gz /usr/bin/bpftrace {files}")
+        here = Path(directory, "file")
+        found = []
+        for path in (PYZ, "/root/bpftrace.tar.gz"):
+            guest.fetch(path, here)
+            found.append(here.read_bytes())
+    return Brought(*found)
 
 
-def compare_one_file(config: GuestConfig, archive: bytes = b"") -> bool:
-    """Exec to attached of the one file beside bpftrace, and nothing else: many rounds. archive:
-    bpftrace for a guest that has none."""
+def compare_one_file(config: GuestConfig, brought: Brought) -> bool:
+    """Exec to attached of the one file beside bpftrace, and nothing else: many rounds."""
     progress("exec to attached: booting a guest")
     with Guest(image_of(config, progress), config, progress) as guest:
-        if archive:
-            guest.push(archive, "tar -xzP --skip-old-files")
+        if brought.bpftrace:
+            guest.push(brought.bpftrace, "tar -xzP --skip-old-files")
         python = guest.run(["python3", "--version"]).stdout.strip()
         where = f"userspace {config.userspace or 'of its own'}, {python}, {choose_accel()}"
         print(f"Linux {config.kernel}, {where}, {ONE_FILE_ROUNDS} alternating rounds\n")
-        times = attach_times(guest, ONE_FILE_ROUNDS, (ONE_FILE, BPFTRACE))
+        times = attach_times(guest, brought.one_file, ONE_FILE_ROUNDS, (ONE_FILE, BPFTRACE))
     taken = {tool: [run["seconds"] for run in runs] for tool, runs in times.items()}
     print(f"  {'':12}{'median':>10}{'fastest':>10}")
     for tool, seconds in taken.items():
@@ -104,11 +121,10 @@ def compare_one_file(config: GuestConfig, archive: bytes = b"") -> bool:
 
 
 def compare_one_file_in_guests() -> bool:
-    """The same where the one file has its modules compiled, and where it has not and there is
-    nothing else: the bare image, with a later Python."""
-    holds = compare_one_file(GuestConfig())
+    """That in the guest that has bpftrace, and in the bare image, which is given it."""
     bare = GuestConfig("6.12", userspace="bare")
-    return holds & compare_one_file(bare, bpftrace_and_libraries(bare.kernel))
+    holds = compare_one_file(GuestConfig(), Brought(bundle.made()))
+    return holds & compare_one_file(bare, brought_from(bare.kernel))
 
 
 def record_scenarios() -> bool:

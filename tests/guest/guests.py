@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -60,8 +61,7 @@ class Guests:
             self._shared[config] = self._boot(config)
         guest = self._shared[config]
         if guest in self._paused:
-            guest.monitor.execute("cont")
-            self._paused.remove(guest)
+            self._resume(guest)
         if guest not in self._lent:
             self._lent.append(guest)
         return guest
@@ -71,6 +71,11 @@ class Guests:
         for guest in {*self._shared.values()} & {*self._lent} - {*self._spoiled}:
             guest.monitor.execute("stop")
             self._paused.add(guest)
+
+    def _resume(self, guest: Guest) -> None:
+        self._paused.remove(guest)
+        guest.monitor.execute("cont")
+        guest.run(["date", "-s", f"@{time.time()}"])  # its clock stood still
 
     @contextmanager
     def own(self, config: GuestConfig) -> Iterator[Guest]:
