@@ -38,6 +38,9 @@ _ACCEL_OPTIONS = {
     "tcg-single": ("-accel", "tcg,thread=single,tb-size=256", "-cpu", _EMULATED_CPU),
 }
 
+ACCEL_VARIABLE = "BALLOONTRACE_ACCEL"
+"""Says which of ACCELERATORS to take."""
+
 ACCELERATORS = tuple(_ACCEL_OPTIONS)
 """What can run a guest's CPUs."""
 
@@ -81,12 +84,12 @@ def choose_accel() -> str:
     The variable also takes ``tcg-single``. A nested host without vmx or svm may offer /dev/kvm and
     boot no kernel on it. Raises UserError if the variable has another value.
     """
-    wanted = os.environ.get("BALLOONTRACE_ACCEL", "")
+    wanted = os.environ.get(ACCEL_VARIABLE, "")
     if wanted:
         if wanted not in ACCELERATORS:
             *others, last = ACCELERATORS
             hint = f"set it to {', '.join(others)} or {last}"
-            raise UserError(f"BALLOONTRACE_ACCEL is {wanted!r}", hint, EXIT_USAGE)
+            raise UserError(f"{ACCEL_VARIABLE} is {wanted!r}", hint, EXIT_USAGE)
         return wanted
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     virtualises = re.search(r"^flags\s*:.*\b(vmx|svm)\b", cpuinfo, re.MULTILINE)

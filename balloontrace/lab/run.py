@@ -42,6 +42,8 @@ _SWAP_FILE = "/root/swap"
 _RECORD_START_S = 90.0
 _RECORD_STOP_S = 120.0
 _SETTLE_S = 5.0
+_REST_S = 5.0
+_REST_POLL_S = 0.5
 _FILES = ("btrace", "host.jsonl", "console.log", "record.log")
 
 
@@ -177,6 +179,8 @@ class _Run:
 
         limit_s, give_up_s = step.limit_s, step.give_up_s or math.inf
         with self._resending(step, pages):
+            if step.until == "at-rest":
+                self._await_rest(limit_s)
             if step.until == "hog-has-taken":
                 self._workload.await_hog_has_taken(limit_s)
             if step.until == "hog-ends":
@@ -192,6 +196,18 @@ class _Run:
         self._log.write(outcome, bytes=balloon.actual_bytes())
         self._progress(f"{outcome} after {seconds:.1f} s")
         return StepResult(pages, outcome, under_workload, seconds)
+
+    def _await_rest(self, limit_s: float) -> None:
+        """Wait until no page of the balloon was moved for _REST_S, so long at most: compaction goes
+        on when there is no need for it any more."""
+        began = still_since = time.monotonic()
+        before: list[int] = []
+        while (now := time.monotonic()) < min(began + limit_s, still_since + _REST_S):
+            vmstat = self._guest.vmstat()
+            moved = [count for name, count in vmstat.items() if name.startswith("balloon_")]
+            if moved != before:
+                before, still_since = moved, now
+            time.sleep(_REST_POLL_S)
 
     def _prepare(self, step: Step) -> None:
         """What comes before the target; touched memory is what the host then has to take."""

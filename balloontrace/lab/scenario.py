@@ -22,7 +22,7 @@ from balloontrace.lab.scenario_table import ScenarioTable
 SCENARIOS_DIRECTORY = Path(__file__).with_name("scenarios")
 
 AT_LIMIT = ("go-on", "stop-workload")
-UNTIL = ("reached", "hog-has-taken", "hog-ends")
+UNTIL = ("reached", "at-rest", "hog-has-taken", "hog-ends")
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Step:
     free pages for so long; suspend_s: the guest is suspended to RAM for so long; stop_s: the host
     does not run it for so long; rest_s: it is left alone for so long; in this order, before the
     target is set. start_hog: start the hog once it is set; resend_s: send the target again
-    every so many seconds, 0: never. until: wait until the target is reached; or until the hog
-    has taken its memory, limit_s at most; or until it has ended, which is killed after limit_s.
-    give_up_s: or until the balloon came no closer for
-    so long, 0: however long. at_limit: what to do when limit_s passes without the target: go
-    on, or stop the workload and wait another grace_s.
+    every so many seconds, 0: never. until: wait until the target is reached; first until no page
+    of the balloon is moved any more; or until the hog has taken its memory, limit_s at most; or
+    until it has ended, which is killed after limit_s. give_up_s: or until the balloon came no
+    closer for so long, 0: however long. at_limit: what to do when limit_s passes without the
+    target: go on, or stop the workload and wait another grace_s.
     """
 
     target: Fraction
@@ -243,7 +243,7 @@ def _step(table: ScenarioTable) -> Step:
 
 def _check_needs(scenario: Scenario, step: Step, top: ScenarioTable, name: str) -> None:
     """Raise UserError for a step that wants of the guest what the scenario does not give it."""
-    if scenario.hog is None and (step.start_hog or step.until != "reached"):
+    if scenario.hog is None and (step.start_hog or step.until.startswith("hog")):
         raise top.wrong(f"{name}start_hog", "or until needs a [workload.hog]")
     if step.until == "hog-has-taken" and (scenario.hog is None or scenario.hog.take is None):
         raise top.wrong(f"{name}until", "hog-has-taken needs take in [workload.hog]")

@@ -17,7 +17,7 @@ from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.lab.console import PANIC
 from balloontrace.lab.host import require_tools, tool
 from balloontrace.lab.kernels import find_kernel
-from balloontrace.lab.qemu import GuestConfig, choose_accel
+from balloontrace.lab.qemu import ACCEL_VARIABLE, GuestConfig, choose_accel
 from balloontrace.lab.remote import Address, RemoteGuest
 from balloontrace.lab.sizes import format_size, whole_gib
 
@@ -207,7 +207,7 @@ def environment(config: GuestConfig) -> Mapping[str, str]:
         "BALLOONTRACE_MEMORY": str(config.memory_bytes // _MIB),
         "BALLOONTRACE_CPUS": str(config.cpus),
         "BALLOONTRACE_DEFLATE_ON_OOM": _on_off(config.deflate_on_oom),
-        "BALLOONTRACE_ACCEL": choose_accel(),
+        ACCEL_VARIABLE: choose_accel(),
     }
 
 

@@ -27,14 +27,16 @@ _FILL_S = 1800.0
 _POLL_S = 0.1
 
 _TOUCH_MAPPED = f"""
-import mmap, random
+import mmap, random, time
 with open({_FILE!r}, "rb") as file:
     pages = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     while file.read(1 << 20):  # as much of it as there is room for, sooner than page by page
         pass
 pages.madvise(mmap.MADV_RANDOM)  # one page a fault
 while True:
-    pages[int(random.random() * len(pages))]
+    for _ in range(1000):
+        pages[int(random.random() * len(pages))]
+    time.sleep(0.05)  # a rest beside pages that are there, nothing beside pages that are not
 """
 
 

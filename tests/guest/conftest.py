@@ -23,7 +23,7 @@ from balloontrace.lab.guest import Guest
 from balloontrace.lab.image import ensure_image, ensure_userspace
 from balloontrace.lab.kernels import find_kernel, load_kernels
 from balloontrace.lab.loads import MEMORY_BYTES
-from balloontrace.lab.qemu import GuestConfig
+from balloontrace.lab.qemu import ACCEL_VARIABLE, GuestConfig, choose_accel
 from balloontrace.lab.record import start_recorder
 from balloontrace.lab.userspaces import load_userspaces
 from balloontrace.recording.reader import Recording, read_recording
@@ -47,13 +47,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count boots in one file, whichever process boots: workers, and what they run."""
+    """Count boots in one file, whichever process boots: workers, and what they run; one thread
+    emulates all CPUs of a guest."""
     config.addinivalue_line("markers", "one_kernel: does not depend on the kernel")
     config.addinivalue_line(
         "markers", "oldest_and_newest: what changed has changed between these two kernels"
     )
     config.addinivalue_line("markers", "own_guests: shares none, and can run beside its neighbours")
     config.addinivalue_line("markers", "micro: also on a kernel without modules and kprobes")
+    # Emulated CPUs with a thread each now and then run a breakpoint of the kernel's that is gone
+    # already, and the guest dies (docs/lab.md). Beside other guests one thread is no slower.
+    if choose_accel() == "tcg":
+        os.environ[ACCEL_VARIABLE] = "tcg-single"
     if not hasattr(config, "workerinput"):
         descriptor, path = tempfile.mkstemp(prefix="balloontrace-boots-")
         os.close(descriptor)
