@@ -24,6 +24,8 @@ from tools.command import budget, progress
 
 ROUNDS = 5
 TRAILER_BUDGET_S = 0.3
+_RECORDED_S = 3.0
+"""Longer than its netlink process takes to begin: what a recording waits for that ends sooner."""
 _RECORDING = "/root/begin.btrace"
 _MOVED_PAGES = 256 * MIB_PAGES
 
@@ -68,7 +70,7 @@ def moving(guest: Guest) -> Iterator[None]:
 
 def times(guest: Guest, means: str) -> tuple[float, float, float]:
     """Seconds from the command to attached, and from SIGINT to what is said after the trailer, and
-    to the end, beside a moving balloon."""
+    to the end, beside a moving balloon; _RECORDED_S are recorded."""
     with moving(guest):
         begun = time.monotonic()
         recorder, attached = start_recorder(
@@ -77,6 +79,7 @@ def times(guest: Guest, means: str) -> tuple[float, float, float]:
         if not attached:
             raise UserError(f"no recording: {recorder.communicate()[2]}")
         attached_s = time.monotonic() - begun
+        time.sleep(_RECORDED_S)
         begun = time.monotonic()
         recorder.send_signal(signal.SIGINT)
         while b"wrote" not in (line := recorder.stdout.readline()):
