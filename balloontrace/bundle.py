@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One file for any guest: a zip that Python runs, with `record`, `doctor`, `mark`, and no more.
+"""One file for any guest: a zip that Python runs, with the verbs for guests, and no more.
 
 In it are the modules that these import, found in their source, those of pyroute2 among them, and
 the compiled BPF programs. Each module is there as source, for any Python; ours, and all that a

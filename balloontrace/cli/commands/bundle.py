@@ -19,7 +19,7 @@ def command(
 ) -> None:
     """Write one file that records in any guest: it needs Python 3.9 there, and nothing else.
 
-    It has `record`, `doctor` and `mark`. Copy it to the guest, and there, as root:
+    It has `record`, `watch`, `live`, `doctor` and `mark`. Copy it to the guest, and there, as root:
 
     python3 balloontrace-record.pyz record -o slow.btrace
     """
