@@ -133,7 +133,11 @@ def _killed(guest: Guest, command: str) -> int:
 
 
 def out_of_puff(guest: Guest) -> None:
-    """The host wants all of the memory: inflation ends in sleeps; then it gives all back."""
+    """The host wants all of the memory, a file's among it: inflation wakes kswapd, and ends in
+    sleeps; then it gives all back."""
+    # Where there is nothing to reclaim, kswapd is up from the first shortage on, whoever wakes it.
+    # Beside a file's pages it goes to sleep again and again, and inflation wakes it.
+    guest.run("truncate -s 400M /root/cache; cat /root/cache > /dev/null")
     balloon = guest.balloon
     balloon.set_target_pages(balloon.memory_pages - 4 * MIB_PAGES)
     rest_since, actual = time.monotonic(), -1
@@ -142,6 +146,7 @@ def out_of_puff(guest: Guest) -> None:
         if (now := balloon.actual_pages()) > actual + MIB_PAGES:
             rest_since, actual = time.monotonic(), now
     move_balloon(guest, 0)
+    guest.run("rm /root/cache")
 
 
 def hint(guest: Guest) -> None:
