@@ -28,12 +28,8 @@ end = time.monotonic() + {use_s}
 while time.monotonic() < end:
     for at in range(0, {size}, 4096):
         hog[at]
-    time.sleep({rest_s})
+    time.sleep(0.1)  # a rest beside memory that is there, nothing beside memory in swap
 """
-
-_REST_S = 0.1
-"""Between two readings of it all: next to nothing beside those that wait for memory, and much of a
-CPU, which is emulated, beside those that do not."""
 
 _FREE = """
 hog.close()
@@ -71,11 +67,7 @@ def take(
     all. Each time it has taken them it says so, with a line. The kernel ends it after limit_s, 0
     never.
     """
-    once = (
-        _TAKE.format(size=size)
-        + _SAY
-        + (_USE.format(size=size, use_s=use_s, rest_s=_REST_S) if use_s else "")
-    )
+    once = _TAKE.format(size=size) + _SAY + (_USE.format(size=size, use_s=use_s) if use_s else "")
     if times == 1:
         return _started(lock, limit_s) + once
     again = textwrap.indent(once + _FREE.format(pause_s=pause_s), "    ")
