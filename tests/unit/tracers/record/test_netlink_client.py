@@ -109,7 +109,8 @@ def test_silence_costs_no_more_than_the_last_answers_time(process: NetlinkProces
     for _ in range(1000):  # more than a socket holds: it must not block
         process.request(list(range(1_000_000, 1_000_256)))
     assert process.read() == []
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 30  # it would be 60
+    began = time.monotonic()
     assert process.finish([1]) == []
     assert 0.9 < time.monotonic() - began < 5
     assert gone(process.pid)
