@@ -7,6 +7,7 @@
 # make bench-live      what looking at a guest costs where it is looked at
 # make bench-fleet     what reading 10 to 10,000 recordings costs, with Dask and without
 # make bench-report    what reports of long recordings cost, beside DuckDB
+# make bench-smallest  whether a guest of 128 MiB records from its first start
 # make bench-memory    what the recorder's memory is, and what its imports would cost
 # make bench-emulator  which QEMU kills its guests, and how fast it is
 # make torture, make soak, make fuzz   recorders killed at random; a long recording; hostile files
@@ -25,7 +26,7 @@ DIST = dist
 # comes last, and fills the gaps.
 PYTEST = $(VENV)/pytest --numprocesses 2 --dist loadgroup
 
-.PHONY: help bytecode deb dist golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-memory bench-report bench-inflate bench-live bench-watch bench-fleet check-perfetto docs support lock audit fuzz clean
+.PHONY: help bytecode deb dist golden setup demo test check test-vagrant tests essentials lint bench bench-emulator torture soak bench-footprint bench-smallest bench-memory bench-report bench-inflate bench-live bench-watch bench-fleet check-perfetto docs support lock audit fuzz clean
 
 setup:
 	@tools/setup
@@ -75,6 +76,9 @@ bench-footprint: setup
 # Which QEMU kills its guests, and how fast it is. Another one: PATH=/its/usr/bin:$PATH make ...
 bench-emulator: setup
 	@$(VENV)/python -m bench.emulator
+
+bench-smallest: setup
+	@$(VENV)/python -m bench.smallest
 
 bench-memory: setup
 	@$(VENV)/python -m bench.memory

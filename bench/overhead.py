@@ -28,7 +28,7 @@ import numpy as np
 from balloontrace.analysis.confidence import Value, median_interval
 from balloontrace.analysis.trace.trace import trace_of
 from balloontrace.errors import UserError
-from balloontrace.lab.guest import Guest, image_of
+from balloontrace.lab.guest import Guest
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.loads import MIB_PAGES, migrate, move_balloon
@@ -37,6 +37,7 @@ from balloontrace.lab.record import start_recorder
 from balloontrace.recording.reader import Recording, read_recording
 from bench.begin_and_end import begin_and_end, means_of
 from bench.footprint import compare_attaching
+from bench.smallest import smallest
 from tools.command import budget, progress, run
 
 ROUNDS = 9
@@ -49,9 +50,6 @@ PASSES = 3
 MINIMAL_RSS_BUDGET, ALL_RSS_BUDGET = 12 << 20, 45 << 20
 STORMS = 5
 RINGS_KIB = (16, 64, 256, 1024, 4096)
-SMALL_MEMORY_MIB = 128
-SQUEEZED_S = 10.0
-"""Longer than the inflation takes. Its target cannot be reached, so there is nothing to await."""
 
 _POLL_S = 0.02
 _BUSY = "awk '/^cpu / { print $2 + $3 + $4 }' /proc/stat"
@@ -352,37 +350,6 @@ def cpu_s(guest: Guest, pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / 100
 
 
-def smallest() -> bool:
-    """Whether the smallest guest records a full inflation and lives, from its first recording on;
-    and prints how it went."""
-    mib = SMALL_MEMORY_MIB
-    progress(f"a guest of {mib} MiB")
-    target = (mib - 8) * MIB_PAGES
-    try:
-        config = GuestConfig(memory_bytes=mib << 20)
-        with Guest(image_of(config, progress), config, progress) as guest:
-            guest.install_balloontrace()
-            with recording(guest, "--minimal"):
-                guest.balloon.set_target_pages(target)
-                time.sleep(SQUEEZED_S)
-                moved_in(guest, 0)
-            made = fetched(guest)
-            killed = guest.vmstat()["oom_kill"]
-    except UserError as error:
-        return budget(f"a guest of {mib} MiB: {error.message[:100]}", False)
-    return budget(
-        f"a guest of {mib} MiB, its first recording: target {target / MIB_PAGES:.0f} MiB, "
-        f"{sum_of_fills(made) / MIB_PAGES:.0f} MiB taken in within {SQUEEZED_S:.0f} s, "
-        f"the recording complete, {killed} processes killed",
-        made.complete,
-    )
-
-
-def sum_of_fills(made: Recording) -> int:
-    """Pages taken into the balloon."""
-    return int(trace_of(made).events("fill")["done"].sum())
-
-
 def cost_of_tracing(kernel: str, wanted: int) -> bool:
     """The tables of one kernel: the ratios, and what the programs take."""
     config = GuestConfig(kernel, memory_bytes=MEMORY_BYTES)
@@ -408,7 +375,7 @@ def main() -> int:
         results += [recorder_costs(guest)]
         where_memory_is(guest)
         results += [losses(guest)]
-    results += [smallest(), compare_attaching(), begin_and_end()]
+    results += [smallest(GuestConfig(), 1), compare_attaching(), begin_and_end()]
     return 0 if all(results) else 1
 
 
