@@ -165,9 +165,11 @@ def _sums(trace: Trace, kind: str) -> Iterator[_Sums]:
     """Each actor's calls of a kind. What is outermost does not overlap what is of another kind, so
     that each can be looked at alone."""
     stalls = outermost(trace, kind) & ~of_worker(trace, kind)
+    if not stalls.any():
+        return
     calls = trace.calls(kind).picked(stalls, *COLUMNS, "pid")
     trace.forget_arrays()
-    ack_ns = time_inside(calls, _acks_of_others(trace) if len(calls) else ())
+    ack_ns = time_inside(calls, _acks_of_others(trace))
     actors, (codes, names) = _actors(trace, calls), trace.names_of(calls)
     codes[actors != _TASK] = -1
     codes += 1

@@ -61,16 +61,18 @@ class HostAcks(Question):
         acks = trace.calls("ack")
         is_slow = np.asarray(acks["duration_ns"]) >= SLOW_ACK_S * 1e9
         queues = np.asarray(acks["queue"])
+        of_queue = {name: queues == trace.number("queues", name) for name in (*QUEUES, "other")}
         rows = [
-            _row(trace, name, acks, queues == trace.number("queues", name), is_slow)
-            for name in (*QUEUES, "other")
+            _row(trace, name, acks, which, is_slow)
+            for name, which in of_queue.items()
+            if which.any()
         ]
         slow = acks.picked(is_slow, "start_ns", "duration_ns")
         ends_ns = slow["start_ns"] + slow["duration_ns"]
         spans = zip(slow["start_ns"].tolist(), ends_ns.tolist(), strict=True)
         return Result(
             self.name,
-            tables={"queues": [row for row in rows if row["acks"]]},
+            tables={"queues": rows},
             intervals={
                 "slow": [
                     {"start_s": trace.seconds(start_ns), "end_s": trace.seconds(end_ns)}
@@ -81,13 +83,14 @@ class HostAcks(Question):
 
 
 def _row(trace: Trace, queue: str, acks: Calls, which: Bools, is_slow: Bools) -> dict[str, Any]:
-    """One virtqueue. slow: those of SLOW_ACK_S and more; open: not answered when it ended.
+    """One virtqueue, which has acks. slow: those of SLOW_ACK_S and more; open: not answered when it
+    ended.
 
     One column after the other: of all acks they take a fifth of what a report may.
     """
     pages = int(known_pages(acks.picked(which, "done")).sum())
     took_ns = np.asarray(acks["duration_ns"])[which]
-    total_ns, longest_ns = int(took_ns.sum()), took_ns.max(initial=0)
+    total_ns, longest_ns = int(took_ns.sum()), took_ns.max()
     slow = acks.picked(which & is_slow, "start_ns", "duration_ns")
     ends_ns = slow["start_ns"] + slow["duration_ns"]
     return {
@@ -95,8 +98,8 @@ def _row(trace: Trace, queue: str, acks: Calls, which: Bools, is_slow: Bools) ->
         "acks": len(took_ns),
         "pages": pages,
         "total_s": total_ns / 1e9,
-        "median_s": _median_ns(took_ns) / 1e9 if len(took_ns) else None,
-        "longest_s": int(longest_ns) / 1e9 if len(took_ns) else None,
+        "median_s": _median_ns(took_ns) / 1e9,
+        "longest_s": int(longest_ns) / 1e9,
         "open": int(np.count_nonzero(np.asarray(acks["open"])[which])),
         "slow": len(slow),
         "slow_s": int(slow["duration_ns"].sum()) / 1e9,

@@ -9,7 +9,7 @@ from itertools import pairwise, zip_longest
 
 from balloontrace.analysis.trace.balloon_size import SizeCurve, size_curve
 from balloontrace.analysis.trace.gaps import driver_gaps
-from balloontrace.analysis.trace.trace import Trace, section
+from balloontrace.analysis.trace.trace import Trace, per_trace, section
 from balloontrace.events import UNKNOWN_PAGES
 
 
@@ -42,8 +42,8 @@ def goals_of(trace: Trace, curve: SizeCurve) -> list[Goal]:
     left, came = _driver_moments(trace)
     if not left and not came:
         return goals
-    goals += [Goal(time_ns, None, "driver") for time_ns in (*left, *came)]
-    goals.sort(key=lambda goal: goal.time_ns)
+    moments = [Goal(time_ns, None, "driver") for time_ns in (*left, *came)]
+    goals = sorted([*goals, *moments], key=lambda goal: goal.time_ns)
     kept: list[Goal] = []
     target = None
     for goal, following in zip_longest(goals, goals[1:]):
@@ -57,15 +57,18 @@ def goals_of(trace: Trace, curve: SizeCurve) -> list[Goal]:
     return kept
 
 
+@per_trace
 def _set_by_host(trace: Trace) -> list[Goal]:
     """The targets that were read, each once: `watch` is told again in each segment of the one that
     is in force (tracing.py: forget_target)."""
-    targets = trace.events("target").sort_values("start_ns", kind="stable")
-    asked = [None if pages == UNKNOWN_PAGES else pages for pages in targets["asked"].tolist()]
+    targets = trace.calls("target")
     goals = [
-        Goal(start, pages, "target")
-        for start, pages in zip(targets["start_ns"].tolist(), asked, strict=True)
+        Goal(start, None if pages == UNKNOWN_PAGES else pages, "target")
+        for start, pages in zip(
+            targets["start_ns"].tolist(), targets["asked"].tolist(), strict=True
+        )
     ]
+    goals.sort(key=lambda goal: goal.time_ns)
     if not section(trace.header, "watch"):
         return goals
     new = [
@@ -111,16 +114,17 @@ def first_reached(
     return step + 1, int(curve.time_ns[step])
 
 
+@per_trace
 def _driver_moments(trace: Trace) -> tuple[set[int], set[int]]:
     """When the driver left, and when it came."""
-    gaps, bound = driver_gaps(trace), trace.events("bind")
+    gaps, bound = driver_gaps(trace), trace.calls("bind")
     left = {gap.start_ns for gap in gaps if not gap.absent}
     came = {gap.end_ns for gap in gaps if not gap.open} | set(
         bound["start_ns"][bound["done"] != 0].tolist()
     )
     for kind in ("remove", "freeze"):
-        left |= set(trace.events(kind)["start_ns"].tolist())
-    came |= set(trace.events("restore")["start_ns"].tolist())
+        left |= set(trace.calls(kind)["start_ns"].tolist())
+    came |= set(trace.calls("restore")["start_ns"].tolist())
     return left, came
 
 
