@@ -301,6 +301,17 @@ LOSSES = ("lost", "untracked", "missed", "unpaired")
 none with a duration (docs/format.md)."""
 
 
+def whole_pages(target: int, pages_per_page: int) -> int:
+    """The size at which a driver stops that has this target, in balloon pages; pages_per_page:
+    balloon pages in one page of the guest.
+
+    A target between two of the guest's pages is met by the larger size (towards_target in
+    drivers/virtio/virtio_balloon.c since commit 07622bd41563; before, it was overshot by as much,
+    over and over).
+    """
+    return -(-target // pages_per_page) * pages_per_page
+
+
 def number_of(table: tuple[Bit, ...] | tuple[Kind, ...], name: str) -> int:
     """The number of the entry called `name`; KeyError if there is none."""
     for entry in table:

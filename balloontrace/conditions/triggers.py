@@ -93,7 +93,8 @@ class Moment:
 
     t_ns: CLOCK_MONOTONIC; sums: of every call so far, as sums.of_rows gives them; sample: `vmstat`,
     `meminfo` and `psi` as the samplers give them, what this kernel lacks left out; size_pages,
-    target_pages: balloon pages, None if not known; attached: whether the driver is there.
+    target_pages: balloon pages, None if not known, the target in whole pages of the guest
+    (events.whole_pages); attached: whether the driver is there.
     """
 
     __slots__ = ("attached", "sample", "size_pages", "sums", "t_ns", "target_pages")

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Optional
 
-from balloontrace.events import UNKNOWN_PAGES
+from balloontrace.events import UNKNOWN_PAGES, whole_pages
 
 TOWARD, AFTER, NONE = "target", "after", "none"
 """What a stretch is: on the way to a target; after that was reached; or no target is known, or no
@@ -16,8 +16,8 @@ driver is there to follow one."""
 
 class Stretch:
     """Moves that belong together. inflated, deflated, reclaimed: pages; begin_size, target: pages,
-    None if not known; mark: the furthest size on the way; last_ns: when the balloon last came
-    closer, or its begin."""
+    None if not known, the target in whole ones of the guest (events.whole_pages); mark: the
+    furthest size on the way; last_ns: when the balloon last came closer, or its begin."""
 
     __slots__ = (
         *("begin_ns", "begin_size", "deflated", "inflated", "kind", "last_ns", "mark"),
@@ -83,9 +83,17 @@ class Episodes:
     longest_ns: without progress, of those that ended; part: of the time since `next_part`.
     """
 
-    def __init__(self, begin_ns: int, size: Optional[int], exact: bool, targets_repeat: bool):
+    def __init__(
+        self,
+        begin_ns: int,
+        size: Optional[int],
+        exact: bool,
+        targets_repeat: bool,
+        pages_per_page: int = 1,
+    ):
         """size: at the begin; exact: to the page; targets_repeat: the target in force is told anew
-        now and then (`watch`)."""
+        now and then (`watch`); pages_per_page: balloon pages in one of the guest's."""
+        self._pages_per_page = pages_per_page
         self.size = size
         self.target: Optional[int] = None
         self._exact, self._repeat = exact and size is not None, targets_repeat
@@ -182,9 +190,10 @@ class Episodes:
         """Another stretch begins."""
         self._end(t_ns)
         self._came_ns = None
-        known = self.size is not None and target is not None
-        kind = (AFTER if self.size == target else TOWARD) if known else NONE
-        self.stretch = Stretch(kind, t_ns, self.size, target)
+        aim = None if target is None else whole_pages(target, self._pages_per_page)
+        known = self.size is not None and aim is not None
+        kind = (AFTER if self.size == aim else TOWARD) if known else NONE
+        self.stretch = Stretch(kind, t_ns, self.size, aim)
 
     def _end(self, t_ns: int) -> None:
         stretch = self.stretch

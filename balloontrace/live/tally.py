@@ -11,7 +11,14 @@ from typing import Any, Optional
 
 from balloontrace.conditions.agreement import Agreement
 from balloontrace.conditions.triggers import Moment, Triggers
-from balloontrace.events import BALLOON_PAGE_BYTES, KINDS, LOSSES, OPEN_DURATION, UNKNOWN_PAGES
+from balloontrace.events import (
+    BALLOON_PAGE_BYTES,
+    KINDS,
+    LOSSES,
+    OPEN_DURATION,
+    UNKNOWN_PAGES,
+    whole_pages,
+)
 from balloontrace.live import findings, view
 from balloontrace.live.decoding import Decoding, Event
 from balloontrace.live.episodes import TOWARD, Episodes
@@ -74,7 +81,8 @@ class Tally:
         self._unit = max(1, page_bytes // BALLOON_PAGE_BYTES)
         size, exact = self._found(section(header, "vmstat_attach"))
         self.driver: Optional[str] = "attached" if section(header, "seams") else None
-        self.episodes = Episodes(begin_ns, size, exact, bool(section(header, "watch")))
+        repeat = bool(section(header, "watch"))
+        self.episodes = Episodes(begin_ns, size, exact, repeat, self._unit)
         self._partial = self.decoding.bit("partial") if self.decoding else 0
         self._missed = self.decoding.bit("missed") if self.decoding else 0
         self._kswapd = self.decoding.bit("kswapd") if self.decoding else 0
@@ -398,7 +406,8 @@ class Tally:
             return
         episodes = self.episodes
         there = self.driver not in ("gone", "absent")
-        moment = Moment(t_ns, self.sums, sample, episodes.size, episodes.target, there)
+        target = None if episodes.target is None else whole_pages(episodes.target, self._unit)
+        moment = Moment(t_ns, self.sums, sample, episodes.size, target, there)
         self._triggers.fired(moment)
         self.findings.take(t_ns, (t_ns - self.begin_ns) / 1e9, self._triggers.holding, self)
 

@@ -14,7 +14,7 @@ from balloontrace import __version__, sums
 from balloontrace.conditions.agreement import Agreement
 from balloontrace.conditions.triggers import Moment, Progress
 from balloontrace.errors import UserError
-from balloontrace.events import BALLOON_PAGE_BYTES
+from balloontrace.events import BALLOON_PAGE_BYTES, whole_pages
 from balloontrace.tracers.attach.follow import Follower
 from balloontrace.tracers.record.not_run import NotRun
 from balloontrace.tracers.record.recorder import BLOCK_BYTES, STORM_INTERVAL_S, own_costs
@@ -48,6 +48,8 @@ RETRY_S = 10.0
 
 SEGMENT = "segment"
 """Why a segment ended, if the watcher goes on."""
+
+_PAGES_PER_PAGE = os.sysconf("SC_PAGE_SIZE") // BALLOON_PAGE_BYTES
 
 _TRIES, _PAUSE_S = 5, 0.002
 """To read sums and events together, while calls are made all the time."""
@@ -186,7 +188,8 @@ class Watcher:
         attached = self._follower.is_there
         if (target := self._tracing.target_pages()) is not None:
             self._target = target
-        moment = Moment(now_ns, self._sums, self._sample, size, self._target, attached)
+        aim = None if self._target is None else whole_pages(self._target, _PAGES_PER_PAGE)
+        moment = Moment(now_ns, self._sums, self._sample, size, aim, attached)
         self._progress.add(moment)
         for finding in self._triggers.fired(moment):
             self._findings[finding] = self._findings.get(finding, 0) + 1
@@ -359,4 +362,4 @@ def size_pages(vmstat: dict[str, int]) -> int | None:
         if inflated is None or deflated is None:
             return None
         pages = inflated - deflated
-    return pages * (os.sysconf("SC_PAGE_SIZE") // BALLOON_PAGE_BYTES)
+    return pages * _PAGES_PER_PAGE

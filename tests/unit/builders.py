@@ -196,6 +196,13 @@ def stock_like(chunks: int = 400) -> Built:
     return built.ends(down + chunks * 0.005 + 1.0)
 
 
+def between_pages() -> Built:
+    """A guest of 64 KiB pages, whose targets lie between two of them."""
+    built = Built().target(1, 100, 0).fill(1, 1, 112).target(3, 1001, 112).fill(3, 1, 896)
+    built.header["guest"]["page_size"] = 65_536
+    return built.target(5, 100, 1008).leak(5, 1, 896)
+
+
 def shrinker_like(rounds: int = 400) -> Built:
     """Gains 100 chunks in 2 s, then takes a chunk and loses one to reclaim `rounds` times.
 

@@ -18,7 +18,7 @@ from balloontrace.analysis.trace.calls import of_worker
 from balloontrace.analysis.trace.goals import Goal
 from balloontrace.analysis.trace.stretches import AFTER, TOWARD, Stretch, stretches_of
 from balloontrace.analysis.trace.trace import MOVES, Ints, Trace, per_trace
-from balloontrace.events import UNKNOWN_PAGES
+from balloontrace.events import UNKNOWN_PAGES, whole_pages
 from balloontrace.thresholds import PUFF_NS
 
 LISTED_SPAN_S = 1.0
@@ -206,8 +206,9 @@ def _row(trace: Trace, curve: SizeCurve, cost: SpanCost, stretch: Stretch) -> di
     start_size, end_size = (
         curve.size_after(steps) for steps in (stretch.steps.start, stretch.steps.stop)
     )
-    direction = (1 if goal.target > start_size else -1) if toward else 0
-    outcome = _outcome(trace, curve, stretch, goal.target)
+    aim = whole_pages(goal.target, trace.pages_per_page)
+    direction = (1 if aim > start_size else -1) if toward else 0
+    outcome = _outcome(curve, stretch, aim)
     time_s = (stretch.end_ns - stretch.start_ns) / 1e9
     return {
         "kind": stretch.kind,
@@ -217,9 +218,9 @@ def _row(trace: Trace, curve: SizeCurve, cost: SpanCost, stretch: Stretch) -> di
         "target_pages": goal.target,
         "start_pages": start_size,
         "end_pages": end_size,
-        "asked_pages": abs(goal.target - start_size) if toward else 0,
+        "asked_pages": abs(aim - start_size) if toward else 0,
         "outcome": outcome,
-        "left": _left(curve, stretch, goal.target),
+        "left": _left(curve, stretch, aim),
         "begun_by": goal.by if toward or goal.by == "window" else None,
         "ended_by": _ended_by(trace, stretch.following, outcome),
         **_moved(curve, stretch.steps, (end_size - start_size) * direction, direction),
@@ -232,17 +233,14 @@ def _row(trace: Trace, curve: SizeCurve, cost: SpanCost, stretch: Stretch) -> di
     }
 
 
-def _outcome(trace: Trace, curve: SizeCurve, stretch: Stretch, target: int) -> str:
+def _outcome(curve: SizeCurve, stretch: Stretch, target: int) -> str:
     """How a stretch ended (metrics.md: outcome)."""
-    if stretch.reached:
-        return "reached"
-    short = target - curve.size_after(stretch.steps.stop)
-    at_rest = _rest_ns(curve, stretch) >= SETTLED_NS
-    if stretch.kind == AFTER and (not short or (at_rest and abs(short) < trace.pages_per_page)):
+    there = curve.size_after(stretch.steps.stop) == target
+    if stretch.reached or (stretch.kind == AFTER and there):
         return "reached"
     if stretch.following is None:
         return "unfinished"
-    if at_rest and stretch.following.by == "target":
+    if stretch.following.by == "target" and _rest_ns(curve, stretch) >= SETTLED_NS:
         return "settled"
     return "superseded"
 

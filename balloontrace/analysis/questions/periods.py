@@ -15,6 +15,7 @@ from balloontrace.analysis.trace.balloon_size import FILL, HOST, SizeCurve, size
 from balloontrace.analysis.trace.goals import goals_of
 from balloontrace.analysis.trace.stretches import AFTER, Stretch, stretches_of
 from balloontrace.analysis.trace.trace import Ints, Trace
+from balloontrace.events import whole_pages
 
 _REACHED_BEFORE = "a target that was reached before the window began counts from there on"
 
@@ -114,7 +115,7 @@ def _period(
         "target_pages": target,
         "reached_s": trace.seconds(stretch.start_ns),
         "end_s": trace.seconds(stretch.end_ns),
-        "left": times_left(sizes, target),
+        "left": times_left(sizes, whole_pages(target, trace.pages_per_page)),
         "turns": _turns(curve, steps),
         **curve.moved(steps),
         "least_pages": int(sizes.min(initial=target)),

@@ -10,7 +10,7 @@ from itertools import pairwise, zip_longest
 from balloontrace.analysis.trace.balloon_size import SizeCurve, size_curve
 from balloontrace.analysis.trace.gaps import driver_gaps
 from balloontrace.analysis.trace.trace import Trace, per_trace, section
-from balloontrace.events import UNKNOWN_PAGES
+from balloontrace.events import UNKNOWN_PAGES, whole_pages
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,10 @@ def _under_way(trace: Trace, curve: SizeCurve, goal: Goal) -> Goal:
     if target is None:
         return Goal(now_ns, None, "window")
     steps = slice(curve.steps_until(goal.time_ns), curve.steps_until(trace.after_ns))
-    reached, _ = first_reached(curve, goal, target, steps)
+    size = whole_pages(target, trace.pages_per_page)
+    reached, _ = first_reached(curve, goal, size, steps)
     sizes = [curve.size_after(steps.start), *curve.size[steps].tolist()]
-    furthest = max(sizes) if target > sizes[0] else min(sizes)
+    furthest = max(sizes) if size > sizes[0] else min(sizes)
     return Goal(now_ns, target, "window", reached is not None, furthest)
 
 
@@ -102,7 +103,7 @@ def first_reached(
     curve: SizeCurve, goal: Goal, target: int, steps: slice
 ) -> tuple[int | None, int]:
     """How many steps had been made when the target was first reached, and when that was; None if it
-    was not."""
+    was not. target: the goal's, in whole pages of the guest."""
     before = curve.size_after(steps.start)
     if goal.reached or before == target:
         return steps.start, goal.time_ns

@@ -10,6 +10,7 @@ from itertools import zip_longest
 from balloontrace.analysis.trace.balloon_size import SizeCurve
 from balloontrace.analysis.trace.goals import Goal, first_reached, goals_of
 from balloontrace.analysis.trace.trace import Trace
+from balloontrace.events import whole_pages
 
 TOWARD, AFTER, NONE = "target", "after", "none"
 """What a stretch is: on the way to a target; after that was reached; or no target is known, or no
@@ -60,7 +61,8 @@ def _under(trace: Trace, curve: SizeCurve, goal: Goal, following: Goal | None) -
     whole = slice(first, last)
     if goal.target is None:
         return [Stretch(NONE, goal, following, whole, start_ns, end_ns)]
-    reached, reached_ns = first_reached(curve, goal, goal.target, whole)
+    size = whole_pages(goal.target, trace.pages_per_page)
+    reached, reached_ns = first_reached(curve, goal, size, whole)
     if reached is None:
         return [Stretch(TOWARD, goal, following, whole, start_ns, end_ns)]
     after = Stretch(AFTER, goal, following, slice(reached, last), reached_ns, end_ns)

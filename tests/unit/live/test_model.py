@@ -22,7 +22,7 @@ from balloontrace.live.seconds import KEPT
 from balloontrace.live.view import CLOSED, ENDED, SILENT, TRACING, View
 from balloontrace.recording import layout
 from balloontrace.recording.writer import Writer
-from tests.unit.builders import Built, ns, shrinker_like, stock_like, vmstat
+from tests.unit.builders import Built, between_pages, ns, shrinker_like, stock_like, vmstat
 
 DATA = Path(__file__).parents[2] / "data"
 RECORDINGS = sorted(DATA.glob("**/*.btrace"))
@@ -75,7 +75,11 @@ def test_it_says_what_the_report_says(path: Path) -> None:
     assert_agrees(path, fed(path.read_bytes()).view(0.0))
 
 
-@pytest.mark.parametrize("recording", [stock_like(), shrinker_like(800)], ids=["stock", "shrinker"])
+@pytest.mark.parametrize(
+    "recording",
+    [stock_like(), shrinker_like(800), between_pages().ends(9, vmstat(63, 56))],
+    ids=["stock", "shrinker", "between-pages"],
+)
 def test_and_of_what_is_known_by_hand(recording: Built, tmp_path: Path) -> None:
     data = built(recording, tmp_path)
     assert_agrees(tmp_path / "built.btrace", fed(data).view(0.0))

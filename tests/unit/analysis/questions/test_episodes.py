@@ -15,7 +15,7 @@ from balloontrace.analysis.questions.episodes import progress_edges
 from balloontrace.analysis.report import build
 from balloontrace.analysis.text.report import report_text
 from balloontrace.events import UNKNOWN_PAGES
-from tests.unit.builders import KSWAPD_TID, Built, stock_like, vmstat
+from tests.unit.builders import KSWAPD_TID, Built, between_pages, stock_like, vmstat
 
 
 def episodes(built: Built, tmp_path: Path) -> list[dict[str, Any]]:
@@ -114,6 +114,18 @@ def test_a_target_that_equals_the_size_is_no_episode_but_ends_one(tmp_path: Path
     built = Built().target(1, 1000).fill(1, 1, 256).target(3, 256).ends(5)
     (row,) = episodes(built, tmp_path)
     assert (row["outcome"], row["end_s"]) == ("superseded", 3.0)
+
+
+def test_a_target_between_two_pages_of_the_guest_is_met_by_the_larger_size(tmp_path: Path) -> None:
+    built = between_pages().target(7, 97, 112).ends(9, vmstat(63, 56))
+    rows = episodes(built, tmp_path)
+    assert [row["outcome"] for row in rows] == ["reached"] * 3
+    assert [row["target_pages"] for row in rows] == [100, 1001, 100]
+    assert [row["asked_pages"] for row in rows] == [112, 896, 896]
+    assert [row["end_pages"] for row in rows] == [112, 1008, 112]
+    assert [row["end_s"] for row in rows] == [2, 4, 6]
+    assert [row["amplification"] for row in rows] == [1, 1, 1]
+    assert [row["left"] for row in rows] == [0, 0, 0]
 
 
 def test_what_moves_after_the_target_is_reached_is_an_episode_of_its_own(tmp_path: Path) -> None:
