@@ -191,13 +191,22 @@ class Dataset:
         return pa.concat_tables(found)
 
     def parts(self, table: Table) -> list[Path]:
-        """The files of a table."""
-        pattern = "*.parquet" if table is INPUT else f"{_DAY}*/*.parquet"
-        return sorted(
-            path
-            for path in (self.directory / table.name).glob(pattern)
-            if not path.name.startswith(".")
-        )
+        """The files of a table. Raises UserError where a directory cannot be read: a pattern would
+        pass over it."""
+        top = self.directory / table.name
+        try:
+            days = (path for path in top.iterdir() if path.name.startswith(_DAY))
+            directories = [top] if table is INPUT else list(days)
+            return sorted(
+                path
+                for directory in directories
+                for path in directory.iterdir()
+                if path.suffix == ".parquet" and not path.name.startswith(".")
+            )
+        except FileNotFoundError:  # nothing was written yet
+            return []
+        except OSError as error:
+            raise UserError(f"cannot read {error.filename}: {error.strerror}") from None
 
     def _sweep(self) -> None:
         """Remove what belongs to no batch that was finished. Raises UserError."""

@@ -203,6 +203,19 @@ def test_a_part_that_is_damaged_is_named(tmp_path: Path) -> None:
         dataset.table("guest")
 
 
+def test_a_day_that_cannot_be_read_is_not_passed_over(tmp_path: Path) -> None:
+    dataset = Dataset.made(tmp_path / "out")
+    read(dataset, sources_in(fleet(tmp_path / "in", 2)))
+    day = next((tmp_path / "out/guest").iterdir())
+    day.rename(tmp_path / "elsewhere")
+    day.write_bytes(b"")
+    said = f"^cannot read {day}: Not a directory$"
+    with pytest.raises(UserError, match=said):
+        rows(dataset, "guest")
+    with pytest.raises(UserError, match=said):
+        views(dataset)
+
+
 def test_sql_sees_the_rows_that_count(tmp_path: Path) -> None:
     directory = fleet(tmp_path / "it's", 3)
     dataset = Dataset.made(tmp_path / "o'ut")
