@@ -19,6 +19,7 @@ from balloontrace.lab.guest import Guest, image_of
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.qemu import GuestConfig, choose_accel
+from balloontrace.lab.remote import TREE
 from balloontrace.lab.run import run_scenario
 from balloontrace.lab.scenario import find_scenario
 from balloontrace.recording.reader import read_recording
@@ -34,10 +35,12 @@ _SCRIPT = "/root/in_guest.py"
 def attach_times(
     guest: Guest, one_file: bytes, rounds: int = ROUNDS, tools: Sequence[str] = ()
 ) -> dict[str, list[dict[str, float]]]:
-    """Tool -> its measurements, alternating in one warm guest. tools: by default all."""
+    """Tool -> its measurements, alternating in one warm guest. tools: by default all, which takes
+    the tree in the guest: plain BCC compiles the source, and the one file has none."""
     guest.push(one_file, f"cat > {PYZ}")
     guest.run(f"cat > {_SCRIPT}", input=Path(__file__).with_name("in_guest.py").read_text())
-    command = ["env", f"PYTHONPATH={PYZ}", "python3", _SCRIPT, str(rounds), *tools]
+    modules = PYZ if tools else TREE
+    command = ["env", f"PYTHONPATH={modules}", "python3", _SCRIPT, str(rounds), *tools]
     done = guest.run(command, timeout_s=3600)
     found: dict[str, list[dict[str, float]]] = {}
     for line in done.stdout.splitlines():

@@ -11,6 +11,7 @@ from balloontrace.lab.guest import Guest
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.qemu import GuestConfig, choose_accel
+from balloontrace.lab.remote import TREE
 from bench.overhead import recorder_costs, where_memory_is
 from tools.command import progress, run
 
@@ -39,7 +40,7 @@ def what_imports_cost(guest: Guest) -> None:
     print("| | KiB more |\n|---|---:|")
     for module in MODULES:
         program = _PROGRAM.format(module=module)
-        command = ["env", "PYTHONPATH=/opt/balloontrace", "python3", "-S", "-c", program]
+        command = ["env", f"PYTHONPATH={TREE}", "python3", "-S", "-c", program]
         print(f"| `{module}` | {int(guest.run(command).stdout):,} |")
 
 

@@ -34,6 +34,7 @@ from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.loads import MIB_PAGES, migrate, move_balloon
 from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.record import start_recorder
+from balloontrace.lab.remote import TREE
 from balloontrace.recording.reader import Recording, read_recording
 from bench.begin_and_end import begin_and_end, means_of
 from bench.footprint import compare_attaching
@@ -85,7 +86,7 @@ def bpftrace(guest: Guest, by: str) -> Iterator[None]:
 
     by: kprobe or fentry.
     """
-    command = f"PYTHONPATH=/opt/balloontrace python3 {IN_GUEST} --bpftrace {by}"
+    command = f"PYTHONPATH={TREE} python3 {IN_GUEST} --bpftrace {by}"
     tracer = guest.popen(["bpftrace", "-e", guest.run(command).stdout])
     while b"attached" not in (line := tracer.stdout.readline()):
         if not line:

@@ -14,6 +14,7 @@ from balloontrace.lab.guest import Guest
 from balloontrace.lab.image import ensure_image
 from balloontrace.lab.kernels import find_kernel
 from balloontrace.lab.qemu import GuestConfig
+from balloontrace.lab.remote import TREE
 from balloontrace.tracers.load import shipped
 from tools.command import progress, run
 
@@ -40,7 +41,7 @@ def path_of(machine: str) -> Path:
 
 def made_in(guest: Guest, machine: str) -> bytes:
     """What a guest, which has the tree and BCC, makes for a machine."""
-    environment = [f"ARCH={MACHINES[machine]}", "PYTHONPATH=/opt/balloontrace"]
+    environment = [f"ARCH={MACHINES[machine]}", f"PYTHONPATH={TREE}"]
     program = ["env", *environment, "python3", "-c", _COMPILE]
     return guest.run(program, timeout_s=LIMIT_S).stdout.encode()
 

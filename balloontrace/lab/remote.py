@@ -33,7 +33,8 @@ LOGIN_ATTEMPTS = 20
 LOGIN_RETRY_S = 0.5
 
 _SSH_FAILED = 255
-_TREE = "/opt/balloontrace"
+TREE = "/opt/balloontrace"
+"""Where the package is in a guest, after install_balloontrace."""
 _COMMAND = "/usr/local/bin/balloontrace"
 
 
@@ -206,7 +207,7 @@ class RemoteGuest(ABC):
             return
         modules = [name for name in bundle.contents() if _is_own_source(name)]
         compiled = shlex.join(["python3", "-m", "compileall", "-q", *modules])
-        self.push(_packed_tree(), f"mkdir -p {_TREE} && cd {_TREE} && tar -x && {compiled}")
+        self.push(_packed_tree(), f"mkdir -p {TREE} && cd {TREE} && tar -x && {compiled}")
 
     def push(self, data: bytes, unpack: str) -> None:
         """Give `data` to a shell command in the guest. Raises UserError if that fails."""

@@ -143,6 +143,13 @@ static __always_inline struct task_calls *current_calls(void)
 	return calls.lookup(&tid);
 }
 
+static __always_inline void forget_calls(void)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+
+	calls.delete(&tid);
+}
+
 static __always_inline u32 bit(u32 call)
 {
 	return 1u << (call & (SLOTS - 1));
@@ -453,9 +460,9 @@ static __always_inline void write_missed(const struct layout *k, struct task_cal
 /* These calls, bits of enum call, are not open although it looks so. */
 static __always_inline void close_missed(const struct layout *k, struct task_calls *t, u32 which)
 {
-	u32 cpu = bpf_get_smp_processor_id();
 	struct cpu_counters *here;
 	struct hinting *h;
+	u32 cpu;
 
 	which &= t->open;
 	if (!which)
@@ -468,6 +475,7 @@ static __always_inline void close_missed(const struct layout *k, struct task_cal
 	t->traced &= ~which;
 	if (which & LEAK_OR_FILL)
 		write_missed(k, t, which);
+	cpu = bpf_get_smp_processor_id();
 	here = counters.lookup(&cpu);
 	if (!here)
 		return;
@@ -874,9 +882,9 @@ static __always_inline void write_return(const struct layout *k, struct task_cal
 static __always_inline void returned(u64 result, u32 call)
 {
 	struct task_calls *t = current_calls();
-	u32 flags = 0, tid = bpf_get_current_pid_tgid();
 	const struct layout *k = known();
 	struct slot *s;
+	u32 flags = 0;
 
 	if (!k || !t || !is_open(t, call) || phase() == PHASE_ENDED)
 		return;
@@ -890,7 +898,7 @@ static __always_inline void returned(u64 result, u32 call)
 	/* The size worker's task runs it again and again: to make its calls anew each time would be a
 	 * fifth of what a run costs. They go when the task does. */
 	if (!t->open && call != CALL_WORKER)
-		calls.delete(&tid);
+		forget_calls();
 }
 
 /* ---- functions of which the entry alone matters ---- */
@@ -1156,12 +1164,11 @@ int kswapd_tracepoint(u64 *arguments)
 int task_exit(u64 *arguments)
 {
 	struct task_calls *t = current_calls();
-	u32 tid = bpf_get_current_pid_tgid();
 	const struct layout *k = known();
 
 	if (!k || !t || phase() == PHASE_ENDED)
 		return 0;
 	close_missed(k, t, ~0u);
-	calls.delete(&tid);
+	forget_calls();
 	return 0;
 }
