@@ -19,7 +19,12 @@ import struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, TypeVar
+
+    import numpy as np
+    import numpy.typing as npt
+
+    _Pages = TypeVar("_Pages", int, npt.NDArray[np.int64])
 
 BALLOON_PAGE_BYTES = 4096
 RING_HEADER_BYTES = 8
@@ -301,9 +306,9 @@ LOSSES = ("lost", "untracked", "missed", "unpaired")
 none with a duration (docs/format.md)."""
 
 
-def whole_pages(target: int, pages_per_page: int) -> int:
-    """The size at which a driver stops that has this target, in balloon pages; pages_per_page:
-    balloon pages in one page of the guest.
+def whole_pages(target: _Pages, pages_per_page: int) -> _Pages:
+    """The size at which a driver stops that has this target, in balloon pages, or that of each;
+    pages_per_page: balloon pages in one page of the guest.
 
     A target between two of the guest's pages is met by the larger size (towards_target in
     drivers/virtio/virtio_balloon.c since commit 07622bd41563; before, it was overshot by as much,

@@ -129,9 +129,7 @@ class Episodes:
         if size > mark if stretch.upward else size < mark:
             self._stood_still(t_ns)
             stretch.mark, stretch.last_ns = size, t_ns
-            if size >= target if stretch.upward else size <= target:
-                self._end(t_ns)
-                self.stretch = Stretch(AFTER, t_ns, size, target)
+            self._reach(t_ns, size, target)
 
     def next_part(self) -> Part:
         """What moved since the last time."""
@@ -175,9 +173,10 @@ class Episodes:
         self.size = size
         self.doubt(t_ns)
         stretch = self.stretch
-        if stretch.kind == TOWARD and stretch.mark is not None:
+        if stretch.kind == TOWARD and stretch.mark is not None and stretch.target is not None:
             further = max if stretch.upward else min
             stretch.mark = further(stretch.mark, size)
+            self._reach(t_ns, size, stretch.target)
 
     def doubt(self, t_ns: int) -> None:
         """Events are missing: there may have been progress all the time since the size was last
@@ -194,6 +193,12 @@ class Episodes:
         known = self.size is not None and aim is not None
         kind = (AFTER if self.size == aim else TOWARD) if known else NONE
         self.stretch = Stretch(kind, t_ns, self.size, aim)
+
+    def _reach(self, t_ns: int, size: int, target: int) -> None:
+        """The stretch on the way to a target ends where the size is there."""
+        if size >= target if self.stretch.upward else size <= target:
+            self._end(t_ns)
+            self.stretch = Stretch(AFTER, t_ns, size, target)
 
     def _end(self, t_ns: int) -> None:
         stretch = self.stretch

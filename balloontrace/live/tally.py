@@ -21,7 +21,7 @@ from balloontrace.events import (
 )
 from balloontrace.live import findings, view
 from balloontrace.live.decoding import Decoding, Event
-from balloontrace.live.episodes import TOWARD, Episodes
+from balloontrace.live.episodes import NONE, TOWARD, Episodes
 from balloontrace.live.seconds import (
     KEPT,
     MOST_TASKS,
@@ -44,7 +44,10 @@ the window begins anew."""
 _MOMENT_NS = 1_500_000_000
 """Where no sample comes for longer, the triggers look once a second."""
 
-_HANDLED = frozenset(("target", "remove", "freeze", "restore", "bind"))
+_LEAVES = frozenset(("remove", "freeze"))
+"""Calls by which the driver leaves, and causes of what it gives back then."""
+
+_HANDLED = frozenset(("target", "restore", "bind", *_LEAVES))
 """Kinds that end one stretch and begin another."""
 
 _PAGED = frozenset(kind.name for kind in KINDS if kind.moves_pages)
@@ -133,6 +136,9 @@ class Tally:
             row = "leak " + cause
             second.leaked[cause] = second.leaked.get(cause, 0) + pages
             self.by_cause[cause] += pages
+            if cause in _LEAVES and self.episodes.stretch.kind != NONE:
+                # What the leaving driver gives back is told before its own call returns.
+                self.episodes.leave(event[0])
             self.episodes.move(t_ns, -pages, cause == "shrinker")
             if cause in ("shrinker", "oom"):
                 self._by_task(cause, tid, pid, within, flags, comm, pages)
@@ -297,7 +303,7 @@ class Tally:
         """A call that ends one stretch and begins another."""
         if kind == "target":
             self.episodes.aim(event.start_ns, event.asked, event.done)
-        elif kind in ("remove", "freeze"):
+        elif kind in _LEAVES:
             self.episodes.leave(event.start_ns)
         elif kind == "restore" or event.done:
             self.episodes.come(event.start_ns)

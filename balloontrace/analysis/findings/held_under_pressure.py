@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from balloontrace.analysis.findings.base import Evidence, Finding, Results, known, said_waits
+from balloontrace.analysis.trace.stretches import TOWARD
 from balloontrace.events import BALLOON_PAGE_BYTES
 from balloontrace.thresholds import ONLY_STALLS_PER_S
 
@@ -62,6 +63,7 @@ class HeldUnderPressure(Finding):
             "less_bytes": less,
             "most_pages": (held - less) // BALLOON_PAGE_BYTES,
             "target_seen": known(results, "periods.targets_whole"),
+            "target_changed": _changed(worst, episodes),
         }
         if worst["psi_full_share"] is None:
             sure = "low", "PSI was not recorded: whether tasks had to wait for memory is not known"
@@ -98,15 +100,25 @@ def _overlaps(stretch: dict[str, Any], episodes: list[dict[str, Any]]) -> bool:
     )
 
 
+def _changed(stretch: dict[str, Any], episodes: list[dict[str, Any]]) -> bool:
+    """Whether the host set another target meanwhile: an episode toward one began or ended."""
+    return any(
+        stretch["start_s"] <= one[at] < stretch["end_s"]
+        for one in episodes
+        for at in ("start_s", "end_s")
+        if one["kind"] == TOWARD
+    )
+
+
 def _sentence(numbers: dict[str, Any]) -> str:
     """The evidence in words."""
     held = numbers["balloon_pages"] * BALLOON_PAGE_BYTES
     waited = said_waits(numbers["psi_some_share"], numbers["psi_full_share"])
-    target = (
-        "its target did not change"
-        if numbers["target_seen"]
-        else "whether its target changed was not traced"
-    )
+    target = "its target did not change"
+    if not numbers["target_seen"]:
+        target = "whether its target changed was not traced"
+    elif numbers["target_changed"]:
+        target = "its target changed, and was never less than that"
     rates = ", ".join(
         f"{numbers[key]:,.0f} {said}" for key, said in _PER_S.items() if (numbers[key] or 0) >= 1
     )

@@ -108,6 +108,7 @@ def _period(
     if stretch.kind != AFTER or stretch.goal is None or stretch.goal.target is None:
         return None
     steps, target = stretch.steps, stretch.goal.target
+    reached = whole_pages(target, trace.pages_per_page)
     sizes, slept = curve.size[steps], slept_between(puffs, stretch.start_ns, stretch.end_ns)
     if not curve.change[steps].any() and not slept["sleeps"]:
         return None
@@ -115,11 +116,11 @@ def _period(
         "target_pages": target,
         "reached_s": trace.seconds(stretch.start_ns),
         "end_s": trace.seconds(stretch.end_ns),
-        "left": times_left(sizes, whole_pages(target, trace.pages_per_page)),
+        "left": times_left(sizes, reached),
         "turns": _turns(curve, steps),
         **curve.moved(steps),
-        "least_pages": int(sizes.min(initial=target)),
-        "most_pages": int(sizes.max(initial=target)),
+        "least_pages": int(sizes.min(initial=reached)),
+        "most_pages": int(sizes.max(initial=reached)),
         "end_pages": curve.size_after(steps.stop),
         **slept,
     }

@@ -14,7 +14,7 @@ import numpy as np
 
 from balloontrace.analysis.trace.gaps import DEFLATED, INFLATED, driver_gaps, reading
 from balloontrace.analysis.trace.trace import Bools, Ints, Trace, section
-from balloontrace.events import LOSSES, UNKNOWN_PAGES
+from balloontrace.events import LOSSES, UNKNOWN_PAGES, whole_pages
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,9 @@ def _asked(trace: Trace) -> list[tuple[Ints, Ints]]:
             usable &= calls["within"] == trace.number("within", "worker")
         target = told[place[usable]]
         known = target != UNKNOWN_PAGES
-        size = (target + sign * asked[usable])[known]
+        # The driver reckons with the target in whole pages of the guest, the recorder with the
+        # target itself: the size was a whole number of them in either case.
+        size = whole_pages((target + sign * asked[usable])[known], trace.pages_per_page)
         found.append((starts[usable][known], size))
     return found
 

@@ -75,10 +75,24 @@ def test_it_says_what_the_report_says(path: Path) -> None:
     assert_agrees(path, fed(path.read_bytes()).view(0.0))
 
 
+def leaving(how: str) -> Built:
+    """A driver that leaves in the middle of an inflation, gives back what it had, and comes again
+    to another target."""
+    recording = Built().target(1, 1000, 0).fill(1, 1, 600).call(how, 3, 1, 0, 0)
+    recording.leak(3.0, 0.2, 256, within=how).leak(3.4, 0.3, 344, within=how)
+    return recording.target(5, 300, 0).fill(5, 0.5, 300)
+
+
 @pytest.mark.parametrize(
     "recording",
-    [stock_like(), shrinker_like(800), between_pages().ends(9, vmstat(63, 56))],
-    ids=["stock", "shrinker", "between-pages"],
+    [
+        stock_like(),
+        shrinker_like(800),
+        between_pages().ends(9, vmstat(63, 56)),
+        leaving("remove").ends(6),
+        leaving("freeze").ends(6),
+    ],
+    ids=["stock", "shrinker", "between-pages", "remove", "freeze"],
 )
 def test_and_of_what_is_known_by_hand(recording: Built, tmp_path: Path) -> None:
     data = built(recording, tmp_path)
@@ -299,6 +313,16 @@ def test_what_has_just_come_is_shown_when_nothing_follows_it() -> None:
     assert at_once.t_ns is not None
     assert settled.t_ns is not None
     assert at_once.t_ns < settled.t_ns
+
+
+def test_a_size_that_is_set_right_to_the_target_has_reached_it(tmp_path: Path) -> None:
+    recording = Built().target(0.5, 5000, 0).fill(1.0, 0.01, 2000)  # the other 3000 are lost
+    for second in range(3, 60):
+        recording.sample(second + 0.5, vmstat(5000))
+    recording.trailer = None
+    progress = fed(built(recording, tmp_path)).view(0.0).progress
+    assert progress.no_progress_s is None
+    assert (progress.longest_no_progress_s or 0) < 10
 
 
 def test_what_is_missing_is_said_and_the_size_set_right(tmp_path: Path) -> None:

@@ -97,6 +97,14 @@ def test_a_host_that_asked_for_less_is_not_what_holds_it(tmp_path: Path) -> None
     assert "held-under-pressure" not in found(asked, tmp_path)
 
 
+@pytest.mark.parametrize("mib", [2560, 2100], ids=["raised", "lowered, to above its size"])
+def test_a_host_that_asked_for_more_meanwhile_is_said(tmp_path: Path, mib: int) -> None:
+    asked = starving().target(0.5, 3000 * MIB_PAGES, 2048 * MIB_PAGES)
+    asked.target(30.0, mib * MIB_PAGES, 2048 * MIB_PAGES)
+    said = found(asked, tmp_path)["held-under-pressure"]["summary"]
+    assert "its target changed, and was never less than that" in said
+
+
 def test_of_a_starving_spell_only_that_counts(tmp_path: Path) -> None:
     built = grows(at_rest(seconds=300), 100, 200, some=0.9, full=0.7, pgmajfault=500)
     evidence = found(built, tmp_path)["held-under-pressure"]["evidence"]

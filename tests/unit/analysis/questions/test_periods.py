@@ -8,7 +8,7 @@ from typing import Any
 
 from balloontrace.analysis.report import Report, build
 from balloontrace.analysis.text.report import report_text
-from tests.unit.builders import KSWAPD_TID, Built
+from tests.unit.builders import KSWAPD_TID, Built, vmstat
 
 TARGET = 25_600
 
@@ -64,6 +64,14 @@ def test_a_target_that_could_not_be_held(tmp_path: Path) -> None:
         "target_pages": TARGET,
         "targets_whole": True,
     }
+
+
+def test_a_size_that_the_balloon_never_had_is_none(tmp_path: Path) -> None:
+    # A target between two pages of 64 KiB; then the OOM notifier gives some back.
+    built = Built().target(1, 1001, 0).fill(1, 1, 1008).leak(3, 0.1, 256, within="oom", tid=70)
+    built.header["guest"]["page_size"] = 65_536
+    (row,) = after(report_of(built.ends(6, vmstat(63, 16)), tmp_path))
+    assert (row["target_pages"], row["least_pages"], row["most_pages"]) == (1001, 752, 1008)
 
 
 def test_what_comes_after_a_target_that_asks_for_nothing(tmp_path: Path) -> None:

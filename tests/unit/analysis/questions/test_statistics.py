@@ -73,6 +73,22 @@ def test_without_the_interrupts_only_answers_are_known(tmp_path: Path) -> None:
     assert {value for key, value in scalars.items() if key not in ("answered", "offered")} == {None}
 
 
+@pytest.mark.parametrize("lost", ["stats", "stats_ask"])
+def test_where_one_was_lost_the_next_answer_is_not_called_late(tmp_path: Path, lost: str) -> None:
+    # The answer to the question at 10 s, or the question to the answer at 20 s, was lost.
+    built = answered(asked(Built(), 10, 20), 20.01, 0.01)
+    built.ends(60)
+    assert built.trailer is not None
+    built.trailer["counters"] = {lost: {"lost": 1}}
+    report = build(built.write(tmp_path / "a.btrace"))
+    scalars = report.results["statistics"].scalars
+    assert {key for key, value in scalars.items() if value is not None} == {"offered"}
+    assert "its events were lost" in report.results["statistics"].notes[0]
+    findings = report.results["findings"]
+    assert findings.tables["findings"] == []
+    assert "stats-stale" in findings.scalars["unchecked"]
+
+
 def test_a_host_that_never_asks(tmp_path: Path) -> None:
     scalars = statistics(Built(), tmp_path).scalars
     assert (scalars["asked"], scalars["answered"], scalars["longest_pause_s"]) == (0, 0, None)

@@ -93,6 +93,30 @@ def test_fills_tell_no_size_where_a_target_may_be_missing(tmp_path: Path) -> Non
     assert curve.unseen == (Unseen(ATTACHED_NS, ns(CHUNKS + 20), 2 * 256),)
 
 
+@pytest.mark.parametrize("rounded", [True, False], ids=["by the driver", "by nobody"])
+def test_a_target_between_two_pages_of_the_guest_is_reckoned_with_in_whole_ones(
+    tmp_path: Path, rounded: bool
+) -> None:
+    # 64 KiB pages; the driver's own arguments are whole pages, what the recorder reckons is not.
+    built, end = Built().target(0, 1001), 1008
+    built.header["guest"]["page_size"] = 65_536
+    for number, size in enumerate((0, 256, 512, 768)):
+        if size != 256:  # which is lost
+            asked = (end if rounded else 1001) - size
+            built.call("fill", number, 0.5, asked, min(256, end - size), within="worker")
+    assert built.trailer is not None
+    built.trailer["counters"] = {
+        "fill": {"written": 3, "lost": 1, "lost_pages": 256},
+        "target": {"written": 1, "lost": 0},
+    }
+    report = report_of(built.ends(9, vmstat(63)), tmp_path)
+    row = episode_of(report)
+    assert (row["outcome"], row["end_s"], row["end_pages"]) == ("reached", 3.5, end)
+    assert row["unseen_pages"] == 256
+    (told,) = [note for note in report.results["episodes"].notes if "events are missing" in note]
+    assert "the balloon had 256 pages more than they tell of" in told
+
+
 def test_a_target_that_was_read_with_the_size_tells_it(tmp_path: Path) -> None:
     built = inflation(10, 11).target(50, 0, TARGET)
     assert built.trailer is not None
