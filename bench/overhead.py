@@ -210,11 +210,11 @@ def _total_ms(rows: list[tuple[str, int, float]]) -> float:
     return sum(runs * ns for _, runs, ns in rows) / 1e6
 
 
-def fetched(guest: Guest) -> Recording:
-    """The last recording made in a guest."""
+def fetched(guest: Guest, path: str = _RECORDING) -> Recording:
+    """The recording in a guest, by default the last of this bench."""
     with TemporaryDirectory() as directory:
-        local = Path(directory) / "overhead.btrace"
-        guest.fetch(_RECORDING, local)
+        local = Path(directory) / "fetched.btrace"
+        guest.fetch(path, local)
         return read_recording(str(local))
 
 

@@ -13,8 +13,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 from balloontrace.analysis.trace.trace import trace_of
@@ -23,7 +21,8 @@ from balloontrace.lab.guest import Guest, image_of
 from balloontrace.lab.loads import MIB_PAGES, move_balloon
 from balloontrace.lab.qemu import GuestConfig, choose_accel
 from balloontrace.lab.record import start_and_wait
-from balloontrace.recording.reader import Recording, read_recording
+from balloontrace.recording.reader import Recording
+from bench.overhead import fetched
 from tools.command import budget, progress, run
 
 STARTS = 20
@@ -80,19 +79,12 @@ def first_start(config: GuestConfig) -> Start:
                 guest.balloon.set_target_pages(TARGET_MIB * MIB_PAGES)
                 time.sleep(SQUEEZED_S)
                 move_balloon(guest, 0)
-            made = _fetched(guest)
+            made = fetched(guest, _RECORDING)
             peak = int(guest.run(["cat", _PEAK]).stdout)
             killed = guest.vmstat()["oom_kill"]
     except UserError as error:
         return Start(False, why=error.message[:100])
     return Start(made.complete, _taken(made), peak, killed)
-
-
-def _fetched(guest: Guest) -> Recording:
-    with TemporaryDirectory() as directory:
-        local = Path(directory, "smallest.btrace")
-        guest.fetch(_RECORDING, local)
-        return read_recording(str(local))
 
 
 def _taken(made: Recording) -> int:

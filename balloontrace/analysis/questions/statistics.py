@@ -18,8 +18,6 @@ NAMES = (
 )
 """By tag: VIRTIO_BALLOON_S_NAMES of include/uapi/linux/virtio_balloon.h."""
 
-_PAIRED = ("stats", "stats_ask")
-
 _BYTES = ("swap-in", "swap-out", "free-memory", "total-memory", "available-memory", "disk-caches")
 
 
@@ -77,26 +75,24 @@ class Statistics(Question):
         ),
         shown=_asked,
     )
-    optional = _PAIRED
+    optional = ("stats", "stats_ask")
 
     def run(self, trace: Trace) -> Result:
         """Scalars in seconds; what was sent as it was sent: pages as bytes, counts since boot."""
         if not trace.negotiated("stats"):
             return Result(self.name, {"offered": False}, missing=["stats (not negotiated)"])
-        if lacking := not_recorded(trace, _PAIRED[:1]):
+        if lacking := not_recorded(trace, ("stats",)):
             return Result(self.name, {"offered": None}, missing=lacking)
-        if doubts := [f"{kind} ({why})" for kind in _PAIRED if (why := trace.doubt(kind))]:
+        scalars: dict[str, Any] = dict.fromkeys(field.key for field in self.section.fields)
+        scalars["offered"] = True
+        if doubts := [f"{kind} ({why})" for kind in self.optional if (why := trace.doubt(kind))]:
             # An answer that is lost makes the next one late.
-            nothing = dict.fromkeys(field.key for field in self.section.fields)
             note = f"how often and when the host was answered is not known: {', '.join(doubts)}"
-            return Result(
-                self.name, {**nothing, "offered": True}, {"values": _values(trace)}, notes=[note]
-            )
+            return Result(self.name, scalars, {"values": _values(trace)}, notes=[note])
         answers = trace.calls("stats")
         started, is_open = np.asarray(answers["start_ns"]), np.asarray(answers["open"])
-        scalars: dict[str, Any] = dict.fromkeys(field.key for field in self.section.fields)
-        scalars |= {"offered": True, "answered": int((~is_open).sum())}
-        if not not_recorded(trace, _PAIRED[1:]):
+        scalars["answered"] = int((~is_open).sum())
+        if not not_recorded(trace, ("stats_ask",)):
             asks = np.sort(np.asarray(trace.calls("stats_ask")["start_ns"]))
             ended = np.asarray(answers["end_ns"])
             scalars |= _times(trace, asks, started[~is_open], ended[~is_open])
