@@ -163,7 +163,8 @@ def overhead(guest: Guest, tracers: Mapping[str, Tracer], wanted: int) -> bool:
         least = {name: ratio for name, ratio in found.items() if name.startswith(RECORD)}
         best = min(least, key=least.__getitem__)
         holds &= budget(
-            f"{way}: {best} takes {least[best]:.3f} of the time, at most {RATIO_BUDGET}",
+            f"{guest.config.kernel}: {way}: {best} takes {least[best]:.3f} of the time, "
+            f"at most {RATIO_BUDGET}",
             least[best] <= RATIO_BUDGET,
         )
     return holds
