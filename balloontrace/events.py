@@ -27,6 +27,11 @@ if TYPE_CHECKING:
     _Pages = TypeVar("_Pages", int, npt.NDArray[np.int64])
 
 BALLOON_PAGE_BYTES = 4096
+CHUNK_PAGES = 256
+"""The driver moves at most one array of page numbers at a time, under its lock
+(VIRTIO_BALLOON_ARRAY_PFNS_MAX in drivers/virtio/virtio_balloon.c): so many balloon pages can be
+counted by /proc/vmstat on one side of a moment and traced on the other."""
+
 RING_HEADER_BYTES = 8
 """struct bpf_ringbuf_hdr {u32 len; u32 pg_off;}, before each record (kernel/bpf/ringbuf.c)."""
 

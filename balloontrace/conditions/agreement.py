@@ -22,9 +22,18 @@ _IN_KERNEL_PAGES = ("migrate",)
 """Kinds whose `done` is in pages of the kernel (events.py)."""
 
 
+def _counted(vmstat: dict[str, int]) -> dict[str, int]:
+    """Of /proc/vmstat, by the names of COUNTERS."""
+    return {name: vmstat[counter] for name, (counter, _) in COUNTERS.items() if counter in vmstat}
+
+
 class Agreement:
     """differences: name of COUNTERS -> balloon pages that the sums have more than /proc/vmstat,
-    since the driver was first traced, when the balloon was last at rest; None: not known."""
+    since the driver was first traced, when the balloon was last at rest; None: not known.
+
+    The kernel counts the pages of a fill or leak before their call returns. So where what was there
+    when the driver began to be traced is not known, all is compared from the first rest on.
+    """
 
     def __init__(self, page_bytes: int) -> None:
         """page_bytes: of a page of the guest's kernel."""
@@ -34,27 +43,40 @@ class Agreement:
         self._identity = 0
         self._last: dict[str, int] = {}
 
+    def attached(
+        self, sums: dict[str, Sum], vmstat: dict[str, dict[str, int]], content: dict[str, Any]
+    ) -> None:
+        """A driver is traced from now on. vmstat: `vmstat_attach`, of a recording; content: of the
+        driver, as a header has it."""
+        self._identity, self._bases, self._last = content["driver_identity"], {}, {}
+        before, after = _counted(vmstat["before"]), _counted(vmstat["after"])
+        if before == after:
+            for name in after:
+                self._base(name, self._more(name, sums, after))
+
     def look(
         self, sums: dict[str, Sum], vmstat: dict[str, int], content: dict[str, Any], moved: bool
     ) -> None:
         """Compare, if neither moved since the last look. content: of the driver that is traced, as
-        a header has it; moved: whether the sums did."""
-        now = {
-            name: vmstat[counter] for name, (counter, _) in COUNTERS.items() if counter in vmstat
-        }
+        a header has it; moved: whether the sums did, or a call is under way."""
+        now = _counted(vmstat)
         rests, self._last = now == self._last and not moved, now
         if content["driver_identity"] != self._identity:  # what moved meanwhile was not traced
-            self._identity = content["driver_identity"]
-            self._bases = {
-                name: self._more(name, sums, now) - (self.differences[name] or 0) for name in now
-            }
+            self._identity, self._bases = content["driver_identity"], {}
         if not self._identity or not rests:
             return
         for name, (_, kind) in COUNTERS.items():
             traced = (content["seams"].get(kind) or {}).get("rung")
-            known = name in now and name in self._bases and traced
-            more = self._more(name, sums, now) - self._bases[name] if known else None
-            self.differences[name] = more
+            if name not in now or not traced:
+                self.differences[name] = None
+                continue
+            more = self._more(name, sums, now)
+            self.differences[name] = more - self._base(name, more)
+
+    def _base(self, name: str, more: int) -> int:
+        """What the sums had more than the kernel when the driver began to be traced: `more`, if it
+        is not known yet, less what they lacked already."""
+        return self._bases.setdefault(name, more - (self.differences[name] or 0))
 
     def _more(self, name: str, sums: dict[str, Sum], now: dict[str, int]) -> int:
         kind = COUNTERS[name][1]

@@ -39,7 +39,7 @@ from balloontrace.thresholds import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
 FINDINGS = (
@@ -317,18 +317,23 @@ class Triggers:
     """Which findings fire, moment by moment."""
 
     def __init__(
-        self, wanted: Iterable[str] = FINDINGS, *, deflate_on_oom: bool | None = None
+        self, wanted: Iterable[str] = FINDINGS, features: Sequence[str] | None = None
     ) -> None:
-        """wanted: of FINDINGS. deflate_on_oom: whether the driver negotiated it, without which it
-        takes the balloon's pages out of MemTotal; None, not known: what needs RAM fires only if it
-        would either way. Raises ValueError of an id that is not in FINDINGS."""
+        """wanted: of FINDINGS; features: see negotiated. Raises ValueError of an id that is not in
+        FINDINGS."""
         wanted = set(wanted)
         if unknown := sorted(wanted - set(FINDINGS)):
             raise ValueError(f"no such trigger: {', '.join(unknown)}")
         self._wanted = [name for name in FINDINGS if name in wanted]
-        self._deflate_on_oom = deflate_on_oom
+        self.negotiated(features)
         self._lived_ns = 0
         self._begin_anew()
+
+    def negotiated(self, features: Sequence[str] | None) -> None:
+        """What driver and device agree upon from now on, by name; none at all: not known. Without
+        deflate_on_oom the driver takes the balloon's pages out of MemTotal; where that is not
+        known, what needs RAM fires only if it would either way."""
+        self._deflate_on_oom = "deflate_on_oom" in features if features else None
 
     def _begin_anew(self) -> None:
         self._readings: list[_Reading] = []

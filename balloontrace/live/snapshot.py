@@ -113,7 +113,7 @@ def _host(model: Model, now_s: float, at_ns: Optional[int]) -> Optional[view.Hos
 
 def _guest(tally: Tally) -> view.Guest:
     header = tally.header
-    guest, balloon = section(header, "guest"), section(header, "balloon")
+    guest, balloon = section(header, "guest"), tally.balloon
     features, symbols = balloon.get("features"), section(balloon, "driver").get("symbols")
     behaviour = None
     if features is not None and symbols is not None:

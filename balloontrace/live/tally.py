@@ -13,6 +13,7 @@ from balloontrace.conditions.agreement import Agreement
 from balloontrace.conditions.triggers import Moment, Triggers
 from balloontrace.events import (
     BALLOON_PAGE_BYTES,
+    CHUNK_PAGES,
     KINDS,
     LOSSES,
     OPEN_DURATION,
@@ -92,9 +93,9 @@ class Tally:
         tasks = section(header, "tasks")
         self._kswapds = frozenset(tasks.get("kswapd") or ())
         self._own = frozenset(tasks.get(who) for who in ("recorder", "netlink"))
-        features = section(header, "balloon").get("features")
-        oom = None if features is None else "deflate_on_oom" in features
-        self._triggers = Triggers(deflate_on_oom=oom)
+        self.balloon: dict[str, Any] = {}
+        self._triggers = Triggers()
+        self._negotiated(header)
         self.findings = findings.Findings()
         self._sample: dict[str, Any] = {}
         self._sampled_ns: Optional[int] = None
@@ -105,7 +106,7 @@ class Tally:
         self._agreement = Agreement(page_bytes)
         self._moves = self._looked_moves = self._drivers = 0
         self._left: dict[str, Sum] = {}  # when the driver that was traced before left
-        self._attached(header, exact)
+        self._attached(header)
         self._look(begin_ns, {})
 
     # ---- what comes ----
@@ -232,8 +233,10 @@ class Tally:
         known = {name: more for name, more in differences.items() if more is not None}
         if not known:
             return view.Agreement(None, "not yet compared with /proc/vmstat, the balloon moves")
-        if wrong := [f"{name} by {more:+,}" for name, more in known.items() if more]:
+        if wrong := [f"{name} by {more:+,}" for name, more in known.items() if _is_wrong(more)]:
             return view.Agreement(False, f"differs from /proc/vmstat: {', '.join(wrong)} pages")
+        if underway := sum(known.values()):
+            return view.Agreement(None, f"{-underway:,} pages are under way, or not told of")
         return view.Agreement(True, "agrees with /proc/vmstat")
 
     # ---- time ----
@@ -322,23 +325,31 @@ class Tally:
                 self.episodes.size = 0  # without a driver there is no balloon
         elif state == "untraceable":
             self.driver = state
+        elif state == "negotiated":
+            self._negotiated(content)
         elif state == "attached":
             self.driver = state
+            self._negotiated(content)
             size, exact = self._found(section(content, "vmstat_attach"))
             self.episodes.found(size, exact)
             if self.episodes.stretch.kind != TOWARD:
                 self.episodes.come(t_ns)
-            self._attached(content, exact)
+            self._attached(content)
 
-    def _attached(self, content: dict[str, Any], exact: bool) -> None:
+    def _negotiated(self, content: dict[str, Any]) -> None:
+        """The balloon as it is described from now on."""
+        self.balloon = section(content, "balloon")
+        self._triggers.negotiated(self.balloon.get("features"))
+
+    def _attached(self, content: dict[str, Any]) -> None:
         """What is compared with /proc/vmstat from now on."""
         seams = section(content, "seams")
         self._drivers += bool(seams)
         seams = {kind: seam for kind, seam in seams.items() if isinstance(seam, dict)}
         self._traced = {"driver_identity": self._drivers, "seams": seams}
-        after = section(section(content, "vmstat_attach"), "after")
-        if exact:
-            self._agreement.look(self._left, after, self._traced, moved=True)
+        attach = section(content, "vmstat_attach")
+        readings = {name: section(attach, name) for name in ("before", "after")}
+        self._agreement.attached(self._left, readings, self._traced)
 
     def _found(self, attach: dict[str, Any]) -> tuple[Optional[int], bool]:
         """Balloon pages by /proc/vmstat after attaching, and whether it stood still meanwhile."""
@@ -398,10 +409,10 @@ class Tally:
         self._looked_moves = self._moves
         self._agreement.look(self.sums, vmstat, self._traced, moved)
         counted = self._size_of(vmstat)
-        wrong = any(self._agreement.differences[name] for name in ("inflate", "deflate"))
+        differences = [self._agreement.differences[name] for name in ("inflate", "deflate")]
         if moved or counted is None:
             return
-        if wrong and counted != self.episodes.size:
+        if any(map(_is_wrong, differences)) and counted != self.episodes.size:
             self.episodes.set_right(self.now_ns, counted)
         self.episodes.confirm()
 
@@ -416,6 +427,12 @@ class Tally:
         moment = Moment(t_ns, self.sums, sample, episodes.size, target, there)
         self._triggers.fired(moment)
         self.findings.take(t_ns, (t_ns - self.begin_ns) / 1e9, self._triggers.holding, self)
+
+
+def _is_wrong(more: Optional[int]) -> bool:
+    """Whether so many pages more than the kernel counted are not those of a call that has yet to
+    return, as where the host answers late."""
+    return more is not None and not -CHUNK_PAGES <= more <= 0
 
 
 def _share(now_us: Optional[int], before_us: Optional[int], span_us: float) -> Optional[float]:

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recordings that a watcher leaves: how many an hour, how many at all, and their names."""
+"""The recordings that a watcher leaves: how many an hour, how many at all, their names, and what
+becomes of the segments of a watcher that did not come to make one."""
 
 from __future__ import annotations
 
@@ -7,6 +8,8 @@ import os
 import time
 
 from balloontrace.errors import UserError
+from balloontrace.recording.layout import MAGIC
+from balloontrace.watch.whole_file import WholeFile, copy, remove
 
 PREFIX, SUFFIX = "dump-", ".btrace"
 
@@ -45,6 +48,32 @@ class Dumps:
             for number in ("", *(f".{number}" for number in range(1, 1000)))
         )
         return next(path for path in free if not os.path.lexists(path))
+
+    def take_over(self, segments: list[str], why: str) -> list[str]:
+        """Make one recording of segments that an earlier watcher left, however it ended; where the
+        disk has no room for that, each becomes one as it is. Returns their paths. Raises UserError
+        if the directory takes none, and leaves the segments then."""
+        path = self.path(why)
+        try:
+            with WholeFile(path) as fd:
+                for number, segment in enumerate(segments):
+                    copy(segment, fd, len(MAGIC) if number else 0)
+        except UserError:
+            return [self._renamed(segment, why) for segment in segments]
+        for segment in segments:
+            remove(segment)
+        return [path]
+
+    def _renamed(self, segment: str, why: str) -> str:
+        path = self.path(why)
+        try:
+            os.rename(segment, path)
+        except OSError as error:
+            raise UserError(
+                f"cannot keep {segment}, which an earlier watcher left: {error.strerror}",
+                f"mend that, or take what is in {self._directory} away",
+            ) from None
+        return path
 
     def delete_old(self) -> None:
         """Until all together are small enough; the newest stays. Raises UserError."""

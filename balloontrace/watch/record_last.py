@@ -2,7 +2,8 @@
 """`record --ring`: a recording of the last minutes before its end, however long it takes.
 
 Its segments lie beside it while it runs, and are joined at the end; what a recorder that was killed
-leaves are the segments, each a recording. A process image of its own (tracers/record/session.py).
+leaves are the segments, each a recording, of which the next one to the same file makes one beside
+its own. A process image of its own (tracers/record/session.py).
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def record(options: dict[str, Any]) -> int:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)  # which launch.py has blocked
     keep = Keep(options["keep_bytes"], options["keep_s"])
     segments = Segments(options["directory"], keep)
+    kept = Kept(segments, Dumps(options["directory"], keep.size), after_s=0.0)
+    kept.take_over(session.say)
     channel = socket.socket(fileno=options["channel"])
     handover = session.await_handover(wakeups, channel, options["loader"])
     old_score = session.protect(traces=True)
@@ -43,7 +46,6 @@ def record(options: dict[str, Any]) -> int:
 
         marks = Marks()
     try:
-        kept = Kept(segments, Dumps(options["directory"], keep.size), after_s=0.0)
         watcher = Watcher(handover, options, kept, Triggers(()), marks, session.say)
         wakeups.watch(handover.maps["events"], edges=True)
         return _record(options, wakeups, watcher, segments, old_score)

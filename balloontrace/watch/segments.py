@@ -180,19 +180,10 @@ class Segments:
 
     # ---- one recording of all, and making room ----
 
-    def recover(self, path: str) -> bool:
-        """Make one recording of the segments that an earlier watcher has left, however it ended;
-        returns whether there were any. Raises UserError."""
+    def left(self) -> list[str]:
+        """The paths of those that an earlier watcher has left, however it ended, in order."""
         names = sorted(name for name in os.listdir(self._directory) if name.startswith(PREFIX))
-        paths = [os.path.join(self._directory, name) for name in names]
-        if not paths:
-            return False
-        with WholeFile(path) as fd:
-            for number, part in enumerate(paths):
-                copy(part, fd, len(MAGIC) if number else 0)
-        for part in paths:
-            remove(part)
-        return True
+        return [os.path.join(self._directory, name) for name in names]
 
     def join(self, path: str, header: dict[str, Any]) -> None:
         """Write all that have ended as one recording, which is at `path` whole or not at all.

@@ -17,7 +17,7 @@ from balloontrace.tracers.record import session
 from balloontrace.tracers.record.recorder import Wakeups
 from balloontrace.watch import exposition, textfile
 from balloontrace.watch.dumps import Dumps
-from balloontrace.watch.metrics import ASKED, RESTART
+from balloontrace.watch.metrics import ASKED
 from balloontrace.watch.notify import Notify
 from balloontrace.watch.pressure import Pressure
 from balloontrace.watch.segments import Keep, Segments
@@ -51,9 +51,7 @@ def watch(options: dict[str, Any]) -> int:
             marks = Marks()
             wakeups.watch(marks.fileno())
         wakeups.watch(handover.maps["events"], edges=True)
-        features = handover.content["balloon"]["features"]
-        deflates = "deflate_on_oom" in features if features else None
-        triggers = Triggers(options["on"], deflate_on_oom=deflates)
+        triggers = Triggers(options["on"])
         pressure = Pressure()
         told = pressure.is_told
         watcher = Watcher(handover, options, kept, triggers, marks, session.say, told)
@@ -79,12 +77,9 @@ def _kept(options: dict[str, Any]) -> Kept | None:
         return None
     keep = Keep(options["keep_bytes"], options["keep_s"])
     segments = Segments(options["directory"], keep)
-    dumps = Dumps(options["directory"], keep.size)
-    before = dumps.path(RESTART)
-    if segments.recover(before):
-        session.say(f"what was kept before is in {before}")
-        dumps.delete_old()
-    return Kept(segments, dumps, options["after_s"])
+    kept = Kept(segments, Dumps(options["directory"], keep.size), options["after_s"])
+    kept.take_over(session.say)
+    return kept
 
 
 class _Outlets:

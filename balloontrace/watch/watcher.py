@@ -23,7 +23,7 @@ from balloontrace.tracers.record.tracing import Tracing
 from balloontrace.tracers.samplers import OF_A_TRACE, Samplers
 from balloontrace.tracers.samplers.vmstat import balloon_counters
 from balloontrace.watch.boundary import Boundary
-from balloontrace.watch.metrics import ASKED, Reading
+from balloontrace.watch.metrics import ASKED, RESTART, Reading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,6 +51,10 @@ SEGMENT = "segment"
 
 _PAGES_PER_PAGE = os.sysconf("SC_PAGE_SIZE") // BALLOON_PAGE_BYTES
 
+_UNDERWAY = ("ack", "leak", "migrate")
+"""Calls within which the kernel has counted pages. Not the size worker's: it sleeps in one where
+there is no memory, for as long as that lasts."""
+
 _TRIES, _PAUSE_S = 5, 0.002
 """To read sums and events together, while calls are made all the time."""
 
@@ -62,6 +66,20 @@ class Kept:
 
     def __init__(self, segments: Segments, dumps: Dumps, after_s: float) -> None:
         self.segments, self.dumps, self.after_s = segments, dumps, after_s
+
+    def take_over(self, say: Callable[[str], None]) -> None:
+        """Keep what an earlier watcher has left in the same place. say: tells people a line. Raises
+        UserError if that cannot be kept, and no other begun beside it."""
+        left = self.segments.left()
+        if not left:
+            return
+        first, *more = self.dumps.take_over(left, RESTART)
+        also = f" and {len(more)} more, for the disk has no room for one of all" if more else ""
+        say(f"what was kept before is in {first}{also}")
+        try:
+            self.dumps.delete_old()
+        except UserError as error:
+            say(str(error))
 
     @property
     def left_out(self) -> dict[str, int]:
@@ -110,6 +128,7 @@ class Watcher:
         self._begun_ns = time.monotonic_ns()
         self.sample_interval_s = BUSY_S
         begun = self._follower.begin()
+        self._agreement.attached(self._sums, begun["vmstat_attach"], self._follower.content)
         if kept:
             self._begin_segment(kept.segments, self._boundary(begun["vmstat_attach"]))
         self.sample()
@@ -183,7 +202,8 @@ class Watcher:
         if moved:
             self._raw, self._sums = raw, sums.of_rows(raw)
         vmstat = self._sample.get("vmstat", {})
-        self._agreement.look(self._sums, vmstat, self._follower.content, moved)
+        underway = moved or self._waits_for_the_host()
+        self._agreement.look(self._sums, vmstat, self._follower.content, underway)
         size = size_pages(vmstat)
         attached = self._follower.is_there
         if (target := self._tracing.target_pages()) is not None:
@@ -191,6 +211,7 @@ class Watcher:
         aim = None if self._target is None else whole_pages(self._target, _PAGES_PER_PAGE)
         moment = Moment(now_ns, self._sums, self._sample, size, aim, attached)
         self._progress.add(moment)
+        self._triggers.negotiated(self._follower.content["balloon"]["features"])
         for finding in self._triggers.fired(moment):
             self._findings[finding] = self._findings.get(finding, 0) + 1
             self._say(f"{finding} fired")
@@ -205,6 +226,12 @@ class Watcher:
         """Whether a call was added meanwhile; if not, the next one wakes the loop."""
         self._tracing.control["idle"] = 1
         return self._tracing.raw_sums() != self._raw
+
+    def _waits_for_the_host(self) -> bool:
+        """Whether pages are under way that the kernel has counted and the sums have not: a fill is
+        summed up when the host has them, a leak when it returns."""
+        opened = self._tracing.open_calls(self._follower.fill_from)
+        return any(call.call in _UNDERWAY for call in opened)
 
     @property
     def was_called(self) -> bool:

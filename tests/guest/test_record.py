@@ -355,6 +355,7 @@ def test_marks_stand_between_the_hosts_commands(stock: Guest, fetch: Fetch) -> N
 @pytest.mark.one_kernel
 def test_of_a_long_recording_the_last_part_is_kept(stock: Guest, fetch: Fetch) -> None:
     move_balloon(stock, 0)
+    Recorder(stock, "--ring", "4s").stop(signal.SIGKILL)
     recorder = Recorder(stock, "--ring", "4s", "--", "sh", "-c", "sleep 1000")
     segments = f"{recorder.path}.segments"
     move_balloon(stock, 50 * MIB_PAGES)
@@ -376,5 +377,9 @@ def test_of_a_long_recording_the_last_part_is_kept(stock: Guest, fetch: Fetch) -
     assert report["totals"]["inflated_pages"] == taken_in == 30 * MIB_PAGES
     assert report["duration_s"] < 60
     assert report["reconciliation"]["agrees"] is True
-    assert stock.run(["ls", "-d", segments], check=False).returncode != 0
+    (left,) = stock.run(["ls", segments]).stdout.split()
+    assert f"what was kept before is in {segments}/{left}" in said
+    earlier = fetch(stock, f"{segments}/{left}")
+    assert (earlier.trailer, earlier.damage) == (None, [])
+    stock.run(["rm", "-r", segments])
     move_balloon(stock, 0)

@@ -23,6 +23,7 @@ from balloontrace.analysis.trace.gaps import (
 )
 from balloontrace.analysis.trace.kernel_sums import differing
 from balloontrace.analysis.trace.trace import Trace, known_pages, section
+from balloontrace.events import CHUNK_PAGES
 
 COUNTERS = {
     "inflate": ("fill", INFLATED, "in"),
@@ -33,11 +34,6 @@ COUNTERS = {
 
 _ASKED = ("inflate", "deflate")
 """Without these there is no verdict."""
-
-CHUNK_PAGES = 256
-"""The driver moves at most one array of page numbers at a time, under its lock
-(VIRTIO_BALLOON_ARRAY_PFNS_MAX in drivers/virtio/virtio_balloon.c): so many balloon pages can be
-counted by /proc/vmstat on one side of a moment and traced on the other."""
 
 SAMPLE_SKEW_NS = 100_000_000
 """A sample has one time stamp for several files read one after the other; on a guest that reclaims

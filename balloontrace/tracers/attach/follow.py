@@ -155,6 +155,7 @@ class Follower:
             self._negotiated = now
             described = balloon.describe()
             described["driver"] = self._content["balloon"]["driver"]  # with its functions
+            self._content = {**self._content, "balloon": described}
             self._tell("negotiated", {"balloon": described})
 
     def _driver_gone(self, now: int) -> None:
@@ -178,6 +179,8 @@ class Follower:
         self._attaching = None
         try:
             given = handover.receive(channel)
+            if not given.content["driver_identity"]:  # it went while the probes were attached
+                return
             self._probes, self._programs = given.probes, given.programs
             self._traced = given.content["driver_identity"]
             self._content = {**self._content, **given.content}

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.tracers.attach.seams import MODULES, OFFSETS, functions
-from balloontrace.tracers.machine import symbols
-from balloontrace.tracers.machine.balloon import DRIVER_MODULE
+from balloontrace.tracers.machine import balloon, symbols
 from balloontrace.tracers.machine.btf import Btf
 
 if TYPE_CHECKING:
@@ -19,13 +18,15 @@ if TYPE_CHECKING:
 
 
 class Kernel:
-    """What the running kernel has to attach to: its functions, and its structures' layout.
+    """What the running kernel has to attach to: its functions, and its structures' layout. driver:
+    whose they are (balloon.identity), 0: none is there.
 
     Both are read on a thread, for the loader has much to import meanwhile. The thread imports
     nothing: of a zip, zipimport is not fit for two threads.
     """
 
     def __init__(self) -> None:
+        self.driver = balloon.identity()
         self._symbols: dict[str, list[Symbol]] = {}
         self._layout: dict[str, int] = {}
         self._unreadable = ""
@@ -75,7 +76,7 @@ class Kernel:
 
 def _offsets() -> dict[str, int]:
     try:
-        btf = Btf(DRIVER_MODULE)
+        btf = Btf(balloon.DRIVER_MODULE)
     except (OSError, ValueError):
         return {}
     found = {key: btf.offset(*where) for key, where in OFFSETS.items()}

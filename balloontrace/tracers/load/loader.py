@@ -21,9 +21,9 @@ from balloontrace.tracers.attach.forced import Forced
 from balloontrace.tracers.attach.kernel import Kernel
 from balloontrace.tracers.load import bytecode, cache, compiler, description, shipped
 from balloontrace.tracers.load.bytecode import Compiled
-from balloontrace.tracers.machine import bpf_calls, guest
+from balloontrace.tracers.machine import balloon, bpf_calls, guest
 from balloontrace.tracers.machine.system_calls import lift_locked_memory_limit
-from balloontrace.tracers.record.ring import ITEM_BYTES
+from balloontrace.tracers.record.ring import ITEM_BYTES, whole_pages
 
 
 def load(
@@ -38,6 +38,7 @@ def load(
     forced = Forced(**tried)
     code, origin = _code(keep, forced.compiled)
     lift_locked_memory_limit()
+    ring_bytes = whole_pages(ring_bytes)
     maps = _maps(code, ring_bytes)
     content = {
         **description.of_recording(os.getppid()),
@@ -45,11 +46,9 @@ def load(
         "possible_cpus": guest.possible_cpus(),
         "code": origin,
     }
-    if running:
-        attached = _attach(code, maps, running, _settings(ring_bytes, silent), forced)
-        content["tasks"]["loader"] = attached.described.pop("loader")
-    else:
-        attached = attaching.nothing()
+    attached = _attach(code, maps, running, _settings(ring_bytes, silent), forced)
+    if loader := attached.described.pop("loader", 0):
+        content["tasks"]["loader"] = loader
     kept = os.memfd_create("bytecode")
     os.write(kept, code.to_json())
     return handover.Handover({**content, **attached.described}, maps, [kept], *attached.held)
@@ -72,17 +71,29 @@ def attach_again(
 def _attach(
     code: Compiled,
     maps: Mapping[str, int],
-    running: Kernel,
+    running: Kernel | None,
     settings: Mapping[str, int],
     forced: Forced,
 ) -> attaching.Attachment:
-    """Attach, and prove that it works; `described` has this process's id as `loader`, too."""
+    """Attach, if the driver is there, and prove that it works; `described` has this process's id as
+    `loader`, too. Attaching takes up to seconds, in which the driver can go and come back: probes
+    on one that is gone are none."""
     linked = code.linked(maps[definition.name] for definition in code.maps)
-    attached = attaching.attach(linked, maps["layout"], running, settings, forced)
-    attached.described["loader"] = os.getpid()
-    if attached.described["seams"]["proof"]["rung"]:
-        attached.described["loader"] = Control(maps["control"]).prove()
-    return attached
+    while running and running.driver:
+        try:
+            attached = attaching.attach(linked, maps["layout"], running, settings, forced)
+            attached.described["loader"] = os.getpid()
+            if attached.described["seams"]["proof"]["rung"]:
+                attached.described["loader"] = Control(maps["control"]).prove()
+        except UserError:
+            if balloon.identity() == running.driver:
+                raise
+        else:
+            if balloon.identity() == running.driver:
+                return attached
+            attached.held.close()
+        running = Kernel()
+    return attaching.nothing()
 
 
 def _settings(ring_bytes: int, silent: bool) -> dict[str, int]:

@@ -20,6 +20,13 @@ _BUSY = 0x80
 """BPF_RINGBUF_BUSY_BIT, in the last byte of a record header's little-endian length."""
 
 
+def whole_pages(ring_bytes: int) -> int:
+    """The smallest ring of so many bytes that this kernel makes: of a whole number of its pages
+    (ringbuf_map_alloc in kernel/bpf/ringbuf.c), which have up to 64 KiB. ring_bytes: a power of
+    two, as the size of a page is."""
+    return max(ring_bytes, mmap.PAGESIZE)
+
+
 class Ring:
     """The reader's side of one ring buffer map."""
 

@@ -41,7 +41,8 @@ def vmstat(inflated: int, deflated: int = 0, migrated: int = 0) -> dict[str, int
 def begun() -> Agreement:
     """One that began in a guest in which 1,000 pages had been moved before."""
     agreement = Agreement(os.sysconf("SC_PAGE_SIZE"))
-    agreement.look(sums(0), vmstat(1000, 900, 5), content(), moved=False)
+    at = vmstat(1000, 900, 5)
+    agreement.attached(sums(0), {"before": at, "after": at}, content())
     return agreement
 
 
@@ -66,6 +67,33 @@ def test_while_it_moves_nothing_is_said_anew(begun: Agreement) -> None:
     begun.look(sums(300), vmstat(1400, 900, 5), content(), moved=False)
     begun.look(sums(390), vmstat(1400, 900, 5), content(), moved=True)
     assert begun.differences["inflate"] == 0
+
+
+def test_pages_that_are_under_way_when_it_begins_are_no_difference() -> None:
+    agreement = Agreement(os.sysconf("SC_PAGE_SIZE"))
+    moving = {"before": vmstat(1000, 900), "after": vmstat(1100, 900)}  # of a fill of 256
+    agreement.attached(sums(0), moving, content())
+    agreement.look(sums(0), vmstat(1256, 900), content(), moved=True)
+    assert agreement.differences["inflate"] is None
+    found = at_rest(agreement, sums(256), vmstat(1256, 900), content())
+    assert found == {"inflate": 0, "deflate": 0, "migrate": 0}
+    found = at_rest(agreement, sums(256 + 100), vmstat(1256 + 150, 900), content())
+    assert found["inflate"] == -50
+
+
+def test_pages_that_are_under_way_when_a_driver_comes_back_are_no_difference(
+    begun: Agreement,
+) -> None:
+    at_rest(begun, sums(310), vmstat(1300, 900, 5), content())
+    begun.look(sums(310), vmstat(1300 + 200, 900, 5), content(identity=8), moved=False)
+    found = at_rest(begun, sums(310 + 256), vmstat(1300 + 256, 900, 5), content(identity=8))
+    assert found["inflate"] == 10
+
+
+def test_what_is_lost_before_the_first_rest_is_a_difference(begun: Agreement) -> None:
+    begun.look(sums(100), vmstat(1100, 900, 5), content(), moved=True)
+    found = at_rest(begun, sums(1000), vmstat(2256, 900, 5), content())
+    assert found["inflate"] == -256
 
 
 def test_what_moves_while_nothing_is_traced_is_left_out(begun: Agreement) -> None:

@@ -454,18 +454,26 @@ def test_without_a_source_nothing_is_known_of_pressure(lacks: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("deflate_on_oom", "available_mib", "fires"),
+    ("features", "available_mib", "fires"),
     # MemTotal 4 GiB; with the balloon's 4 GiB beside it RAM is 8 GiB.
-    [(True, 500, False), (None, 500, False), (False, 500, True), (None, 400, True)],
+    [
+        (["deflate_on_oom", "version_1"], 500, False),
+        ([], 500, False),  # no driver yet, or none that tells
+        (["version_1"], 500, True),
+        ([], 400, True),
+    ],
 )
-def test_ram_is_what_the_feature_says(
-    deflate_on_oom: bool | None, available_mib: int, fires: bool
+@pytest.mark.parametrize("later", [False, True])
+def test_ram_is_what_the_features_say(
+    features: list[str], available_mib: int, fires: bool, later: bool
 ) -> None:
     def starving(guest: Guest) -> None:
         guest.starve()
         guest.meminfo["MemAvailable"] = available_mib << 20
 
-    guest = Guest(4 * PAGES_OF_GIB, 4 * PAGES_OF_GIB, deflate_on_oom=deflate_on_oom)
+    other = ["version_1"] if "deflate_on_oom" in features else ["deflate_on_oom"]
+    guest = Guest(4 * PAGES_OF_GIB, 4 * PAGES_OF_GIB, features=other if later else features)
+    guest.triggers.negotiated(features)
     assert guest.seconds(15, starving) == ["held-under-pressure"] * fires
 
 
@@ -536,7 +544,7 @@ def test_programs_that_count_from_zero_again_move_nothing() -> None:
 def test_a_healthy_balloon_fires_nothing(
     up: list[int], down: list[int], rest: int, each_s: float
 ) -> None:
-    guest = Guest(deflate_on_oom=True)
+    guest = Guest(features=["deflate_on_oom"])
     fired: list[str] = []
     guest.target = sum(up)
     for pages in up:
@@ -608,9 +616,7 @@ def test_a_gap_is_neither_progress_nor_its_lack() -> None:
 
 
 def fired_in(trace: Trace) -> set[str]:
-    features = trace.balloon.get("features")
-    known = None if features is None else "deflate_on_oom" in features
-    triggers = Triggers(deflate_on_oom=known)
+    triggers = Triggers(features=trace.balloon.get("features"))
     return {name for moment in moments(trace) for name in triggers.fired(moment)}
 
 

@@ -339,6 +339,36 @@ def test_what_is_missing_is_said_and_the_size_set_right(tmp_path: Path) -> None:
     assert view.progress.churn_ratio is None
 
 
+def test_pages_that_the_host_has_not_answered_for_yet_are_not_missing(tmp_path: Path) -> None:
+    recording = Built().target(0.5, 5000, 0).fill(1.0, 0.01, 256)
+    for second in range(2, 20):  # the host answers after 18 s
+        recording.sample(second + 0.5, vmstat(512))
+    late = built(recording, tmp_path)
+    recording.fill(2.0, 18.1, 256)
+    for second in range(21, 30):
+        recording.sample(second + 0.5, vmstat(512))
+    recording.trailer = None
+    waiting = fed(late).view(0.0)
+    assert waiting.agreement.agrees is None
+    assert "256 pages are under way, or not told of" in waiting.agreement.sentence
+    assert waiting.size_pages == 256
+    assert waiting.progress.no_progress_s == pytest.approx(18.5, abs=1)
+    view = fed(built(recording, tmp_path)).view(0.0)
+    assert view.agreement.agrees
+    assert view.size_pages == 512
+    assert (view.progress.longest_no_progress_s or 0) >= 18
+
+
+def test_a_device_that_comes_or_is_plugged_in_anew_is_the_one_that_is_shown(
+    tmp_path: Path,
+) -> None:
+    recording = Built().target(0.5, 5000, 0).fill(1.0, 0.01, 256)
+    described = recording.header["balloon"]
+    recording.header["balloon"] = {**described, "features": []}
+    recording.driver(2.0, "negotiated", balloon=described)
+    assert fed(built(recording, tmp_path)).view(0.0).guest.behaviour == "oom-notifier"
+
+
 def test_counters_alone_are_shown_with_unknown_causes(tmp_path: Path) -> None:
     recording = Built()
     recording.header |= {"counters": {"interval_s": 0.1}, "seams": {}}

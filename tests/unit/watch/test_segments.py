@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import resource
@@ -10,6 +11,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -20,6 +22,7 @@ from balloontrace.sums import SLOTS, Sum
 from balloontrace.watch.boundary import Boundary
 from balloontrace.watch.dumps import MOST_AN_HOUR, Dumps
 from balloontrace.watch.segments import PARTS, Keep, Segments
+from balloontrace.watch.watcher import Kept
 
 KEEP = Keep(size=1 << 20)
 PART = KEEP.size // PARTS
@@ -40,9 +43,8 @@ def boundary(done: int, summed: bool = True) -> Boundary:
 class Watched:
     """Segments, and a number of events that were written to them."""
 
-    def __init__(self, directory: Path, keep: Keep = KEEP) -> None:
-        self.segments = Segments(str(directory), keep)
-        self.written = 0
+    def __init__(self, segments: Segments, written: int = 0) -> None:
+        self.segments, self.written = segments, written
         self.begin()
 
     def begin(self, summed: bool = True) -> None:
@@ -83,10 +85,15 @@ def paths(directory: Path) -> list[Path]:
     return sorted(directory.glob("segment-*"))
 
 
+def kept_in(directory: Path) -> tuple[Kept, list[str]]:
+    """What the next watcher keeps there, and what it will have said."""
+    return Kept(Segments(str(directory), KEEP), Dumps(str(directory), KEEP.size), 0.0), []
+
+
 @pytest.fixture
 def three(tmp_path: Path) -> Watched:
     """Three segments that have ended, of 100, 50 and 70 events."""
-    watched = Watched(tmp_path)
+    watched = Watched(Segments(str(tmp_path), KEEP))
     for number in (100, 50, 70):
         watched.write(number)
         watched.end()
@@ -144,10 +151,12 @@ def test_what_an_earlier_watcher_left_is_one_recording(
     if ended:
         three.end()
     three.segments.release()
-    left, again = str(tmp_path / "left.btrace"), Segments(str(tmp_path), KEEP)
-    assert again.recover(left)
+    again, said = kept_in(tmp_path)
+    again.take_over(said.append)
     assert paths(tmp_path) == []
-    whole = read_recording(left)
+    (left,) = tmp_path.glob("dump-*-restart.btrace")
+    assert said == [f"what was kept before is in {left}"]
+    whole = read_recording(str(left))
     assert numbers(whole) == [*range(250)]
     assert (whole.missing_blocks, whole.damage) == (0, [])
     if ended:
@@ -155,11 +164,69 @@ def test_what_an_earlier_watcher_left_is_one_recording(
         assert whole.trailer["events"] == 250
     else:  # the trailers of those before it are not its own
         assert whole.trailer is None
-    assert not again.recover(str(tmp_path / "none.btrace"))
+    again.take_over(said.append)
+    assert len(said) == 1
+
+
+def test_another_begins_beside_what_was_left(three: Watched, tmp_path: Path) -> None:
+    three.segments.release()
+    again, said = kept_in(tmp_path)
+    again.take_over(said.append)
+    watched = Watched(again.segments, written=1000)
+    watched.write(20)
+    watched.end()
+    again.segments.join(str(tmp_path / "all.btrace"), {})
+    again.segments.delete()
+    assert numbers(read_recording(str(tmp_path / "all.btrace"))) == [*range(1000, 1020)]
+    assert len([*tmp_path.glob("dump-*")]) == 1
+
+
+def test_where_there_is_no_room_for_one_recording_of_all_each_becomes_one(
+    three: Watched, tmp_path: Path
+) -> None:
+    three.end()
+    three.segments.release()
+    most = max(path.stat().st_size for path in paths(tmp_path))
+    again, said = kept_in(tmp_path)
+    with files_no_larger_than(most + 1):
+        again.take_over(said.append)
+    assert paths(tmp_path) == []
+    dumps = sorted(tmp_path.glob("dump-*"))
+    assert [numbers(read_recording(str(path))) for path in dumps] == [
+        [*range(100)], [*range(100, 150)], [*range(150, 220)], [],
+    ]  # fmt: skip
+    assert "and 3 more, for the disk has no room" in said[0]
+
+
+def test_what_cannot_be_kept_is_said_and_stays(
+    three: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: str) -> NoReturn:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    three.segments.release()
+    again, said = kept_in(tmp_path)
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(UserError, match="Read-only file system"):
+        again.take_over(said.append)
+    assert len(paths(tmp_path)) == 4
+
+
+def test_recordings_that_cannot_be_deleted_do_not_keep_a_watcher_from_beginning(
+    three: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> NoReturn:
+        raise UserError("cannot tidy")
+
+    three.segments.release()
+    again, said = kept_in(tmp_path)
+    monkeypatch.setattr(again.dumps, "delete_old", refuse)
+    again.take_over(said.append)
+    assert said[1:] == ["cannot tidy"]
 
 
 def test_where_sums_were_not_known_at_either_end_they_are_not_known(tmp_path: Path) -> None:
-    watched = Watched(tmp_path)
+    watched = Watched(Segments(str(tmp_path), KEEP))
     watched.write(10)
     watched.end()
     watched.begin(summed=False)
@@ -171,7 +238,7 @@ def test_where_sums_were_not_known_at_either_end_they_are_not_known(tmp_path: Pa
 
 
 def test_as_much_as_was_asked_for_is_kept_and_not_much_more(tmp_path: Path) -> None:
-    watched = Watched(tmp_path)
+    watched = Watched(Segments(str(tmp_path), KEEP))
     for _ in range(40):
         watched.fill_up()
         assert watched.segments.size <= KEEP.size + 2 * PART
@@ -181,7 +248,7 @@ def test_as_much_as_was_asked_for_is_kept_and_not_much_more(tmp_path: Path) -> N
 
 
 def test_of_minutes_as_many_are_kept(tmp_path: Path) -> None:
-    watched = Watched(tmp_path, Keep(seconds=80.0))
+    watched = Watched(Segments(str(tmp_path), Keep(seconds=80.0)))
     for _ in range(30):
         watched.write(10)  # which is 10 s
         assert watched.segments.is_due(float(watched.written))
@@ -192,7 +259,7 @@ def test_of_minutes_as_many_are_kept(tmp_path: Path) -> None:
 
 
 def test_what_is_held_is_not_deleted_until_it_is_too_much(tmp_path: Path) -> None:
-    watched = Watched(tmp_path)
+    watched = Watched(Segments(str(tmp_path), KEEP))
     watched.segments.held = True
     for _ in range(80):
         watched.fill_up()
@@ -213,7 +280,7 @@ def files_no_larger_than(size: int) -> Iterator[None]:
 
 
 def test_a_disk_that_is_full_costs_what_comes_meanwhile_and_says_so(tmp_path: Path) -> None:
-    watched = Watched(tmp_path)
+    watched = Watched(Segments(str(tmp_path), KEEP))
     watched.write(100)
     with files_no_larger_than(paths(tmp_path)[0].stat().st_size + 100):
         watched.write(500)
@@ -246,7 +313,7 @@ def test_a_disk_without_room_for_a_segment_gets_none(
 ) -> None:
     monkeypatch.setattr("balloontrace.watch.segments._free", lambda _: PART)
     with pytest.raises(UserError, match="nothing is kept until there are"):
-        Watched(tmp_path)
+        Watched(Segments(str(tmp_path), KEEP))
     assert paths(tmp_path) == []
 
 

@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The driver as sysfs shows it: what a device negotiates later, and one that goes while it is
+attached to."""
+
+from __future__ import annotations
+
+import select
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balloontrace.tracers.attach import attaching
+from balloontrace.tracers.attach.follow import Follower
+from balloontrace.tracers.attach.handover import Handover
+from balloontrace.tracers.machine import balloon
+
+DEFLATE_ON_OOM, STATS = 2, 1
+
+
+class Sysfs:
+    """Of a guest with the driver, whose device can come."""
+
+    def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.driver, self._devices = root / "driver", root / "devices"
+        monkeypatch.setattr(balloon, "DRIVER", str(self.driver))
+        monkeypatch.setattr(balloon, "_VIRTIO_DEVICES", str(self._devices))
+        self.driver.mkdir()
+
+    def plug_in(self, *features: int) -> None:
+        """A device that has negotiated so much with the driver."""
+        device = self._devices / "virtio3"
+        device.mkdir(parents=True, exist_ok=True)
+        (device / "device").write_text(f"0x{balloon.VIRTIO_ID_BALLOON:04x}\n")
+        bits = "".join("1" if bit in (*features, 32) else "0" for bit in range(64))
+        (device / "features").write_text(f"{bits}\n")
+
+
+class Control:
+    """Where the phase stands that the programs read."""
+
+    def enter_phase(self, name: str) -> None:
+        """It is not read here."""
+
+
+@pytest.fixture
+def sysfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sysfs:
+    """With the driver loaded."""
+    return Sysfs(tmp_path, monkeypatch)
+
+
+def following(told: list[dict[str, Any]]) -> Follower:
+    """Of what is there, traced."""
+    described = attaching.nothing().described
+    described |= {"driver_identity": balloon.identity(), "tasks": {}}
+    described["balloon"]["driver"] = {"symbols": ["fill_balloon"]}
+    given = Handover(described, {}, [], [], [])
+    control: Any = Control()
+    return Follower(given, {}, control, told.append)
+
+
+def states(told: list[dict[str, Any]]) -> list[str]:
+    """What was told of the driver."""
+    return [sample["driver"]["state"] for sample in told]
+
+
+def test_what_is_negotiated_later_stands_in_the_headers_that_come_after_it(sysfs: Sysfs) -> None:
+    told: list[dict[str, Any]] = []
+    follower = following(told)
+    assert follower.content["balloon"]["features"] == []
+    for features in ((STATS,), (STATS, DEFLATE_ON_OOM)):
+        sysfs.plug_in(*features)
+        follower.check()
+        assert follower.content["balloon"] == told[-1]["driver"]["balloon"]
+        assert follower.content["balloon"]["driver"] == {"symbols": ["fill_balloon"]}
+    assert states(told) == ["negotiated", "negotiated"]
+    assert follower.content["balloon"]["device"] == "virtio3"
+    assert follower.content["balloon"]["features"] == ["stats_vq", "deflate_on_oom", "version_1"]
+
+
+def test_a_driver_that_goes_while_it_is_attached_to_is_not_attached(
+    sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    sysfs.driver.rmdir()
+    follower = following(told)
+    nothing = Handover(attaching.nothing().described, {}, [], [], [])
+    monkeypatch.setattr(Follower, "_attach", lambda _: nothing)
+    sysfs.driver.mkdir()
+    follower.check()
+    assert follower.is_there
+    sysfs.driver.rmdir()
+    _await_child(follower)
+    follower.check()
+    assert (follower.is_there, follower.is_traced, told) == (False, False, [])
+
+
+def _await_child(follower: Follower) -> None:
+    assert follower._attaching
+    select.select([follower._attaching[1]], [], [])
