@@ -104,9 +104,9 @@ def _numbers(memory: Result) -> str:
             f"{held}, and in the worst minute some task waited for memory {some * 100:.1f} % "
             f"of the time, all of them {full * 100:.1f} %"
         )
-    least, ram = facts["available_least_bytes"], facts["ram_bytes"]
-    if least is not None and ram:
-        return f"{held}, and at least {least / ram * 100:.1f} % was available"
+    least = facts["available_least_share"]
+    if least is not None:
+        return f"{held}, and at least {least * 100:.1f} % was available"
     return (
         f"{held}, nor how long tasks waited for memory"
         if share is None
@@ -122,8 +122,8 @@ def _lacks_memory(memory: Result) -> bool | None:
     some, full = facts["psi_some_worst_share"], facts["psi_full_worst_share"]
     if some is not None and full is not None:
         return bool(some >= SOME_SHARE or full >= FULL_SHARE)
-    least, ram = facts["available_least_bytes"], facts["ram_bytes"]
-    if least is not None and ram and least >= AVAILABLE_SHARE * ram:
+    least = facts["available_least_share"]
+    if least is not None and least >= AVAILABLE_SHARE:
         return False
     return None
 

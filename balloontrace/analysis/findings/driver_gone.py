@@ -22,7 +22,7 @@ class DriverGone(Finding):
         "all of its pages back (virtballoon_remove), so the host must be ready to lend them again; "
         "what the host asks for meanwhile takes effect when a driver comes."
     )
-    needs = ("driver",)
+    needs = ("driver.returns_known",)
 
     def check(self, results: Results) -> Evidence | None:
         """Look at each time the driver left."""
@@ -49,20 +49,17 @@ def _absences(driver: Result) -> list[dict[str, Any]]:
     recorded."""
     calls, gaps = driver.tables["calls"], driver.tables["gaps"]
     removes = [row for row in calls if row["call"] == "remove"]
-    came = [row["end_s"] for row in calls if row["call"] == "bind" and not row["failed"]]
-    came += [gap["end_s"] for gap in gaps if not gap["open"]]
     seen = {row["end_s"] for row in removes}
-    left = [(row["end_s"], row["by"], row["pages"]) for row in removes]
+    left = [(row["end_s"], row["back_s"], row["by"], row["pages"]) for row in removes]
     # A gap begins with the remove before it, if that was seen.
     left += [
-        (gap["start_s"], None, None)
+        (gap["start_s"], gap["back_s"], None, None)
         for gap in gaps
         if gap["state"] == "gone" and gap["start_s"] not in seen
     ]
     ended = driver.scalars["end_s"]
     rows = []
-    for start_s, by, pages in sorted(left, key=lambda one: float(one[0])):
-        back_s = min((moment for moment in came if moment > start_s), default=None)
+    for start_s, back_s, by, pages in sorted(left, key=lambda one: float(one[0])):
         end_s = ended if back_s is None else back_s
         rows.append(
             {

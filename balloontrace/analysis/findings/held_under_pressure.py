@@ -8,7 +8,7 @@ from typing import Any
 from balloontrace.analysis.findings.base import Evidence, Finding, Results, known, said_waits
 from balloontrace.analysis.trace.stretches import TOWARD
 from balloontrace.events import BALLOON_PAGE_BYTES
-from balloontrace.thresholds import ONLY_STALLS_PER_S
+from balloontrace.thresholds import AVAILABLE_SHARE, ONLY_STALLS_PER_S
 
 _PER_S = {
     "file_refaults_per_s": "pages of files read again",
@@ -51,15 +51,15 @@ class HeldUnderPressure(Finding):
         if not stretches:
             return None
         worst = max(stretches, key=lambda one: float(one["end_s"] - one["start_s"]))
-        facts = memory.scalars
         held = worst["balloon_pages"] * BALLOON_PAGE_BYTES
-        less = min(held, facts["floor_bytes"] - worst["available_bytes"])
+        floor = int(worst["ram_bytes"] * AVAILABLE_SHARE)
+        less = min(held, floor - worst["available_bytes"])
         numbers = {
             "stretches": len(stretches),
             "starved_s": sum(one["end_s"] - one["start_s"] for one in stretches),
             **{key: worst[key] for key in (*_KEYS, *_PER_S)},
-            "balloon_share": held / facts["ram_bytes"],
-            "floor_bytes": facts["floor_bytes"],
+            "balloon_share": held / worst["ram_bytes"],
+            "floor_bytes": floor,
             "less_bytes": less,
             "most_pages": (held - less) // BALLOON_PAGE_BYTES,
             "target_seen": known(results, "periods.targets_whole"),

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from balloontrace.analysis.findings.base import Evidence, Finding, Results
+from balloontrace.analysis.findings.guest_ram import ram_at
 from balloontrace.events import BALLOON_PAGE_BYTES
 
 
@@ -65,11 +66,11 @@ class KilledBesideBalloon(Finding):
     def _shown_by(self, kills: list[dict[str, Any]], results: Results) -> Evidence | None:
         if "deflate_on_oom" in results["guest"].scalars["features"]:
             return None
-        ram = results["memory"].scalars["ram_bytes"]
         hit = [
             {**kill, "balloon_share": (kill["balloon_pages"] or 0) * BALLOON_PAGE_BYTES / ram}
             for kill in kills
-            if (kill["balloon_pages"] or 0) * BALLOON_PAGE_BYTES >= self.BALLOON_SHARE * ram
+            if (kill["balloon_pages"] or 0) * BALLOON_PAGE_BYTES
+            >= self.BALLOON_SHARE * (ram := ram_at(results, kill["at_s"]))
             and (kill["marked"] or _little(kill["available_bytes"], self.AVAILABLE_SHARE * ram))
         ]
         if not hit:
@@ -79,7 +80,7 @@ class KilledBesideBalloon(Finding):
             "kills": len(hit),
             "start_s": hit[0]["at_s"],
             "end_s": hit[-1]["at_s"],
-            "ram_bytes": ram,
+            "ram_bytes": ram_at(results, hit[0]["at_s"]),
             "victims": [{key: kill[key] for key in _VICTIM} for kill in hit],
         }
         if seen:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from balloontrace.analysis.findings.base import Evidence, Finding, Results
+from balloontrace.analysis.findings.guest_ram import most_ram
 from balloontrace.thresholds import MEMCG_BALLOON_SHARE
 
 
@@ -26,7 +27,7 @@ class MemcgOom(Finding):
 
     def check(self, results: Results) -> Evidence | None:
         """Look at each victim."""
-        memory = results["guest"].scalars["memory_bytes"] or 0
+        memory = most_ram(results) or results["guest"].scalars["memory_bytes"] or 0
         least_pages = max(1, int(MEMCG_BALLOON_SHARE * memory / 4096))
         kills = [
             kill

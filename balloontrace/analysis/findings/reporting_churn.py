@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from balloontrace.analysis.findings.base import Evidence, Finding, Results
+from balloontrace.analysis.findings.guest_ram import most_ram
 from balloontrace.events import BALLOON_PAGE_BYTES
 
 
@@ -22,7 +23,7 @@ class ReportingChurn(Finding):
         "the guest: a block of that order, 4 KiB times a power of two). Each page that was "
         "reported costs the host a call to give it up, and the guest a fault when it takes it."
     )
-    needs = ("free_pages.reporting.pages", "guest.memory_bytes")
+    needs = ("free_pages.reporting.pages", "memory.ram_bytes")
     possible = "free_pages.reporting_offered"
 
     TIMES_A_MINUTE = 4.0
@@ -36,7 +37,7 @@ class ReportingChurn(Finding):
     def check(self, results: Results) -> Evidence | None:
         """Look at the whole, and at the busiest minute."""
         facts = results["free_pages"].scalars["reporting"]
-        memory = results["guest"].scalars["memory_bytes"] // BALLOON_PAGE_BYTES
+        memory = (most_ram(results) or 0) // BALLOON_PAGE_BYTES
         most = facts["most_pages_per_minute"] or 0
         if most < self.TIMES_A_MINUTE * memory or facts["pages"] < self.TIMES * memory:
             return None

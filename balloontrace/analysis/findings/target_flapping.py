@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from balloontrace.analysis.findings.base import Evidence, Finding, Results
+from balloontrace.analysis.findings.guest_ram import most_ram
 from balloontrace.events import BALLOON_PAGE_BYTES
 
 
@@ -22,7 +23,7 @@ class TargetFlapping(Finding):
         "or a least time at a target), and lower targets by steps. Each cycle costs the guest its "
         "page cache and both sides the time of every page."
     )
-    needs = ("episodes", "guest.memory_bytes")
+    needs = ("episodes", "memory.ram_bytes")
 
     CYCLES = 6
     """An inflation and the deflation after it. A benchmark or a test of a host may make a few."""
@@ -38,7 +39,7 @@ class TargetFlapping(Finding):
         """Look at each inflation that the next episode gave back."""
         cycles = _cycles(results["episodes"].tables["episodes"], self.TOP_S)
         taken = sum(int(cycle["pages"]) for cycle in cycles)
-        of_memory = taken * BALLOON_PAGE_BYTES / results["guest"].scalars["memory_bytes"]
+        of_memory = taken * BALLOON_PAGE_BYTES / (most_ram(results) or 1)
         if len(cycles) < self.CYCLES or of_memory < self.OF_MEMORY:
             return None
         tops = sorted(float(cycle["top_s"]) for cycle in cycles)

@@ -54,6 +54,8 @@ class TargetNeverArrived(Finding):
         only may have been replaced before the worker came."""
         if row["set_s"] is None or until_s is None or until_s - row["set_s"] < self.WAIT_S:
             return False
+        if not row["traced"]:
+            return False
         return all(row[name] is None for name in ("noticed_s", "read_s", "reached_s", "told_s"))
 
 

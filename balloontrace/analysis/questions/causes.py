@@ -19,6 +19,7 @@ from balloontrace.analysis.trace.causes import (
     cause_codes,
 )
 from balloontrace.analysis.trace.cgroups import cgroups_of, groups_of
+from balloontrace.analysis.trace.gaps import DEFLATED, moved_unseen, pages_between
 from balloontrace.analysis.trace.trace import Columns, Ints, Trace, known_pages
 
 
@@ -67,7 +68,11 @@ class Causes(Question):
         names_of = np.where(actors == len(ACTORS), task_names, -1)
         rows = _rows(causes, actors, names_of, names, leaks)
         _name_cgroups(trace, rows, names_of, names, leaks)
-        return Result(self.name, tables={self.name: rows})
+        unseen = moved_unseen(trace, DEFLATED)
+        lacks = f"not counted: {pages_between(unseen)} out while the driver was not traced"
+        return Result(
+            self.name, tables={self.name: rows}, notes=[lacks] if unseen != (0, 0) else []
+        )
 
 
 def _name_cgroups(

@@ -11,6 +11,7 @@ import pandas as pd
 from balloontrace.analysis.base import Question, Result, Section, not_recorded
 from balloontrace.analysis.fields import Field, Shape, Table, Unit
 from balloontrace.analysis.questions.guest import DRIVER_BUILD
+from balloontrace.analysis.trace.driver_life import arrivals, first_after
 from balloontrace.analysis.trace.frozen import Frozen, frozen_of
 from balloontrace.analysis.trace.gaps import DEFLATED, INFLATED, driver_gaps
 from balloontrace.analysis.trace.trace import Trace, known_pages, section
@@ -35,6 +36,7 @@ class Driver(Question):
             Field("end_s", Unit.MOMENT, "the recording's end"),
             Field("suspended_s", Unit.SECONDS, "the guest was suspended; no time here includes it"),
             Field("suspends_known", Unit.FLAG, "null: one may not have been seen"),
+            Field("returns_known", Unit.FLAG, "null: one that left may have come back unseen"),
         ),
         (
             Table(
@@ -44,7 +46,8 @@ class Driver(Question):
                     Field("start_s", Unit.MOMENT),
                     Field("end_s", Unit.MOMENT),
                     Field("open", Unit.FLAG, "had not returned when the recording ended"),
-                    Field("failed", Unit.FLAG, "no driver came of it"),
+                    Field("failed", Unit.FLAG, "no driver came of it; null: not known"),
+                    Field("back_s", Unit.MOMENT, "after it left: when a driver was there again"),
                     Field("by", Unit.TEXT, "the task"),
                     Field("pages", Unit.PAGES, "that the balloon gave back as the driver left"),
                 ),
@@ -56,6 +59,7 @@ class Driver(Question):
                     Field("start_s", Unit.MOMENT),
                     Field("end_s", Unit.MOMENT),
                     Field("open", Unit.FLAG, "no driver was attached to again"),
+                    Field("back_s", Unit.MOMENT, "when a driver was there, traced or not"),
                     Field("inflated_pages", Unit.PAGES, "[least, most]", shape=Shape.ARRAY),
                     Field("deflated_pages", Unit.PAGES, "[least, most]", shape=Shape.ARRAY),
                     Field("untraceable", Unit.TEXT, "why a driver that came could not be traced"),
@@ -91,7 +95,8 @@ class Driver(Question):
     def run(self, trace: Trace) -> Result:
         """Tables `calls`, `gaps`, `frozen` in order of time; seconds since attach, balloon pages,
         None: not known. Scalars `end_s`: the recording's end; `suspended_s`: how long the guest was
-        suspended meanwhile, which no other time includes."""
+        suspended meanwhile, which no other time includes; `returns_known`: None where one that left
+        may have come back unseen."""
         gaps = _gaps(trace)
         if not gaps and not any(trace.recorded(kind) for kind in KINDS):
             return Result(self.name, missing=not_recorded(trace, KINDS))
@@ -99,11 +104,23 @@ class Driver(Question):
         calls.sort(key=lambda row: float(row["start_s"]))
         scalars = {
             "end_s": trace.seconds(trace.end_ns),
+            "returns_known": _returns_known(trace, calls, gaps),
             "suspended_s": _suspended_s(trace),
             "suspends_known": _suspends_known(trace),
         }
         frozen = [_frozen(trace, one) for one in frozen_of(trace)]
         return Result(self.name, scalars, {"calls": calls, "gaps": gaps, "frozen": frozen})
+
+
+def _returns_known(
+    trace: Trace, calls: list[dict[str, Any]], gaps: list[dict[str, Any]]
+) -> bool | None:
+    """Whether each driver that is not told to have come back did not: of one that was unloaded the
+    recorder saw that none is there, of one that was unbound only a `bind` tells."""
+    unloaded = [gap["start_s"] for gap in gaps if gap["open"]]
+    away = [row for row in calls if row["call"] == "remove" and row["back_s"] is None]
+    unbound = [row for row in away if row["end_s"] not in unloaded]
+    return None if unbound and (trace.doubt("bind") or not trace.attached("bind")) else True
 
 
 def _suspends_known(trace: Trace) -> bool | None:
@@ -142,20 +159,36 @@ def _calls(trace: Trace, kind: str) -> list[dict[str, Any]]:
     leaving = kind in ("remove", "freeze") and trace.recorded("leak")
     pages = _given_back(trace, kind, calls) if leaving else [None] * len(calls)
     columns = (calls[column].tolist() for column in ("start_ns", "end_ns", "open", "done"))
+    missed = trace.marked(calls, "flags", "flags", "missed").tolist()
     return [
         {
             "call": kind,
             "start_s": trace.seconds(start_ns),
             "end_s": trace.seconds(end_ns),
             "open": is_open,
-            "failed": kind == "bind" and done == 0 and not is_open,
+            "failed": _failed(kind, done, is_open, unseen),
+            "back_s": _back_s(trace, end_ns) if kind in ("remove", "freeze") else None,
             "by": names[code],
             "pages": given_back,
         }
-        for start_ns, end_ns, is_open, done, code, given_back in zip(
-            *columns, codes.tolist(), pages, strict=True
+        for start_ns, end_ns, is_open, done, unseen, code, given_back in zip(
+            *columns, missed, codes.tolist(), pages, strict=True
         )
     ]
+
+
+def _failed(kind: str, done: int, is_open: bool, missed: bool) -> bool | None:
+    """Whether no driver came of a call. missed: its return was not seen."""
+    if kind != "bind" or is_open:
+        return False
+    return None if missed else done == 0
+
+
+def _back_s(trace: Trace, left_ns: int) -> float | None:
+    """When a driver was there again after it had left, in what is looked at; traced or not."""
+    seen = (gap.seen_ns for gap in driver_gaps(trace.entire) if gap.seen_ns is not None)
+    came = first_after(sorted([*arrivals(trace.entire), *seen]), left_ns)
+    return None if came is None or came > trace.end_ns else trace.seconds(came)
 
 
 def _given_back(trace: Trace, kind: str, calls: pd.DataFrame) -> list[int]:
@@ -184,6 +217,7 @@ def _gaps(trace: Trace) -> list[dict[str, Any]]:
                 "start_s": trace.seconds(gap.start_ns),
                 "end_s": trace.seconds(gap.end_ns),
                 "open": gap.open,
+                "back_s": _back_s(trace, gap.start_ns),
                 "inflated_pages": gap.moved(INFLATED, trace.pages_per_page),
                 "deflated_pages": gap.moved(DEFLATED, trace.pages_per_page),
                 "untraceable": gap.whys[-1] if gap.whys else None,

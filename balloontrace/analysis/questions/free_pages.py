@@ -113,9 +113,10 @@ def _reporting(trace: Trace) -> dict[str, Any] | None:
     if not (trace.recorded("report") and trace.negotiated("report")):
         return None
     calls = trace.events("report")
-    # What the host refused is not reported; a call that is still open may yet be.
-    refused = (calls["done"] == 0) & ~calls["open"]
-    returned, total_s = calls[~calls["open"]], _seconds(calls)
+    # What the host refused is not reported; a call that is still open may yet be, and of one whose
+    # return was not seen it is not known.
+    returned = calls[~calls["open"] & ~trace.marked(calls, "flags", "flags", "missed")]
+    refused, total_s = returned["done"] == 0, _spent_s(trace, "report")
     pages, time_s = _pages(returned), (trace.end_ns - trace.begin_ns) / 1e9
     mean = round(pages / len(returned)) if pages is not None and len(returned) else None
     return {
@@ -235,6 +236,15 @@ def _pages(calls: pd.DataFrame) -> int | None:
     if (calls["done"] == UNKNOWN_PAGES).any():
         return None
     return int(known_pages(calls).sum())
+
+
+def _spent_s(trace: Trace, kind: str) -> float:
+    """In which a call of this kind was under way, within what is looked at; one whose return was
+    not seen counts for nothing."""
+    calls = trace.entire.events(kind)
+    seen = calls[~trace.marked(calls, "flags", "flags", "missed")]
+    ends = seen["end_ns"].clip(upper=trace.end_ns)
+    return int((ends - seen["start_ns"].clip(lower=trace.begin_ns)).clip(lower=0).sum()) / 1e9
 
 
 def _seconds(calls: pd.DataFrame) -> float:

@@ -86,6 +86,7 @@ class HostSide(Question):
                     ),
                     Field("error_s", Unit.SECONDS, "of that, and so of the lags", title="error"),
                     Field("driver_there", Unit.FLAG, "when it was set"),
+                    Field("traced", Unit.FLAG, "false: a driver was there meanwhile that was not"),
                     Field("noticed_s", Unit.SECONDS, "to the interrupt", title="noticed\nafter"),
                     Field("read_s", Unit.SECONDS, "until the worker reads it", title="read\nafter"),
                     Field(
@@ -252,8 +253,8 @@ class _Both:
     def _driver_there(self, at: Moment) -> bool | None:
         """Whether the guest had a driver then; None: it came or went at about that time."""
         around = (at.ns - at.error_ns, at.ns + at.error_ns)
-        gaps = driver_gaps(self._trace.entire)
-        absent = {any(gap.start_ns <= ns < gap.end_ns for gap in gaps) for ns in around}
+        absences = _absences(self._trace)
+        absent = {any(since <= ns < until for since, until in absences) for ns in around}
         return not absent.pop() if len(absent) == 1 else None
 
     def _in_guest(
@@ -262,11 +263,15 @@ class _Both:
         """When the guest noticed, read and reached it, after it was set; pages that it moved until
         the next one. before: when the one before was set. None: not known."""
         found: dict[str, Any] = dict.fromkeys(
-            ("noticed_s", "read_s", "reached_s", "inflated_pages", "deflated_pages")
+            ("traced", "noticed_s", "read_s", "reached_s", "inflated_pages", "deflated_pages")
         )
         if at is None or until is None:
             return found
         from_ns = at.ns - at.error_ns
+        untraced = (gap.untraced_ns for gap in driver_gaps(self._trace.entire))
+        found["traced"] = not any(
+            from_ns < end_ns and begin_ns < until for begin_ns, end_ns in filter(None, untraced)
+        )
         read_ns = self._read_at(target.pages, before, from_ns, until)
         if self._noticed is not None:
             told = self._noticed["start_ns"]
@@ -277,8 +282,9 @@ class _Both:
             found["read_s"] = _after(read_ns, at)
         if self._curve is not None:
             steps = slice(self._curve.steps_until(from_ns), self._curve.steps_until(until))
-            moved = self._curve.moved(steps)
-            found |= {name: moved[name] for name in ("inflated_pages", "deflated_pages")}
+            if found["traced"]:
+                moved = self._curve.moved(steps)
+                found |= {name: moved[name] for name in ("inflated_pages", "deflated_pages")}
             reached_ns = _reached(self._curve, steps, target.pages, self._unit)
             found["reached_s"] = None if reached_ns is None else _after(reached_ns, at)
         return found
@@ -455,5 +461,16 @@ def _grown_s(pair: tuple[dict[str, Any], dict[str, Any]], name: str) -> float:
     return float(max(0, pair[1][name] - pair[0][name])) / 1e9
 
 
+def _absences(trace: Trace) -> list[tuple[int, int]]:
+    """From when on and until when the guest had no driver, each time in the whole recording."""
+    gaps = driver_gaps(trace.entire)
+    return [(gap.start_ns, gap.end_ns if gap.seen_ns is None else gap.seen_ns) for gap in gaps]
+
+
 def _absent_s(trace: Trace) -> float:
-    return sum((gap.end_ns - gap.start_ns) / 1e9 for gap in driver_gaps(trace))
+    """Of what is looked at."""
+    begin_ns, end_ns = trace.begin_ns, trace.end_ns
+    clipped = (
+        min(until_ns, end_ns) - max(since_ns, begin_ns) for since_ns, until_ns in _absences(trace)
+    )
+    return sum(max(0, span_ns) for span_ns in clipped) / 1e9

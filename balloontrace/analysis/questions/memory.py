@@ -50,6 +50,7 @@ _STARVED = (
     Field("end_s", Unit.MOMENT, title="to s"),
     Field("balloon_pages", Unit.PAGES, "held at least", "in the balloon"),
     Field("available_bytes", Unit.BYTES, "median of MemAvailable", "available"),
+    Field("ram_bytes", Unit.BYTES, "RAM at its end"),
     Field("psi_some_share", Unit.SHARE, title="PSI some"),
     Field("psi_full_share", Unit.SHARE, title="PSI full"),
     Field("file_refaults_per_s", Unit.PER_S, title="file\nrefaults/s"),
@@ -83,6 +84,7 @@ class Memory(Question):
             Field("kernel_size_pages", Unit.PAGES, "nr_balloon_pages in the last sample"),
             Field("kernel_size_difference_pages", Unit.PAGES, "that less our size then"),
             Field("available_least_bytes", Unit.BYTES, "MemAvailable"),
+            Field("available_least_share", Unit.SHARE, "of RAM then"),
             Field("available_least_at_s", Unit.MOMENT),
             Field("available_median_bytes", Unit.BYTES),
             Field("psi_some_share", Unit.SHARE, "of the time some task stalled for memory"),
@@ -163,21 +165,23 @@ class Memory(Question):
             "ram_bytes": ram.first if ram else None,
             "total_lowered": ram.lowered if ram else None,
             **size,
-            **_available(trace, minutes),
+            **_available(trace, minutes, ram),
             **_pressure(minutes),
             **_commit(minutes),
             **_overcommit(trace, ram),
             **_cpu(trace),
             **_swap(trace, minutes, sizes),
             "starved_s": _total_s(stretches),
-            "floor_bytes": int(ram.first * AVAILABLE_SHARE) if ram else None,
+            "floor_bytes": int(ram.last * AVAILABLE_SHARE) if ram else None,
         }
         kills, counted = _kills(trace, minutes, sizes) or ([], None)
         scalars["oom_kills"] = _killed(trace, counted)
         changes = ram.changes if ram else ()
         tables = {
             "rates": [row for what in RATES if (row := _rate(trace, minutes, what))],
-            "ram_changes": [{"at_s": trace.seconds(at), "ram_bytes": now} for at, now in changes],
+            "ram_changes": [
+                {"at_s": trace.seconds(change.at_ns), "ram_bytes": change.ram} for change in changes
+            ],
             "starved": [_starved_row(trace, one) for one in stretches or []],
             "kills": kills,
         }
@@ -199,7 +203,6 @@ def _size(trace: Trace, minutes: Minutes, sizes: Ints, ram: Ram | None) -> dict[
     begin, end, most = (
         (int(known[0]), int(known[-1]), int(known.max())) if len(known) else (None, None, None)
     )
-    share = None if most is None or not ram else most * BALLOON_PAGE_BYTES / ram.first
     held = minutes.column("vmstat", "nr_balloon_pages")
     both = np.flatnonzero((held != UNREAD) & (sizes != UNREAD))
     last = int(both[-1]) if len(both) else None
@@ -208,12 +211,23 @@ def _size(trace: Trace, minutes: Minutes, sizes: Ints, ram: Ram | None) -> dict[
         "size_begin_pages": begin,
         "size_end_pages": end,
         "size_most_pages": most,
-        "size_most_share": share,
+        "size_most_share": _most_share(trace, minutes, sizes, ram),
         "kernel_size_pages": counted,
         "kernel_size_difference_pages": None
         if counted is None or last is None
         else counted - int(sizes[last]),
     }
+
+
+def _most_share(trace: Trace, minutes: Minutes, sizes: Ints, ram: Ram | None) -> float | None:
+    """Of RAM as it was then, at most."""
+    times, pages = minutes.time_ns[sizes != UNREAD], sizes[sizes != UNREAD]
+    if curve := known_curve(trace):
+        times = np.concatenate((times, [trace.begin_ns], curve.time_ns))
+        pages = np.concatenate((pages, [curve.base], curve.size))
+    if not ram or not len(pages):
+        return None
+    return float((pages * BALLOON_PAGE_BYTES / ram.at(times)).max())
 
 
 def _stretches(
@@ -222,18 +236,19 @@ def _stretches(
     """See starvation.py; None: not known. None of a balloon that is too small, whatever else."""
     if share is not None and share < HELD_SHARE:
         return []
-    return starved(minutes, sizes, ram.first) if ram else None
+    return starved(minutes, sizes, ram.at(minutes.time_ns)) if ram else None
 
 
-def _available(trace: Trace, minutes: Minutes) -> dict[str, Any]:
+def _available(trace: Trace, minutes: Minutes, ram: Ram | None) -> dict[str, Any]:
     left = minutes.only(minutes.having(("meminfo", "MemAvailable")))
     available = left.column("meminfo", "MemAvailable")
     if not len(available):
-        keys = ("available_least_bytes", "available_least_at_s", "available_median_bytes")
-        return dict.fromkeys(keys)
+        keys = ("least_bytes", "least_share", "least_at_s", "median_bytes")
+        return dict.fromkeys(f"available_{key}" for key in keys)
     least = int(available.argmin())
     return {
         "available_least_bytes": int(available[least]),
+        "available_least_share": float((available / ram.at(left.time_ns)).min()) if ram else None,
         "available_least_at_s": trace.seconds(left.time_ns[least]),
         "available_median_bytes": int(np.median(available)),
     }
@@ -367,6 +382,7 @@ def _starved_row(trace: Trace, one: Starved) -> dict[str, Any]:
         "end_s": trace.seconds(one.end_ns),
         "balloon_pages": one.pages,
         "available_bytes": one.available,
+        "ram_bytes": one.ram,
         "psi_some_share": one.some,
         "psi_full_share": one.full,
         "file_refaults_per_s": one.per_s.get("workingset_refault_file"),

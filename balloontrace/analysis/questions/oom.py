@@ -127,9 +127,12 @@ def _notifier(trace: Trace) -> dict[str, Any]:
         )
     calls = trace.events(NOTIFIER)
     pages = known_pages(calls)
+    known = ~calls["open"].to_numpy() & (calls["done"].to_numpy() != UNKNOWN_PAGES)
+    known &= ~trace.marked(calls, "flags", "flags", "missed")
+    judged = known.any() or not len(calls)
     return {
         "notifier_calls": len(calls),
-        "notifier_calls_in_vain": int((pages[~calls["open"].to_numpy()] == 0).sum()),
+        "notifier_calls_in_vain": int((pages[known] == 0).sum()) if judged else None,
         "notifier_pages": int(pages.sum()) * trace.pages_per_page,
         "notifier_s": int(calls["duration_ns"].sum()) / 1e9,
     }

@@ -142,14 +142,35 @@ def size_curve(trace: Trace) -> SizeCurve | None:
     steps: list[tuple[int, int]] = []
     for gap, end_ns in zip(gaps, ends_ns[1:], strict=True):
         found, known = _base(trace, moves, gap.found, (gap.noticed_ns, end_ns))
-        if gap.open or found is None:
+        if gap.untraced_ns:
+            steps += _untraced_steps(trace, curve, gap.untraced_ns, steps)
+        if found is None or (gap.open and not gap.untraced_ns):
             continue
         exact = exact and known
         # `curve` has none of the steps before this one yet.
         before = curve.size_after(curve.steps_until(gap.noticed_ns))
-        steps.append((gap.noticed_ns + 1, found - before - sum(pages for _, pages in steps)))
+        at_ns = gap.end_ns if gap.untraced_ns else gap.noticed_ns + 1
+        steps.append((at_ns, found - before - sum(pages for _, pages in steps)))
     curve = replace(curve.stepped(steps), exact=exact)
     return _anchored(trace, curve) if trace.pages_missed else curve
+
+
+def _untraced_steps(
+    trace: Trace, curve: SizeCurve, span_ns: tuple[int, int], steps: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    """The steps to the sizes that samples saw while a driver moved pages that was not traced.
+
+    curve: of what was traced; steps: those before these, which no call made.
+    """
+    since, until = np.searchsorted(trace.samples.time_ns, span_ns, side="right")
+    size = curve.size_after(curve.steps_until(span_ns[0])) + sum(pages for _, pages in steps)
+    found = []
+    for sample in range(int(since), int(until)):
+        seen = _counted_size(trace, trace.samples.counters(sample))
+        if seen is not None and seen != size:
+            found.append((int(trace.samples.time_ns[sample]), seen - size))
+            size = seen
+    return found
 
 
 def _anchored(trace: Trace, curve: SizeCurve) -> SizeCurve:
@@ -225,16 +246,18 @@ def _base_from_vmstat(
     trace: Trace, attach: dict[str, Any], span_ns: tuple[int, int]
 ) -> tuple[int | None, bool]:
     """Size at attach by /proc/vmstat, and whether the balloon stood still meanwhile."""
-    sizes = []
-    for moment in ("before", "after"):
-        counters = section(attach, moment)
-        inflated, deflated = counters.get(INFLATED), counters.get(DEFLATED)
-        sizes.append(None if inflated is None or deflated is None else (inflated, deflated))
-    before, after = sizes
-    if after is None:
-        return None, False
-    size = (after[0] - after[1]) * trace.pages_per_page
-    return size, before == after and not _partial(trace, span_ns)
+    before, after = (section(attach, moment) for moment in ("before", "after"))
+    stood = all(before.get(name) == after.get(name) for name in (INFLATED, DEFLATED))
+    size = _counted_size(trace, after)
+    return size, size is not None and stood and not _partial(trace, span_ns)
+
+
+def _counted_size(trace: Trace, counters: dict[str, Any]) -> int | None:
+    """Balloon pages by the counters of /proc/vmstat; None if it lacks one."""
+    inflated, deflated = counters.get(INFLATED), counters.get(DEFLATED)
+    if inflated is None or deflated is None:
+        return None
+    return int(inflated - deflated) * trace.pages_per_page
 
 
 def _partial(trace: Trace, span_ns: tuple[int, int]) -> bool:

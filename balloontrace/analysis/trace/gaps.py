@@ -23,7 +23,7 @@ class Gap:
     sign of the new probes, the recording's end if there is none (`open`); absent: there was no
     driver before; left, found: the readings {before, after} of /proc/vmstat at either end, between
     which the last and the first traced page moved; attached: what the new probes found, empty if
-    open; whys: why a driver that was there could not be traced.
+    open; whys: why a driver that was there could not be traced; seen_ns: when that was said first.
     """
 
     start_ns: int
@@ -34,6 +34,12 @@ class Gap:
     found: dict[str, Any] = field(default_factory=dict)
     attached: dict[str, Any] = field(default_factory=dict)
     whys: list[str] = field(default_factory=list)
+    seen_ns: int | None = None
+
+    @property
+    def untraced_ns(self) -> tuple[int, int] | None:
+        """From when on and until when a driver was there that could not be traced; None: none."""
+        return None if self.seen_ns is None else (self.seen_ns, self.end_ns)
 
     @property
     def open(self) -> bool:
@@ -79,6 +85,7 @@ def driver_gaps(trace: Trace) -> list[Gap]:
             gaps.append(Gap(start, now, trace.end_ns, state == "absent", left))
         elif state == "untraceable" and is_open:
             gaps[-1].whys.append(str(change.get("why")))
+            gaps[-1].seen_ns = gaps[-1].seen_ns or now
         elif state == "attached":
             if not is_open:  # the sample that told of the leaving is lost
                 gaps.append(Gap(now, now, now, absent=False, left={}))

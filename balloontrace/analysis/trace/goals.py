@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise, zip_longest
 
 from balloontrace.analysis.trace.balloon_size import SizeCurve, size_curve
-from balloontrace.analysis.trace.gaps import driver_gaps
+from balloontrace.analysis.trace.driver_life import arrivals, departures
 from balloontrace.analysis.trace.trace import Trace, per_trace, section
 from balloontrace.events import UNKNOWN_PAGES, whole_pages
 
@@ -39,7 +39,9 @@ def goals_of(trace: Trace, curve: SizeCurve) -> list[Goal]:
     if trace.entire is not trace:
         return _goals_of_window(trace)
     goals = _set_by_host(trace)
-    left, came = _driver_moments(trace)
+    read = {goal.time_ns for goal in goals}
+    came = {*arrivals(trace)} - read
+    left = departures(trace)
     if not left and not came:
         return goals
     moments = [Goal(time_ns, None, "driver") for time_ns in (*left, *came)]
@@ -113,20 +115,6 @@ def first_reached(
         return None, 0
     step = steps.start + int(there.argmax())
     return step + 1, int(curve.time_ns[step])
-
-
-@per_trace
-def _driver_moments(trace: Trace) -> tuple[set[int], set[int]]:
-    """When the driver left, and when it came."""
-    gaps, bound = driver_gaps(trace), trace.calls("bind")
-    left = {gap.start_ns for gap in gaps if not gap.absent}
-    came = {gap.end_ns for gap in gaps if not gap.open} | set(
-        bound["start_ns"][bound["done"] != 0].tolist()
-    )
-    for kind in ("remove", "freeze"):
-        left |= set(trace.calls(kind)["start_ns"].tolist())
-    came |= set(trace.calls("restore")["start_ns"].tolist())
-    return left, came
 
 
 def _moves_before(curve: SizeCurve, goal: Goal, following: Goal | None) -> bool:

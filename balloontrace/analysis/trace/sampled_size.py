@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,16 +36,42 @@ def sampled_size(trace: Trace, minutes: Minutes) -> Ints:
     return np.where(pages == UNREAD, UNREAD, pages * trace.pages_per_page)
 
 
+class Change(NamedTuple):
+    """RAM was plugged or unplugged: after one sample, as the next one of `at_ns` says. ram: bytes
+    from then on."""
+
+    after_ns: int
+    at_ns: int
+    ram: int
+
+
 @dataclass(frozen=True)
 class Ram:
     """The guest's memory, the balloon's pages among it. first: bytes, at the first sample;
-    changes: (moment, bytes from then on); lowered: whether MemTotal lacks what the balloon holds,
-    as it does without deflate_on_oom (fill_balloon and release_pages_balloon in
-    drivers/virtio/virtio_balloon.c call adjust_managed_page_count then)."""
+    lowered: whether MemTotal lacks what the balloon holds, as it does without deflate_on_oom
+    (fill_balloon and release_pages_balloon in drivers/virtio/virtio_balloon.c call
+    adjust_managed_page_count then)."""
 
     first: int
     lowered: bool
-    changes: tuple[tuple[int, int], ...] = ()
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def last(self) -> int:
+        """Bytes at the end."""
+        return self.changes[-1].ram if self.changes else self.first
+
+    def at(self, time_ns: Ints) -> Ints:
+        """Bytes at these moments; while it changes, the most that it can be."""
+        sizes = np.array([self.first, *(change.ram for change in self.changes)], dtype=np.int64)
+        after, at = (
+            np.array([change[which] for change in self.changes], dtype=np.int64) for which in (0, 1)
+        )
+        most: Ints = np.maximum(
+            sizes[np.searchsorted(after, time_ns, side="right")],
+            sizes[np.searchsorted(at, time_ns, side="right")],
+        )
+        return most
 
 
 def ram_of(trace: Trace, minutes: Minutes, sizes: Ints) -> Ram | None:
@@ -69,8 +96,10 @@ def ram_of(trace: Trace, minutes: Minutes, sizes: Ints) -> Ram | None:
             return Ram(int(np.median(ram)), lowered)
         ram, moments = ram[at_rest], moments[at_rest]
     changed = np.flatnonzero(np.abs(np.diff(ram)) >= LEAST_CHANGE) + 1
-    changes = zip(moments[changed].tolist(), ram[changed].tolist(), strict=True)
-    return Ram(int(ram[0]), lowered, tuple(changes))
+    changes = zip(
+        moments[changed - 1].tolist(), moments[changed].tolist(), ram[changed].tolist(), strict=True
+    )
+    return Ram(int(ram[0]), lowered, tuple(Change(*change) for change in changes))
 
 
 def _of_header(trace: Trace, lowered: bool) -> Ram | None:

@@ -27,12 +27,13 @@ from balloontrace.thresholds import (
 @dataclass(frozen=True)
 class Starved:
     """A stretch of time; pages: in the balloon at least, available: median of MemAvailable in
-    bytes; per_s: by the kernel's name of each."""
+    bytes; ram: bytes at its end; per_s: by the kernel's name of each."""
 
     start_ns: int
     end_ns: int
     pages: int
     available: int
+    ram: int
     some: float | None
     full: float | None
     per_s: dict[str, float]
@@ -49,15 +50,15 @@ _NEEDED = (("meminfo", "MemAvailable"), ("vmstat", "pgmajfault"), ("vmstat", "al
 _PRESSURE = (("memory", "some_us"), ("memory", "full_us"))
 
 
-def starved(minutes: Minutes, sizes: Ints, ram: int) -> list[Starved] | None:
-    """The stretches, in order of time; None if the samples do not tell. sizes: balloon pages at
-    each sample; ram: bytes."""
+def starved(minutes: Minutes, sizes: Ints, ram: Ints) -> list[Starved] | None:
+    """The stretches, in order of time; None if the samples do not tell. sizes, ram: balloon pages,
+    and bytes of RAM, at each sample."""
     read = minutes.having(*_NEEDED) & (sizes != UNREAD)
     if minutes.having(*_PRESSURE).any():
         read &= minutes.having(*_PRESSURE)
     if read.sum() < 2:
         return None
-    minutes, sizes = minutes.only(read), sizes[read]
+    minutes, sizes, ram = minutes.only(read), sizes[read], ram[read]
     # Few of ten days' samples are of a guest with hardly any memory: the rest costs nothing.
     little = minutes.column("meminfo", "MemAvailable") < AVAILABLE_SHARE * ram
     last = np.flatnonzero(little & (sizes * BALLOON_PAGE_BYTES >= HELD_SHARE * ram))
@@ -69,22 +70,22 @@ def starved(minutes: Minutes, sizes: Ints, ram: int) -> list[Starved] | None:
             spans[-1] = spans[-1][0], place
         else:
             spans.append((begin, place))
-    return [_stretch(minutes, sizes, begin, end) for begin, end in spans]
+    return [_stretch(minutes, sizes, ram, begin, end) for begin, end in spans]
 
 
-def _rest_begins(sizes: Ints, ram: int) -> Ints:
+def _rest_begins(sizes: Ints, ram: Ints) -> Ints:
     """For each sample the place of the first one since which the balloon stood still."""
     moved = np.abs(np.diff(sizes, prepend=sizes[:1])) * BALLOON_PAGE_BYTES > MOVED_SHARE * ram
     begins: Ints = np.maximum.accumulate(np.where(moved, np.arange(len(sizes)), 0))
     return begins
 
 
-def _starving(minutes: Minutes, ram: int, first: Ints, last: Ints) -> Bools:
+def _starving(minutes: Minutes, ram: Ints, first: Ints, last: Ints) -> Bools:
     """Whether the guest starved in the times between these samples; there is little memory at the
     end of each."""
     available = minutes.column("meminfo", "MemAvailable")
     long = minutes.time_ns[last] - minutes.time_ns[first] >= STARVED_NS
-    little = available[first] < AVAILABLE_SHARE * ram
+    little = available[first] < AVAILABLE_SHARE * ram[first]
     busy = minutes.per_s("vmstat", "pgmajfault", first, last) >= MAJOR_FAULTS_PER_S
     busy |= minutes.per_s("vmstat", "allocstall", first, last) >= STALLS_PER_S
     if minutes.having(("vmstat", "pswpin")).all():
@@ -95,7 +96,7 @@ def _starving(minutes: Minutes, ram: int, first: Ints, last: Ints) -> Bools:
     return starving
 
 
-def _stretch(minutes: Minutes, sizes: Ints, begin: int, end: int) -> Starved:
+def _stretch(minutes: Minutes, sizes: Ints, ram: Ints, begin: int, end: int) -> Starved:
     first, last = np.array([begin]), np.array([end])
     inside = slice(begin, end + 1)
 
@@ -111,6 +112,7 @@ def _stretch(minutes: Minutes, sizes: Ints, begin: int, end: int) -> Starved:
         int(minutes.time_ns[end]),
         int(sizes[inside].min()),
         int(np.median(minutes.column("meminfo", "MemAvailable")[inside])),
+        int(ram[end]),
         some,
         full,
         {key: value for key, value in rates.items() if value is not None},

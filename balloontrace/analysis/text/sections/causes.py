@@ -15,7 +15,8 @@ def show(page: Page, result: Result, verbose: bool) -> None:
     """Who took pages out of the balloon."""
     rows = result.tables["causes"]
     if not rows:
-        page.line("nothing was taken out of the balloon")
+        seen = " while it was traced" if result.notes else ""
+        page.line(f"nothing was taken out of the balloon{seen}")
         return
     total = sum(row["pages"] for row in rows)
     own = [row for row in rows if row["actor_kind"] == "recorder"]

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 from balloontrace.analysis.base import Result
@@ -17,7 +18,8 @@ def show(page: Page, result: Result, verbose: bool) -> None:
     """What the guest's pages were worth to the host, each target, and what the host kept from
     running."""
     facts = result.scalars
-    page.line(_worth(facts))
+    targets = [row["target_pages"] for row in result.tables["targets"]]
+    page.line(_worth(facts, any(now > last for last, now in pairwise([0, *targets]))))
     page.line(_clocks(facts), WARN if facts["causal"] is False or facts["by_wall_clocks"] else "")
     (table,) = HostSide.section.tables
     write_table(page, table, result.tables["targets"], verbose)
@@ -25,8 +27,8 @@ def show(page: Page, result: Result, verbose: bool) -> None:
         page.line(text)
 
 
-def _worth(facts: dict[str, Any]) -> str:
-    """What the guest moved, and what the host has of it."""
+def _worth(facts: dict[str, Any], asked: bool) -> str:
+    """What the guest moved, and what the host has of it. asked: the host set a larger target."""
     first, last = facts["resident_first_bytes"], facts["resident_last_bytes"]
     moved, freed = facts["moved_pages"], facts["freed_bytes"]
     named = facts["path"].rsplit("/", 1)[-1]
@@ -36,7 +38,8 @@ def _worth(facts: dict[str, Any]) -> str:
     if first is None:
         return said + "what the host has of the guest's pages is not known: its memory was not told"
     if freed is None:
-        return said + f"none for a larger target; the host's memory {_from_to(first, last)}"
+        had = "what the host has of them is not known" if asked else "none for a larger target"
+        return said + f"{had}; its memory {_from_to(first, last)}"
     return said + (
         f"the host had {count(freed // BALLOON_PAGE_BYTES)} ({_mib(freed)}) more at the end of "
         f"each larger target than before it; its memory {_from_to(first, last)} in all"

@@ -14,6 +14,7 @@ from balloontrace.events import UNKNOWN_PAGES
 from tests.unit.builders import RECORDER_PID, Built, stock_like, vmstat
 
 MIB_PAGES = 256
+GIB_PAGES = 1 << 18
 
 
 def report_of(built: Built, tmp_path: Path) -> Report:
@@ -314,6 +315,18 @@ def killed(base: int, **fields: Any) -> Built:
     return built.call("oom_kill", 3, 0, 0, 81, tid=99, comm=b"nginx", **fields)
 
 
+def test_an_answer_of_the_notifier_that_was_not_seen_is_not_in_vain(tmp_path: Path) -> None:
+    built = Built(base=10_000)
+    for at, done in ((5, 256), (6, 0), (7, 0)):
+        missed = "missed" if at == 6 else ""
+        who = {"tid": 900, "comm": b"cat", "within": ""}
+        built.call("oom_notify", at, 0.01, 0, done, flags=missed, **who)
+        if at < 7:
+            built.leak(at + 0.001, 0.005, 256, within="oom leak", tid=900, comm=b"cat")
+    facts = report_of(built.ends(10), tmp_path).results["oom"].scalars
+    assert (facts["notifier_calls"], facts["notifier_calls_in_vain"]) == (3, 1)
+
+
 def test_memcg_oom_with_its_evidence(tmp_path: Path) -> None:
     built = killed(base=20_000, flags="memcg").call(
         "oom_kill", 5, 0, 0, 82, tid=99, comm=b"\x1b[2J", flags="memcg"
@@ -397,6 +410,80 @@ def test_driver_gone_begins_at_its_thresholds(
 ) -> None:
     built = bound(removed(2, pages), bound_at, done).ends(10)
     assert ("driver-gone" in found(built, tmp_path)) == hit
+
+
+def counts_of(built: Built, **counters: dict[str, int]) -> None:
+    """What the trailer says became of the calls of each kind."""
+    assert built.trailer is not None
+    built.trailer["counters"] = counters
+
+
+@pytest.mark.parametrize("lost", ["bind", "its return"])
+def test_a_driver_that_works_again_has_come_back(tmp_path: Path, lost: str) -> None:
+    built = Built().target(0.5, 1000, 0).fill(0.6, 0.1, 1000)
+    built.call("remove", 2, 0.5, 0, 0, tid=71, comm=b"rmmod", within="")
+    built.leak(2.1, 0.1, 1000, within="remove leak", tid=71, comm=b"rmmod")
+    if lost == "its return":
+        built.call("bind", 2.6, 0.0, 0, 0, tid=72, comm=b"bash", within="", flags="missed")
+    built.fill(2.8, 0.1, 600).fill(2.9, 0.1, 400).ends(100)
+    count = "lost" if lost == "bind" else "missed"
+    counts_of(built, bind={"entered": 1, "written": 0, count: 1})
+    report = report_of(built, tmp_path)
+    assert "driver-gone" not in found(built, tmp_path)
+    driver = report.results["driver"].tables["calls"]
+    assert [row["back_s"] for row in driver if row["call"] == "remove"] == [2.8]
+    assert [row["failed"] for row in driver if row["call"] == "bind"] in ([], [None])
+    again = report.results["episodes"].tables["episodes"][1]
+    assert (again["begun_by"], again["start_s"], again["outcome"]) == ("driver", 2.8, "reached")
+    assert report.results["totals"].scalars["churn_ratio"] == 0.0
+
+
+def test_a_driver_whose_bind_may_be_lost_is_not_said_to_be_gone(tmp_path: Path) -> None:
+    built = removed(2, 1000).ends(100)
+    counts_of(built, bind={"entered": 1, "written": 0, "lost": 1})
+    findings = report_of(built, tmp_path).results["findings"]
+    assert findings.tables["findings"] == []
+    assert findings.scalars["unchecked"]["driver-gone"] == ["driver.returns_known"]
+
+
+def test_a_driver_that_is_being_bound_has_not_come_back(tmp_path: Path) -> None:
+    built = removed(2, 1000)
+    built.call("bind", 90, None, 0, 0, tid=72, comm=b"bash", within="").ends(100)
+    evidence = found(built, tmp_path)["driver-gone"]["evidence"]
+    assert (evidence["back"], evidence["end_s"]) == (False, 100.0)
+
+
+def untraceable(taken: int = 500_000) -> Built:
+    """The driver is loaded again after 1 s, cannot be traced, and takes so many pages by 80 s."""
+    built = Built().target(1, 256, 0).fill(1, 0.01, 256)
+    built.call("remove", 10, 0.1, 0, 0, tid=71, comm=b"rmmod", within="")
+    built.leak(10.01, 0.01, 256, within="remove leak", tid=71, comm=b"rmmod")
+    built.gone(10.2, vmstat(256, 256)).driver(11, "untraceable", why="it has other functions")
+    for at in range(120):
+        now = max(0, min(taken, (at - 30) * taken // 50))
+        built.sample(at, vmstat(256 * (at > 1) + now, 256 * (at > 10)))
+        built.samples[-1]["meminfo"] = {"MemTotal": 4 << 30, "MemAvailable": 2 << 30}
+    return built.ends(120, vmstat(256 + taken, 256))
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_driver_that_cannot_be_traced_is_there_and_fills_the_balloon(
+    tmp_path: Path, later: bool
+) -> None:
+    built = untraceable()
+    if later:
+        built.attached(110, vmstat(500_256, 256)).leak(112, 0.1, 256)
+        built.ends(120, vmstat(500_256, 512))
+    report = report_of(built, tmp_path)
+    absence = found(built, tmp_path).get("driver-gone")
+    assert absence is None or absence["evidence"]["back"]
+    memory = report.results["memory"].scalars
+    assert memory["size_end_pages"] == 500_000 - 256 * later
+    assert memory["size_most_pages"] == 500_000
+    assert memory["size_most_share"] == pytest.approx(0.4768, abs=0.001)
+    assert report.results["totals"].scalars["inflated_pages"] == 256
+    (gap,) = report.results["driver"].tables["gaps"]
+    assert (gap["back_s"], gap["open"]) == (11.0, not later)
 
 
 def test_a_driver_whose_remove_was_not_seen(tmp_path: Path) -> None:
@@ -500,6 +587,24 @@ def test_target_flapping_begins_at_its_thresholds(
     cycles: int, pages: int, top_s: float, shown: list[str], tmp_path: Path
 ) -> None:
     assert list(found(flapping(cycles, pages, top_s), tmp_path)) == shown
+
+
+def test_flapping_is_measured_by_ram_and_not_by_what_the_balloon_leaves_of_it(
+    tmp_path: Path,
+) -> None:
+    held, step = 14 * GIB_PAGES, 110_000
+    built = Built(base=held)
+    built.header["guest"]["memory_bytes"] = 2 << 30
+    built.header["balloon"]["features"] = ["stats_vq"]  # so the driver lowers MemTotal
+    for cycle in range(6):
+        at = cycle * 10.0 + 1
+        built.target(at, held + step, held).fill(at, 2, step)
+        built.target(at + 5, held, held + step).leak(at + 5, 1, step)
+    built.ends(70)
+    for at in range(70):
+        built.sample(at, vmstat(held))
+        built.samples[-1]["meminfo"] = {"MemTotal": 2 << 30, "MemAvailable": 1 << 30}
+    assert "target-flapping" not in found(built, tmp_path)
 
 
 def hanging(rest_s: float) -> Built:

@@ -10,7 +10,15 @@ import pytest
 
 from balloontrace.analysis.report import Report, build
 from balloontrace.analysis.text.report import report_text
-from tests.unit.builders import KSWAPD_TID, RECORDER_PID, Built, ns, shrinker_like, stock_like
+from tests.unit.builders import (
+    KSWAPD_TID,
+    RECORDER_PID,
+    Built,
+    ns,
+    shrinker_like,
+    stock_like,
+    vmstat,
+)
 
 
 def report_of(built: Built, tmp_path: Path) -> Report:
@@ -20,6 +28,17 @@ def report_of(built: Built, tmp_path: Path) -> Report:
 def causes(built: Built, tmp_path: Path) -> list[tuple[str, str, int, int]]:
     rows = report_of(built, tmp_path).results["causes"].tables["causes"]
     return [(row["cause"], row["actor"], row["calls"], row["pages"]) for row in rows]
+
+
+def test_what_left_while_nothing_was_traced_is_not_denied(tmp_path: Path) -> None:
+    built = Built().target(1, 256, 0).fill(1, 0.1, 256)
+    built.gone(10, vmstat(256)).attached(20, vmstat(256, 256)).ends(30, vmstat(256, 256))
+    report = report_of(built, tmp_path)
+    lacks = "not counted: 256 out while the driver was not traced"
+    assert report.results["causes"].notes == [lacks]
+    text = report_text(report)
+    assert "nothing was taken out of the balloon while it was traced" in text
+    assert lacks in text
 
 
 def test_every_cause_and_actor(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from balloontrace.analysis.questions.episodes import progress_edges
@@ -231,6 +231,7 @@ def test_edges_equal_those_of_a_plain_loop(
 
 @settings(deadline=None)  # it writes files
 @given(steps, st.integers(0, 2000))
+@example([(0, 1)], 1000)  # it was there when the target was set
 def test_an_episode_s_answers_equal_those_of_a_plain_loop(
     tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[int, int]], target: int
 ) -> None:
@@ -251,7 +252,7 @@ def test_an_episode_s_answers_equal_those_of_a_plain_loop(
     end = at + 1
     rows = episodes(built.ends(end), tmp_path_factory.mktemp("r"))
     if target == base:
-        assert rows == []
+        assert {one["kind"] for one in rows} <= {"after"}
         return
     row, *after = rows
     assert [one["kind"] for one in after] == ["after"] * bool(reached and at > reached)

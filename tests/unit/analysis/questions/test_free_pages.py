@@ -11,8 +11,11 @@ import pytest
 
 from balloontrace.analysis.json import report_json
 from balloontrace.analysis.report import Report, build
+from balloontrace.analysis.report import report_of as report_of_trace
 from balloontrace.analysis.text.report import first_screen, report_text
-from tests.unit.builders import Built
+from balloontrace.analysis.trace.trace import read_trace
+from balloontrace.analysis.trace.window import Window
+from tests.unit.builders import Built, ns
 
 MEMORY_PAGES = (4 << 30) // 4096
 REPORTER = {"within": "", "tid": 30, "comm": b"kworker/0:3"}
@@ -76,6 +79,21 @@ def test_what_reports_took(tmp_path: Path) -> None:
     assert (facts["median_s"], facts["longest_s"], facts["longest_at_s"]) == (0.004, 0.012, 5)
     assert (facts["pages_per_call"], facts["total_s"]) == (683, pytest.approx(0.018))
     assert facts["share"] == pytest.approx(0.001)
+
+
+def test_a_report_whose_return_was_missed_is_no_refusal(tmp_path: Path) -> None:
+    built = reports((1, 0.001, 512), (3, 0.001, 512))
+    built.call("report", 2, 0.0, 512, 0, flags="missed", **REPORTER).ends(10)
+    facts = report_of(built, tmp_path).results["free_pages"].scalars["reporting"]
+    assert (facts["calls"], facts["refused"], facts["pages_per_call"]) == (3, 0, 512)
+    assert facts["total_s"] == 0.002
+
+
+def test_of_a_report_that_reaches_out_of_a_window_what_is_inside_counts(tmp_path: Path) -> None:
+    trace = read_trace(reports((10, 20.0, 512)).ends(60).write(tmp_path / "r.btrace"))
+    window = report_of_trace(Window(trace, ns(29), ns(31)))
+    facts = window.results["free_pages"].scalars["reporting"]
+    assert (facts["total_s"], facts["share"]) == (1.0, 0.5)
 
 
 def churning(times_a_minute: float, minutes: int = 2) -> Built:

@@ -17,7 +17,14 @@ from balloontrace.analysis.timeline.bokeh import chart
 from balloontrace.analysis.timeline.picture import Picture, picture
 from balloontrace.analysis.timeline.series import alone
 from balloontrace.analysis.timeline.terminal import timeline as drawn_in_terminal
-from tests.unit.analysis.findings.test_guest_memory import MIB, MIB_PAGES, at_rest, counted, grows
+from tests.unit.analysis.findings.test_guest_memory import (
+    MIB,
+    MIB_PAGES,
+    at_rest,
+    counted,
+    grows,
+    starving,
+)
 from tests.unit.builders import Built, vmstat
 
 GIB = 1 << 30
@@ -49,6 +56,36 @@ def test_memory_that_was_plugged(tmp_path: Path) -> None:
     said = report(built, tmp_path).results["memory"]
     assert said.tables["ram_changes"] == [{"at_s": 50.0, "ram_bytes": 5 * GIB}]
     assert said.scalars["ram_bytes"] == 4 * GIB
+
+
+def test_shares_are_of_ram_as_it_was_then(tmp_path: Path) -> None:
+    """From 64 GiB to 4 in one with 2 GiB in its balloon; and from 4 to 16 GiB in one that inflates
+    to 8 then."""
+    unplugged = at_rest(features=("deflate_on_oom",))
+    for sample in unplugged.samples[:50]:
+        sample["meminfo"] |= {"MemTotal": 64 * GIB, "MemAvailable": 30 * GIB}
+    facts = memory(grows(unplugged, since=50, some=0.5, full=0.3), tmp_path)
+    assert (facts["size_most_share"], facts["ram_bytes"]) == (0.5, 64 * GIB)
+    assert facts["available_least_share"] == pytest.approx(60 / 4096)
+    assert facts["floor_bytes"] == int(0.1 * 4 * GIB)
+
+    plugged = at_rest(mib=0, features=("deflate_on_oom",))
+    for sample in plugged.samples[50:]:
+        sample["meminfo"]["MemTotal"] = 16 * GIB
+    plugged.target(50.1, 8192 * MIB_PAGES, 0).fill(50.1, 10, 8192 * MIB_PAGES)
+    assert memory(plugged, tmp_path)["size_most_share"] == 0.5
+
+
+def test_a_guest_starves_by_the_ram_that_it_has_left(tmp_path: Path) -> None:
+    built = starving(features=("deflate_on_oom",))
+    for sample in built.samples[:20]:
+        sample["meminfo"] |= {"MemTotal": 64 * GIB, "MemAvailable": 30 * GIB}
+    said = report(built, tmp_path).results
+    (row,) = said["memory"].tables["starved"]
+    assert (row["ram_bytes"], row["start_s"] >= 20) == (4 * GIB, True)
+    (finding,) = said["findings"].tables["findings"]
+    assert finding["id"] == "held-under-pressure"
+    assert finding["evidence"]["balloon_share"] == 0.5
 
 
 def test_that_pages_move_is_no_change_of_ram(tmp_path: Path) -> None:

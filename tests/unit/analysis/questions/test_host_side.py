@@ -22,7 +22,7 @@ from balloontrace.analysis.trace.host_view import lay_beside
 from balloontrace.analysis.trace.trace import Trace, read_trace
 from balloontrace.analysis.trace.window import Window
 from balloontrace.errors import UserError
-from tests.unit.builders import ATTACHED_NS, Built, stock_like, vmstat
+from tests.unit.builders import ATTACHED_NS, Built, ns, stock_like, vmstat
 
 OFFSET_NS = 1_000_000_000_000
 """The host's clock is so much ahead of the guest's."""
@@ -239,6 +239,41 @@ def test_a_target_without_a_driver_is_told_apart(tmp_path: Path) -> None:
     built = stock_like().gone(11.0, vmstat(PAGES, PAGES)).ends(30.0)
     lost = found(both(tmp_path, built, host))["target-never-arrived"]
     assert lost["evidence"]["driver_there"] is False
+
+
+def test_a_target_that_stood_while_the_driver_could_not_be_traced_is_not_lost(
+    tmp_path: Path,
+) -> None:
+    built = Built().target(1, 256, 0).fill(1, 0.01, 256)
+    built.gone(10, vmstat(256, 256)).driver(11, "untraceable", why="it has other functions")
+    built.ends(120, vmstat(50_256, 256))
+    host = Host().clocks(1, 119).target(0.5, 256).target(30, PAGES)
+    for at in range(0, 120, 5):
+        host.told(at, 256 if at < 10 else max(0, min(50_000, (at - 30) * 1000)), resident=GIB)
+    report = both(tmp_path, built, host)
+    assert found(report) == {}
+    facts, rows = side(report)
+    assert facts["driver_absent_s"] == pytest.approx(1.0)
+    assert (rows[1]["driver_there"], rows[1]["traced"], rows[1]["read_s"]) == (True, False, None)
+    assert rows[1]["inflated_pages"] is None
+
+
+def test_of_a_driver_s_absence_what_is_in_a_window_counts(tmp_path: Path) -> None:
+    built = Built().fill(1, 0.5, 256).gone(50, vmstat(256)).attached(200, vmstat(256, 256))
+    trace = beside(tmp_path, built.ends(300, vmstat(256, 256)), Host().clocks(1, 290))
+    for begin_s, end_s, absent_s in ((100, 110, 10.0), (190, 220, 10.0), (220, 230, 0.0)):
+        report = report_of(Window(trace, ns(begin_s), ns(end_s)))
+        assert side(report)[0]["driver_absent_s"] == absent_s
+
+
+def test_what_the_host_has_of_a_target_that_stood_before_is_not_known(tmp_path: Path) -> None:
+    built = Built().target(1, PAGES, 0).fill(1, 40, PAGES).ends(60)
+    host = Host().clocks(10, 60).add("target", 10.0, bytes=PAGES * 4096, by="seen")
+    for at in range(10, 60, 5):
+        host.told(at, PAGES, resident=4 * GIB)
+    text = " ".join(report_text(both(tmp_path, built, host)).split())
+    assert "what the host has of them is not known" in text
+    assert "none for a larger target" not in text
 
 
 @pytest.mark.parametrize("at_s", [26.0, 29.9])

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the driver left the device, and when one was there again: by its own calls, by what the
+recorder said, and where the call that brought it was not seen, by the first work that it did."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from itertools import pairwise
+
+import numpy as np
+
+from balloontrace.analysis.trace.gaps import driver_gaps
+from balloontrace.analysis.trace.trace import Ints, Trace, per_trace
+
+_FOREVER = 2**63 - 1
+
+
+@per_trace
+def departures(trace: Trace) -> list[int]:
+    """When the driver began to leave, each time: a remove, a freeze, or a gap; in order."""
+    left = {gap.start_ns for gap in driver_gaps(trace) if not gap.absent}
+    for kind in ("remove", "freeze"):
+        left |= set(trace.calls(kind)["start_ns"].tolist())
+    return sorted(left)
+
+
+@per_trace
+def arrivals(trace: Trace) -> list[int]:
+    """When a driver came that was traced, each time, in order: attached to, bound, restored. Where
+    none of these is between two departures, the first work of the size worker there."""
+    bound = trace.calls("bind")
+    came = {gap.end_ns for gap in driver_gaps(trace) if not gap.open}
+    came |= set(bound["start_ns"][bound["done"] != 0].tolist())
+    came |= set(trace.calls("restore")["start_ns"].tolist())
+    told, work = np.array(sorted(came), dtype=np.int64), _work(trace)
+    for left_ns, next_ns in pairwise([*_left(trace), _FOREVER]):
+        by_another = work[(work > left_ns) & (work < next_ns)]
+        if len(by_another) and not ((told > left_ns) & (told < next_ns)).any():
+            came.add(int(by_another[0]))
+    return sorted(came)
+
+
+def first_after(moments: list[int], time_ns: int) -> int | None:
+    """The first of `moments`, which are in order, after this one."""
+    place = bisect_right(moments, time_ns)
+    return moments[place] if place < len(moments) else None
+
+
+def _left(trace: Trace) -> list[int]:
+    """When it had left, each time: the size worker was cancelled by then (remove_common and
+    virtballoon_freeze in drivers/virtio/virtio_balloon.c)."""
+    calls = [trace.calls(kind) for kind in ("remove", "freeze")]
+    return sorted(moment for one in calls for moment in one["end_ns"][~one["open"]].tolist())
+
+
+def _work(trace: Trace) -> Ints:
+    """When the size worker read a target, took pages or gave them back, in order."""
+    leaks = trace.calls("leak")
+    by_worker = leaks["within"] == trace.number("within", "worker")
+    starts = [trace.calls(kind)["start_ns"] for kind in ("target", "fill")]
+    moments: Ints = np.sort(np.concatenate([*starts, leaks["start_ns"][by_worker]]))
+    return moments
