@@ -157,7 +157,7 @@ TRAILER: Shape = {
     "left_out": whole,
     "recorder": {...: number},
     "marks": ({...: whole}, None),
-    "command": ({"argv": [text], "status": number}, None),
+    "command": ({"argv": [text], "status": (number, None)}, None),
 }
 
 

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 ITEM_BYTES = events.RING_HEADER_BYTES + events.record_bytes()
 """Of one event in a span of the ring."""
 
+_PIECE_BYTES = 7 * ITEM_BYTES
+"""Of events that cannot be compressed for want of memory: with its frame it is small enough for
+Python to have room for in what it holds already."""
+
 LEAST_PLANES = 16
 """Events from which on planes are smaller: of fewer, rows are."""
 
@@ -41,6 +45,15 @@ def _compressed(raw: bytes | memoryview) -> bytes:
         return zlib.compress(raw, _FASTEST)
     packer = zlib.compressobj(_FASTEST, zlib.DEFLATED, _SMALL_WINDOW, _SMALL_MEMORY)
     return packer.compress(raw) + packer.flush()
+
+
+def _packed(raw: bytes | memoryview) -> tuple[bytes | memoryview, int]:
+    """How it stands in the file, and the flag that says so: as it is where there is no memory to
+    compress it."""
+    try:
+        return _compressed(raw), layout.ZLIB
+    except MemoryError:
+        return raw, 0
 
 
 class Writer:
@@ -87,9 +100,15 @@ class Writer:
             else:
                 self._block(layout.EVENTS, span)
             return
-        packer = zlib.compressobj(_FASTEST)
-        parts = [packer.compress(plane) for plane in layout.planes(bytes(span), ITEM_BYTES)]
-        stored = b"".join([*parts, packer.flush()])
+        try:
+            packer = zlib.compressobj(_FASTEST)
+            parts = [packer.compress(plane) for plane in layout.planes(bytes(span), ITEM_BYTES)]
+            stored = b"".join([*parts, packer.flush()])
+        except MemoryError:
+            for start in range(0, len(span), _PIECE_BYTES):
+                piece = span[start : start + _PIECE_BYTES]
+                self._append(layout.EVENTS, 0, 0, len(piece), piece)
+            return
         flags = layout.ZLIB | layout.PLANES
         self._append(layout.EVENTS, flags, ITEM_BYTES, len(span), stored)
 
@@ -172,15 +191,19 @@ class Writer:
         said_from = layout.SAID_FROM.pack(self._reference)
         raw = b"".join((events, said_from, *layout.planes(packed, layout.NUMBER_BYTES)))
         kind = layout.BOTH if events else layout.DIFFERENCES
-        self._append(kind, layout.ZLIB, len(events), len(raw), _compressed(raw))
+        stored, flags = _packed(raw)
+        self._append(kind, flags, len(events), len(raw), stored)
 
     def _json(self, kind: int, content: dict[str, Any], flags: int = 0) -> None:
         self._block(kind, json_text.dumps(content).encode(), flags)
 
     def _block(self, kind: int, raw: bytes | memoryview, flags: int = 0) -> None:
-        self._append(kind, flags | layout.ZLIB, 0, len(raw), _compressed(raw))
+        stored, packed = _packed(raw)
+        self._append(kind, flags | packed, 0, len(raw), stored)
 
-    def _append(self, kind: int, flags: int, item: int, raw: int, stored: bytes) -> None:
+    def _append(
+        self, kind: int, flags: int, item: int, raw: int, stored: bytes | memoryview
+    ) -> None:
         """Write one block: its payload as it is to stand in the file, and how long it was."""
         self.write_held()
         fields = (layout.SYNC, kind, flags, item, self._sequence, len(stored), raw, 0)

@@ -14,6 +14,7 @@ import time
 from balloontrace.conditions.triggers import Triggers
 from balloontrace.endings import ENDINGS
 from balloontrace.errors import UserError
+from balloontrace.tracers.machine import capabilities
 from balloontrace.tracers.machine.c_modules import signal, socket
 from balloontrace.tracers.record import session
 from balloontrace.tracers.record.command import Command
@@ -64,10 +65,11 @@ def _record(
     """Record from when it is attached; returns the exit code. Raises UserError."""
     path, duration_s = options["path"], options["duration_s"]
     end_s = time.monotonic() + duration_s if duration_s else None
+    needed = capabilities.needed()
     session.announce(f"tracing the balloon, its last part into {path}", options["ready_file"])
     argv = options["command"]
     command = Command(argv, old_score, options["output"]) if argv else None
-    session.drop_privileges(traces=True, kill=command is not None)
+    session.drop_privileges(needed, kill=command is not None)
     try:
         reason = loop(watcher, wakeups, command, end_s)
     finally:

@@ -12,6 +12,7 @@ import time
 from balloontrace.conditions.triggers import Triggers
 from balloontrace.endings import ENDINGS
 from balloontrace.errors import UserError
+from balloontrace.tracers.machine import capabilities
 from balloontrace.tracers.machine.c_modules import signal, socket
 from balloontrace.tracers.record import session
 from balloontrace.tracers.record.recorder import Wakeups
@@ -56,7 +57,7 @@ def watch(options: dict[str, Any]) -> int:
         told = pressure.is_told
         watcher = Watcher(handover, options, kept, triggers, marks, session.say, told)
         outlets = _Outlets(watcher, options, wakeups, pressure)
-        session.drop_privileges(traces=True, kill=False)
+        session.drop_privileges(capabilities.needed(), kill=False)
         where = f", metrics on port {outlets.server.port}" if outlets.server else ""
         session.announce(f"watching the balloon{where}", options["ready_file"])
         outlets.notify.ready()

@@ -13,7 +13,11 @@ from balloontrace.analysis.trace.underway import is_underway
 
 _COMMAND = (
     Field("argv", Unit.TEXT, shape=Shape.ARRAY),
-    Field("status", Unit.NUMBER, "its exit status; negative: the signal that ended it"),
+    Field(
+        "status",
+        Unit.NUMBER,
+        "its exit status; negative: the signal that ended it; null: it could not be ended",
+    ),
 )
 
 

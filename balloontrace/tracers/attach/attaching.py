@@ -25,8 +25,7 @@ from balloontrace.tracers.attach.seams import (
     Rung,
     Seam,
 )
-from balloontrace.tracers.machine import balloon, bpf_calls, namespaces
-from balloontrace.tracers.machine.files import text
+from balloontrace.tracers.machine import balloon, bpf_calls, namespaces, overcommit
 from balloontrace.tracers.machine.symbols import Symbol
 
 
@@ -37,8 +36,6 @@ class Attachment(NamedTuple):
     described: dict[str, Any]
     held: Held
 
-
-_OVERCOMMIT, _NEVER = "/proc/sys/vm/overcommit_memory", "2"
 
 NO_RUNG = {"rung": None, "number": 0, "loses": ""}
 """Of a seam that is not attached, in the header."""
@@ -184,7 +181,7 @@ class _Trial:
                 reason = "another rung was asked for"
             elif rung.all_devices and seam.feature not in self._features:
                 reason = f"{seam.feature} is not negotiated, and other devices would pay"
-            elif rung.by_commit_limit and text(_OVERCOMMIT) != _NEVER:
+            elif rung.by_commit_limit and not overcommit.is_refused():
                 reason = "the guest overcommits (vm.overcommit_memory), and every fork would pay"
             else:
                 reason = self._why_not(rung)

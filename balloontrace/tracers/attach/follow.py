@@ -52,7 +52,7 @@ class Follower:
         self._content = given.content
         self._options, self._control, self._take = options, control, tell
         self._traced: int = given.content["driver_identity"]
-        self._refused = 0
+        self._refused = self._missed_before = 0
         self._attaching: tuple[int, socket, int] | None = None
         self._negotiated = balloon.negotiated(balloon.device())
 
@@ -60,6 +60,11 @@ class Follower:
     def fill_from(self) -> str:
         """Where the pages of a fill are counted: of state.FILL_FROM."""
         return str(self._content.get("fill_from", "acks"))
+
+    @property
+    def functions(self) -> dict[str, list[str]]:
+        """Call -> names of the functions that it is in the driver that was traced last."""
+        return dict(self._content.get("calls", {}))
 
     @property
     def is_traced(self) -> bool:
@@ -117,9 +122,9 @@ class Follower:
         return True
 
     def kernel_missed(self) -> int:
-        """Hits that the kernel says it passed by, since the probes were attached."""
+        """Hits that the kernel says it passed by, of these probes and those before them."""
         by_links = bpf_info.missed_by_links(self._probes)
-        return by_links + bpf_info.missed_by_programs(self._programs)
+        return self._missed_before + by_links + bpf_info.missed_by_programs(self._programs)
 
     def check(self) -> None:
         """See whether the driver went or came, and act on it. Returns at once."""
@@ -133,7 +138,13 @@ class Follower:
         if self._traced:
             self._driver_gone(now)
         if now and now != self._refused:
-            self._attaching = (*handover.in_child(self._attach), now)
+            self._begin_attaching(now)
+
+    def _begin_attaching(self, identity: int) -> None:
+        try:
+            self._attaching = (*handover.in_child(self._attach), identity)
+        except UserError:  # no process more: at the next look there may be room for one
+            return
 
     def detach(self) -> None:
         """Detach every probe, and unload its program."""
@@ -162,6 +173,7 @@ class Follower:
         """Where the next one is there already, it may have moved pages before this reading."""
         after = balloon_counters()
         before = self.counters if now else after
+        self._missed_before = self.kernel_missed()
         self.detach()
         self._control.enter_phase("attaching")
         self._traced = 0

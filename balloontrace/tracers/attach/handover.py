@@ -79,10 +79,15 @@ def detach(probes: list[int]) -> None:
         finally:
             running.release()
 
-    threads = [_thread.allocate_lock() for _ in range(min(_CLOSERS, len(probes) - 1))]
-    for running in threads:
+    threads: list[_thread.LockType] = []
+    for _ in range(min(_CLOSERS, len(probes) - 1)):
+        running = _thread.allocate_lock()
         running.acquire()
-        _thread.start_new_thread(close_beside, (running,))
+        try:
+            _thread.start_new_thread(close_beside, (running,))
+        except RuntimeError:  # no thread more (pids.max, ulimit -u): it takes longer
+            break
+        threads.append(running)
     close()
     for running in threads:
         running.acquire()
@@ -99,10 +104,19 @@ def channel() -> tuple[socket.socket, socket.socket]:
 def in_child(work: Callable[[], Handover]) -> tuple[int, socket.socket]:
     """Fork a process that does `work` and hands over the result, or why there is none.
 
-    Returns its process id and the socket on which it answers.
+    Returns its process id and the socket on which it answers. Raises UserError if there can be no
+    process more.
     """
     ours, theirs = channel()
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError as error:
+        ours.close()
+        theirs.close()
+        raise UserError(
+            f"no process can be begun that attaches the probes: {error.strerror}",
+            "more processes (ulimit -u, pids.max, TasksMax), or more memory that may be committed",
+        ) from None
     if pid:
         theirs.close()
         return pid, ours

@@ -12,6 +12,7 @@ import marshal
 import os
 from typing import TYPE_CHECKING
 
+from balloontrace.errors import UserError
 from balloontrace.tracers.attach import handover
 from balloontrace.tracers.attach.kernel import Kernel
 from balloontrace.tracers.machine.balloon import identity
@@ -34,9 +35,11 @@ def begin(verb: str, arguments: Sequence[str]) -> None:
     if verb == "record" and not {*_SENSELESS} & {*arguments}:
         hold_standard_streams()
         orders, told = os.pipe()
-        pid, channel = handover.in_child(lambda: _load_as_told(orders, told))
+        try:
+            _begun.append((*handover.in_child(lambda: _load_as_told(orders, told)), told))
+        except UserError:  # `start` says so, if it is so still
+            os.close(told)
         os.close(orders)
-        _begun.append((pid, channel, told))
 
 
 def start(

@@ -118,7 +118,12 @@ def _stdout() -> int:
 
 def _sync_directory(path: str) -> None:
     """A file whose name is not on the disk is lost with the power, whatever is in it."""
-    directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        directory = os.open(
+            os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        )
+    except OSError:  # one that may be written to and not read
+        return
     try:
         os.fsync(directory)
     except OSError:  # a file system that has no such thing

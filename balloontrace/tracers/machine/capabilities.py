@@ -73,8 +73,12 @@ def may_attach() -> bool:
 
 
 def needed() -> tuple[str, ...]:
-    """RECORD, and sys_admin where attaching needs it: found by trying, in a child."""
-    pid = os.fork()
+    """RECORD, and sys_admin where attaching needs it: found by trying, in a child, and taken to be
+    so where there can be none."""
+    try:
+        pid = os.fork()
+    except OSError:
+        return (*RECORD, "sys_admin")
     if not pid:
         try:
             keep_only(*RECORD)

@@ -94,6 +94,8 @@ def summary(trailer: Mapping[str, Any], size: int, path: str) -> list[str]:
         )
     if trailer["command"] and trailer["command"]["status"]:
         lines.append(f"the command ended with status {trailer['command']['status']}")
+    if trailer["command"] and trailer["command"]["status"] is None:
+        lines.append("warning: the command could not be ended, and runs on")
     if not trailer["vmstat_detach"]["before"]:
         lines.append(
             "warning: /proc/vmstat of this kernel has no balloon counters to check against"

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 import os
-import select
 import time
 
 from balloontrace.endings import heeded
+from balloontrace.errors import UserError
 from balloontrace.tracers.machine import system_calls
 from balloontrace.tracers.machine.c_modules import signal
 from balloontrace.tracers.machine.files import text
@@ -17,17 +17,32 @@ if TYPE_CHECKING:
     from typing import Any
 
 GRACE_S = 2.0
-"""What a command has to end itself after SIGTERM, before SIGKILL: the recording waits for it."""
+"""What a command has to end itself after SIGTERM, before SIGKILL: the recording goes on so long."""
+
+KILLED_S = 5.0
+"""What it has after SIGKILL. Who may not be killed by us (another user's), or waits for a disk or a
+device, is left running."""
+
+_INTERVAL_S = 0.02
+
+
+class CommandError(UserError):
+    """There can be no process for the command."""
 
 
 class Command:
     """A child process that runs as if it had been started by the user's shell."""
 
     def __init__(self, argv: tuple[str, ...], oom_score_adj: int, recording: int) -> None:
-        """Start `argv`; it gets the OOM score the recorder had before it protected itself."""
+        """Start `argv`; it gets the OOM score the recorder had before it protected itself. Raises
+        CommandError."""
         self._argv = argv
         self._status: int | None = None
-        self._pid = os.fork()
+        self._ending: _Ending | None = None
+        try:
+            self._pid = os.fork()
+        except OSError as error:
+            raise CommandError(f"cannot run {argv[0]}: {error.strerror}") from None
         if self._pid == 0:
             self._become(argv, oom_score_adj, recording)
 
@@ -61,52 +76,87 @@ class Command:
                 self._status = os.waitstatus_to_exitcode(status)
         return self._status is not None
 
+    def is_over(self) -> bool:
+        """End the command if it still runs, and what it has started; whether that is done, or given
+        up. Never waits: it is asked again until it is so."""
+        now_s = time.monotonic()
+        if self._ending is None:
+            if self.ended():
+                return True
+            self._ending = _Ending(now_s + GRACE_S)
+            self._ending.signal(self._pid, signal.SIGTERM)
+        left = self._ending.left()
+        if self.ended() and not left:
+            return True
+        if now_s < self._ending.until_s:
+            return False
+        if self._ending.killed:
+            return True
+        self._ending.killed, self._ending.until_s = True, now_s + KILLED_S
+        self._ending.signal(self._pid, signal.SIGKILL)
+        return False
+
+    def hurry(self) -> None:
+        """Wait no longer for what was waited for."""
+        if self._ending:
+            self._ending.until_s = time.monotonic()
+
     def finish(self) -> dict[str, Any]:
-        """End the command if it still runs, and what it has started; its argv and status (negative:
-        killed by a signal)."""
-        if not self.ended():
-            family = _family(self._pid)
-            _end(family, signal.SIGTERM)
-            _await(family, GRACE_S)
-            family = {**_family(self._pid), **family}  # who came meanwhile
-            _end(family, signal.SIGKILL)
-            while not self.ended():
-                _await({self._pid: family[self._pid]}, GRACE_S)
-            for descriptor in family.values():
-                os.close(descriptor)
+        """End it as is_over does, and wait; its argv and status (negative: killed by a signal;
+        None: it does not end)."""
+        while not self.is_over():
+            time.sleep(_INTERVAL_S)
         return {"argv": self._argv, "status": self._status}
 
 
-def _family(root: int) -> dict[int, int]:
-    """Process id -> a pidfd, of `root` and of all that descend from it."""
+class _Ending:
+    """What is being ended: a process and all that descend from it. until_s: of the monotonic clock,
+    how long they have; killed: SIGKILL was sent."""
+
+    def __init__(self, until_s: float) -> None:
+        self.until_s, self.killed = until_s, False
+        self._family: dict[int, str] = {}
+
+    def signal(self, root: int, number: int) -> None:
+        """Send it to `root`, to all that descend from it now, and to those of before."""
+        self._family.update(_family(root))
+        for pid in self.left():
+            try:
+                os.kill(pid, number)
+            except OSError:  # it has ended, or is another user's
+                pass
+
+    def left(self) -> list[int]:
+        """Process ids of those that have not ended."""
+        return [pid for pid, begun in self._family.items() if _begun(pid) == begun]
+
+
+def _family(root: int) -> dict[int, str]:
+    """Process id -> see _begun, of `root` and of all that descend from it."""
     children: dict[int, list[int]] = {}
     for name in os.listdir("/proc"):
-        if name.isdigit() and (stat := text(f"/proc/{name}/stat")):
-            children.setdefault(int(stat.rpartition(") ")[2].split()[1]), []).append(int(name))
-    found: dict[int, int] = {}
+        if name.isdigit() and (fields := _fields(int(name))):
+            children.setdefault(int(fields[_PARENT]), []).append(int(name))
+    found: dict[int, str] = {}
     waiting = [root]
     while waiting:
         pid = waiting.pop()
         waiting += children.get(pid, [])
-        try:
-            found[pid] = os.pidfd_open(pid)
-        except ProcessLookupError:
-            pass
+        if begun := _begun(pid):
+            found[pid] = begun
     return found
 
 
-def _end(family: dict[int, int], number: int) -> None:
-    for descriptor in family.values():
-        try:
-            signal.pidfd_send_signal(descriptor, number)
-        except (ProcessLookupError, PermissionError):
-            pass
+_STATE, _PARENT, _START = 0, 1, 19
+"""Of the fields after the name in /proc/PID/stat (proc(5))."""
 
 
-def _await(family: dict[int, int], timeout_s: float) -> None:
-    """Until all of them have ended, or that long."""
-    deadline_s = time.monotonic() + timeout_s
-    left = list(family.values())
-    while left and (remaining_s := deadline_s - time.monotonic()) > 0:
-        ended, _, _ = select.select(left, [], [], remaining_s)
-        left = [descriptor for descriptor in left if descriptor not in ended]
+def _fields(pid: int) -> list[str]:
+    return text(f"/proc/{pid}/stat").rpartition(") ")[2].split()
+
+
+def _begun(pid: int) -> str:
+    """When a process began, by which it is told from a later one of the same id; '' if it has
+    ended. With a descriptor of each (pidfd_open) a large family would be too much for us."""
+    fields = _fields(pid)
+    return fields[_START] if fields and fields[_STATE] not in ("Z", "X") else ""

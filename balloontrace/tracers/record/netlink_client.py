@@ -39,9 +39,13 @@ class NetlinkProcess:
     def __init__(self, oom_score_adj: int) -> None:
         """Start it. oom_score_adj: what the recorder had before it protected itself."""
         ours, theirs = socket.socketpair()
-        self._pid = os.fork()
-        if self._pid == 0:
-            _become(theirs.fileno(), min(1000, oom_score_adj + MORE_KILLABLE))
+        try:
+            self._pid = os.fork()
+        except OSError:  # its end of the socket is closed at once, as if it had died
+            self._pid = 0
+        else:
+            if self._pid == 0:
+                _become(theirs.fileno(), min(1000, oom_score_adj + MORE_KILLABLE))
         theirs.close()
         ours.setblocking(False)
         self._socket: socket.socket | None = ours
@@ -51,7 +55,7 @@ class NetlinkProcess:
 
     @property
     def pid(self) -> int:
-        """Its process id, for the header's `tasks`."""
+        """Its process id, for the header's `tasks`; 0: there could be no process more."""
         return self._pid
 
     @property
@@ -114,8 +118,9 @@ class NetlinkProcess:
         if self._socket:
             self._socket.close()
             self._socket = None
-            os.kill(self._pid, signal.SIGKILL)  # ours until it is waited for, so it cannot miss
-            os.waitpid(self._pid, 0)
+            if self._pid:
+                os.kill(self._pid, signal.SIGKILL)  # ours until it is waited for: it cannot miss
+                os.waitpid(self._pid, 0)
 
     def _send(self) -> None:
         """Send as much of the request as goes without waiting."""

@@ -64,6 +64,9 @@ BLOCK_BYTES = 1 << 17
 """Largest span taken from the ring at once: bounds the recorder's memory in a burst. Larger
 ones would make no smaller file; smaller ones are more blocks to read."""
 
+ENDING_INTERVAL_S = 0.05
+"""Between two looks at a command that is being ended."""
+
 SETTLE_S = 0.2
 SETTLE_INTERVAL_S = 0.01
 """How long calls that are under way at the end may take to return, and the programs that run then
@@ -95,12 +98,11 @@ class Recorder:
         self._longest_gap_s = 0.0
         self._seen = SeenTasks()
         self._not_run = NotRun()
-        self._functions: dict[str, list[str]] = content.get("calls", {})
         self._follower = Follower(handover, options, self._tracing.control, writer.sample)
         begun = self._follower.begin()
         self._netlink = netlink
         if netlink:
-            content["tasks"]["netlink"] = netlink.pid
+            content["tasks"]["netlink"] = netlink.pid or None
             netlink.request(content["tasks"]["kswapd"])
         self._next_request_s = time.monotonic() + REQUEST_INTERVAL_S
         self._marks, self._begun_ns = marks, time.monotonic_ns()
@@ -188,7 +190,7 @@ class Recorder:
         after = balloon_counters()
         opened, counted = self._balance()
         kernel_missed = self._follower.kernel_missed()
-        there = accounting.believed(opened, seen, self._functions)
+        there = accounting.believed(opened, seen, self._follower.functions)
         if last := accounting.last_events(opened, there):
             self._writer.events(last)
         self.sample()
@@ -335,18 +337,28 @@ class Wakeups:
 
 
 def loop(recorder: Loops, wakeups: Wakeups, command: Command | None, end_s: float | None) -> str:
-    """Record until something ends it; returns the reason."""
-    interval = STORM_INTERVAL_S
+    """Record until something ends it, and the command has been ended, too; returns the reason.
+    Who asks again while the command takes its time is heeded at once."""
+    interval, reason = STORM_INTERVAL_S, ""
     next_sample_s = time.monotonic() + recorder.sample_interval_s
     while True:
         now = time.monotonic()
-        if end_s is not None and now >= end_s:
-            return "duration"
-        if command and command.ended():
-            return "command"
-        until = min(now + interval, next_sample_s, end_s if end_s is not None else now + interval)
-        if reason := wakeups.wait(until - now):
+        if not reason and end_s is not None and now >= end_s:
+            reason = "duration"
+        if not reason and command and command.ended():
+            reason = "command"
+        if reason and (not command or command.is_over()):
             return reason
+        until = min(now + interval, next_sample_s)
+        if reason:
+            until = min(until, now + ENDING_INTERVAL_S)
+        elif end_s is not None:
+            until = min(until, end_s)
+        if asked := wakeups.wait(until - now):
+            if reason and command:
+                command.hurry()
+            reason = reason or asked
+            continue
         sampling = time.monotonic() >= next_sample_s
         interval = recorder.drain(sampling)
         recorder.follow()

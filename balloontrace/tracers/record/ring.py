@@ -16,6 +16,9 @@ from balloontrace import events
 ITEM_BYTES = events.RING_HEADER_BYTES + events.record_bytes()
 """What one event takes in the ring."""
 
+_FEW_BYTES = 8 * ITEM_BYTES
+"""Python has room for so small an object in what it holds already."""
+
 _BUSY = 0x80
 """BPF_RINGBUF_BUSY_BIT, in the last byte of a record header's little-endian length."""
 
@@ -45,7 +48,14 @@ class Ring:
         self._producer = memoryview(self._map)[: mmap.PAGESIZE].cast("Q")
 
     def read(self, limit: int) -> bytes:
-        """Consume at most `limit` bytes of finished records; b'' if there are none."""
+        """Consume at most `limit` bytes of finished records; b'' if there are none. Where there is
+        no memory for so many, a few."""
+        try:
+            return self._read(limit)
+        except MemoryError:
+            return self._read(min(limit, _FEW_BYTES))
+
+    def _read(self, limit: int) -> bytes:
         consumed = self._consumer[0]
         offset = consumed & self._mask
         to_end = self._mask + 1 - offset

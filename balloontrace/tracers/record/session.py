@@ -19,10 +19,16 @@ from balloontrace.endings import ENDINGS
 from balloontrace.errors import EXIT_EVENTS_LOST, UserError
 from balloontrace.recording.writer import Writer
 from balloontrace.tracers.attach.handover import receive
-from balloontrace.tracers.machine import capabilities, interpreter, namespaces, system_calls
+from balloontrace.tracers.machine import (
+    capabilities,
+    interpreter,
+    namespaces,
+    overcommit,
+    system_calls,
+)
 from balloontrace.tracers.machine.c_modules import signal, socket
 from balloontrace.tracers.record import accounting
-from balloontrace.tracers.record.command import Command
+from balloontrace.tracers.record.command import Command, CommandError
 from balloontrace.tracers.record.recorder import Recorder, Wakeups, loop
 
 TYPE_CHECKING = False
@@ -61,6 +67,8 @@ def protect(traces: bool) -> int:
 
     Who traces has the privileges, and is told which are lacking; who does not may have none.
     """
+    if overcommit.is_refused():
+        overcommit.keep_heap()
     with open("/proc/self/oom_score_adj", encoding="ascii") as adj:
         before = int(adj.read())
     try:
@@ -74,9 +82,9 @@ def protect(traces: bool) -> int:
     return before
 
 
-def drop_privileges(traces: bool, kill: bool) -> None:
-    """Keep what recording needs. kill: a command is to be ended, whose user may be another."""
-    needed = capabilities.needed() if traces else ()
+def drop_privileges(needed: tuple[str, ...], kill: bool) -> None:
+    """Keep what recording needs (capabilities.needed), which was found before the command began.
+    kill: a command is to be ended, whose user may be another."""
     try:
         capabilities.keep_only(*needed, *(["kill"] if kill else []))
     except OSError as error:
@@ -131,12 +139,17 @@ def _record(
         recorder = CounterRecorder(options["content"], writer, options, marks)
     end_s = time.monotonic() + options["duration_s"] if options["duration_s"] else None
     doing = "tracing the balloon" if handover else "reading the guest's counters"
+    needed = capabilities.needed() if handover else ()
     announce(f"{doing} into {path}", options["ready_file"])
-    command = Command(options["command"], old_score, output) if options["command"] else None
-    drop_privileges(traces=handover is not None, kill=command is not None)
+    command: Command | None = None
     failure: Exception | None = None
     try:
+        if options["command"]:
+            command = Command(options["command"], old_score, output)
+        drop_privileges(needed, kill=command is not None)
         reason = loop(recorder, wakeups, command, end_s)
+    except CommandError as error:
+        reason, failure = "failed", error
     except UserError:  # the recording cannot be written any more
         raise
     except Exception as error:  # whatever it is, it is not worth a recording
@@ -146,8 +159,10 @@ def _record(
     trailer = recorder.finish(reason, ended)
     for line in accounting.summary(trailer, recorder.bytes_written, path):
         say(line)
-    recorder.detach()
     writer.end()
+    recorder.detach()
+    if isinstance(failure, CommandError):
+        raise failure
     if failure:
         raise UserError(
             f"the recorder failed: {type(failure).__name__}: {failure}",
@@ -209,8 +224,12 @@ def announce(what: str, ready_file: str | None) -> None:
 
 
 def say(text: str) -> None:
-    """Tell people."""
-    print(text, file=sys.stderr, flush=True)
+    """Tell people, if they can hear it: a terminal that hung up, or a log on a disk that is full,
+    ends no recording."""
+    try:
+        os.write(2, f"{text}\n".encode(errors="surrogateescape"))
+    except OSError:
+        return
 
 
 def leave_nothing(options: dict[str, Any]) -> None:

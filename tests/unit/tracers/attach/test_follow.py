@@ -4,16 +4,17 @@ attached to."""
 
 from __future__ import annotations
 
+import os
 import select
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
-from balloontrace.tracers.attach import attaching
+from balloontrace.tracers.attach import attaching, follow
 from balloontrace.tracers.attach.follow import Follower
-from balloontrace.tracers.attach.handover import Handover
-from balloontrace.tracers.machine import balloon
+from balloontrace.tracers.attach.handover import Handover, detach
+from balloontrace.tracers.machine import balloon, bpf_info, capabilities
 
 DEFLATE_ON_OOM, STATS = 2, 1
 
@@ -93,6 +94,84 @@ def test_a_driver_that_goes_while_it_is_attached_to_is_not_attached(
     _await_child(follower)
     follower.check()
     assert (follower.is_there, follower.is_traced, told) == (False, False, [])
+
+
+@pytest.fixture
+def loaded_again(sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch) -> Follower:
+    """Follows a driver that was not there, is attached to, and has other functions."""
+    sysfs.driver.rmdir()
+    follower = following([])
+    described = attaching.nothing().described | {"calls": {"leak": ["leak_balloon.isra.0"]}}
+    monkeypatch.setattr(
+        Follower,
+        "_attach",
+        lambda _: Handover({**described, "driver_identity": balloon.identity()}, {}, [], [], []),
+    )
+    monkeypatch.setattr(follow, "balloon_counters", dict)
+    sysfs.driver.mkdir()
+    follower.check()
+    _await_child(follower)
+    follower.check()
+    assert follower.is_traced
+    return follower
+
+
+def test_open_calls_are_those_of_the_driver_that_is_there(loaded_again: Follower) -> None:
+    assert loaded_again.functions == {"leak": ["leak_balloon.isra.0"]}
+
+
+def test_what_the_kernel_missed_before_the_driver_went_is_not_forgotten(
+    loaded_again: Follower, sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bpf_info, "missed_by_programs", lambda held: 3 * len(held))
+    loaded_again._programs = [os.open(os.devnull, os.O_RDONLY)]
+    assert loaded_again.kernel_missed() == 3
+    sysfs.driver.rmdir()
+    loaded_again.check()
+    assert not loaded_again.is_there
+    assert loaded_again.kernel_missed() == 3
+
+
+def test_where_no_process_can_be_begun_it_is_tried_again(
+    sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    sysfs.driver.rmdir()
+    follower = following(told)
+    sysfs.driver.mkdir()
+    with monkeypatch.context() as refusing:
+        refusing.setattr(os, "fork", _refuse)
+        follower.check()
+    assert not follower.is_there
+    nothing = Handover(attaching.nothing().described, {}, [], [], [])
+    monkeypatch.setattr(Follower, "_attach", lambda _: nothing)
+    follower.check()
+    assert follower.is_there
+    _await_child(follower)
+    follower.detach()
+
+
+def test_all_are_closed_where_there_can_be_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> NoReturn:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("_thread.start_new_thread", refuse)
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(10)]
+    detach(held)
+    for descriptor in held:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
+
+
+def test_what_is_needed_is_not_found_out_where_there_can_be_no_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "fork", _refuse)
+    assert capabilities.needed() == (*capabilities.RECORD, "sys_admin")
+
+
+def _refuse() -> NoReturn:
+    raise BlockingIOError(11, "Resource temporarily unavailable")
 
 
 def _await_child(follower: Follower) -> None:

@@ -50,6 +50,36 @@ def test_a_command_ends_it(tmp_path: Path) -> None:
     assert recording.trailer["command"]["status"] == 7
 
 
+@pytest.mark.parametrize("stderr", ["full", "closed by its reader"])
+def test_nobody_who_hears_it_is_no_reason_to_end(tmp_path: Path, stderr: str) -> None:
+    path = tmp_path / "counters.btrace"
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = [sys.executable, "-m", "balloontrace", "record", "--counters", "-d", "1s"]
+    with open("/dev/full", "wb") as full:
+        heard_by = full.fileno() if stderr == "full" else write_end
+        done = subprocess.run([*command, "-o", str(path)], stderr=heard_by, check=False)
+    os.close(write_end)
+    assert done.returncode == 0
+    assert read_recording(str(path)).complete
+
+
+def test_a_directory_that_cannot_be_read_takes_a_recording(tmp_path: Path) -> None:
+    directory = tmp_path / "theirs"
+    directory.mkdir()
+    directory.chmod(0o733)
+    for parent in (directory, *directory.parents)[1:-1]:
+        if not parent.stat().st_mode & 0o001:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    path = directory / "x.btrace"
+    command = [sys.executable, "-m", "balloontrace", "record", "--counters", "--sync", "-d", "1s"]
+    done = subprocess.run(
+        [*command, "-o", str(path)], capture_output=True, text=True, check=False, **NOBODY
+    )
+    assert done.returncode == 0, done.stderr
+    assert read_recording(str(path)).complete
+
+
 @pytest.mark.parametrize("option", ["--minimal", "--strict", "--wait", "--means=fentry"])
 def test_what_is_about_tracing_is_refused(option: str) -> None:
     command = [sys.executable, "-m", "balloontrace", "record", "--counters", option]
