@@ -48,8 +48,8 @@ class Agreement:
     ) -> None:
         """A driver is traced from now on. vmstat: `vmstat_attach`, of a recording; content: of the
         driver, as a header has it."""
-        self._identity, self._bases, self._last = content["driver_identity"], {}, {}
         before, after = _counted(vmstat["before"]), _counted(vmstat["after"])
+        self._identity, self._bases, self._last = content["driver_identity"], {}, after
         if before == after:
             for name in after:
                 self._base(name, self._more(name, sums, after))

@@ -129,7 +129,7 @@ class _Reading:
         *("moving_ns", "removed", "bound"),
     )
     _FACTS = (
-        *("t_ns", "lived_ns", "size", "target", "attached"),
+        *("t_ns", "lived_ns", "size", "target", "attached", "sampled"),
         *("total", "available", "full_us", "stalls", "again", "kills_counted"),
     )
     __slots__ = (*_COUNTERS, *_FACTS)
@@ -137,7 +137,7 @@ class _Reading:
     def __init__(self, moment: Moment, lived_ns: int) -> None:
         self.t_ns, self.lived_ns = moment.t_ns, lived_ns
         self.size, self.target = moment.size_pages, moment.target_pages
-        self.attached = moment.attached
+        self.attached, self.sampled = moment.attached, bool(moment.sample)
         self._take_moves(moment.sums)
         self._take_waits(moment.sums)
         self._take_sample(moment.sample)
@@ -451,6 +451,10 @@ class Triggers:
         """As analysis/trace/starvation.py. Not without PSI, where the finding itself is of low
         certainty, nor where the host asks for less or the worker may be who stalls."""
         now = self._readings[-1]
+        if not now.sampled:  # it is as it was a moment ago
+            before = self._readings[-2:-1]
+            last_ns = self._true_ns.get("held-under-pressure")
+            return bool(before) and last_ns == before[0].lived_ns
         if not now.tells_of_pressure:
             return False
         ram, most_ram = self._ram(now)
@@ -477,16 +481,18 @@ class Triggers:
         for one in reversed(self._readings):
             moved = abs(one.held_bytes - since.held_bytes) > moved_bytes
             lowered = one.target is not None and one.target < (one.size or 0)
-            if moved or lowered or not one.tells_of_pressure:
+            if moved or lowered or (one.sampled and not one.tells_of_pressure):
                 break
-            since = one
+            if one.sampled:
+                since = one
         return since
 
     def _oom_kill(self) -> bool:
         """Any kill: whether the guest was out of memory or a memory cgroup, the analysis tells."""
-        if len(self._readings) < 2:
+        now = self._readings[-1]
+        before = next((one for one in self._readings[-2::-1] if one.sampled), None)
+        if before is None or not now.sampled:  # when memory is read next it is seen
             return False
-        before, now = self._readings[-2:]
         counted = None not in (before.kills_counted, now.kills_counted)
         killed = now.killed > before.killed
         killed |= counted and (now.kills_counted or 0) > (before.kills_counted or 0)

@@ -110,6 +110,11 @@ class Clocks:
         self._guest.kill()
         self._thread.join(_SETTLE_S)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether there will be no pair, for there was none when the guest's side ended."""
+        return self._first.is_set() and not self._has_pair
+
     def await_first(self, timeout_s: float) -> bool:
         """Wait for the first pair; False: there is none, and there will be none or only later."""
         return self._first.wait(timeout_s) and self._has_pair

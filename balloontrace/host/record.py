@@ -43,7 +43,7 @@ def record(
         sampler.begin(interval_s, clocks=ssh is not None)
         if ssh is not None:
             clocks = around.enter_context(Clocks(OverSsh(ssh), log))
-            if not clocks.await_first(_FIRST_PAIR_S):
+            if not _await_first(clocks, sampler, interval_s):
                 raise UserError(
                     f"`ssh {ssh} python3` does not tell the guest's clocks",
                     "see that it works without a password, or leave --ssh out",
@@ -55,6 +55,17 @@ def record(
             reason = "the hypervisor does not answer any more"
     log.write(END, reason=reason)
     return reason
+
+
+def _await_first(clocks: Clocks, sampler: Sampler, interval_s: float) -> bool:
+    """Wait for the first pair of clocks, and sample meanwhile: that it takes time to log in is no
+    hypervisor that does not answer. Returns whether it came. Raises UserError as sampling does."""
+    until_s = time.monotonic() + _FIRST_PAIR_S
+    while not clocks.await_first(max(0.0, min(interval_s, until_s - time.monotonic()))):
+        if clocks.is_over or time.monotonic() >= until_s:
+            return False
+        sampler.sample()
+    return True
 
 
 @contextlib.contextmanager

@@ -79,7 +79,8 @@ class Episodes:
     time.
 
     size, target: balloon pages, None if not known; stretch: the one under way; moved, undone: pages
-    of those that ended, for the churn ratio; unseen: pages moved that no event told of;
+    of those that ended, for the churn ratio; unseen: pages moved that no event told of; suspect:
+    that may be so, or a call is under way;
     longest_ns: without progress, of those that ended; part: of the time since `next_part`.
     """
 
@@ -100,7 +101,7 @@ class Episodes:
         self.stretch = Stretch(NONE, begin_ns, size, None)
         self.part = Part()
         self.moved = self.undone = 0
-        self.unseen = False
+        self.unseen = self.suspect = False
         self.longest_ns: Optional[int] = None
         self._sure_ns: Optional[int] = None
         self._came_ns: Optional[int] = None
@@ -170,8 +171,18 @@ class Episodes:
 
     def set_right(self, t_ns: int, size: int) -> None:
         """Events are missing: this is the size."""
-        self.size = size
         self.doubt(t_ns)
+        self._found(t_ns, size)
+
+    def count(self, t_ns: int, size: int) -> None:
+        """At rest the kernel counts so many pages: what the size at the begin was if it was not
+        known to the page."""
+        if not self._exact:
+            self._exact = True
+            self._found(t_ns, size)
+
+    def _found(self, t_ns: int, size: int) -> None:
+        self.size = size
         stretch = self.stretch
         if stretch.kind == TOWARD and stretch.mark is not None and stretch.target is not None:
             further = max if stretch.upward else min
@@ -235,8 +246,11 @@ class Episodes:
         return moved / gained if gained > 0 else None
 
     def still_ns(self, now_ns: int) -> Optional[int]:
-        """For how long the balloon has come no closer; None: it is not on its way."""
-        return max(0, now_ns - self.stretch.last_ns) if self.stretch.kind == TOWARD else None
+        """For how long the balloon has come no closer; None: it is not on its way, or it may have
+        arrived."""
+        if self.stretch.kind != TOWARD or self.suspect:
+            return None
+        return max(0, now_ns - self.stretch.last_ns)
 
     def longest_still_ns(self, now_ns: int) -> Optional[int]:
         """The longest of all such times; None: it never was on its way."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 import time
 from pathlib import Path
@@ -46,6 +47,8 @@ class Session:
         self._tee: Optional[IO[bytes]] = None
         self._spool: Optional[IO[bytes]] = None
         self._spool_failure = ""
+        self.failure = ""
+        """Why what was to be saved is not whole, to be told when all is over."""
         self._end_s = time.monotonic() + duration_s if duration_s else None
         self._stopped_s: Optional[float] = None
         if save_as is not None and source.is_file:
@@ -121,7 +124,7 @@ class Session:
         with self._cleanup:
             status = self._source.end()
         in_order = self.model.trailer is not None or self._stopped_s is not None
-        return status or (0 if in_order else EXIT_FAILURE)
+        return status or (0 if in_order and not self.failure else EXIT_FAILURE)
 
     def _end(self, failure: str) -> None:
         self.over = True
@@ -132,7 +135,16 @@ class Session:
 
     def _keep(self, data: bytes) -> None:
         if self._tee is not None:
-            self._tee.write(data)
+            try:
+                left = memoryview(data)
+                while left:  # past the file's buffer, in which what failed would stay
+                    left = left[os.write(self._tee.fileno(), left) :]
+            except OSError as error:
+                self._tee = None
+                self.failure = (
+                    f"cannot go on writing {self.model.saved_as}: {error.strerror}"
+                    "; what came before is kept"
+                )
         if self._spool is not None:
             try:
                 self._spool.seek(0, 2)

@@ -49,7 +49,7 @@ def made(model: Model, now_s: float, at: Optional[int], zoom_s: int, columns: in
         last_second=_flow(tally, seconds[-1:], 1.0),
         last_minute=_flow(tally, seconds[-MINUTE_S:], float(min(MINUTE_S, len(seconds)) or 1)),
         graph=_graph(tally, seconds, zoom_s, columns),
-        progress=_progress(standing, seconds[-MINUTE_S:]),
+        progress=_progress(tally, standing, seconds[-MINUTE_S:]),
         tasks=_tasks(tally, seconds, at),
         calls=_calls(calls_of(seconds[-MINUTE_S:])),
         acks=_acks(seconds[-MINUTE_S:]),
@@ -140,7 +140,7 @@ def _share(guest: view.Guest, size: Optional[int]) -> Optional[float]:
 
 
 def _flow(tally: Tally, seconds: list[Second], span_s: float) -> view.Flow:
-    if not seconds:
+    if not seconds or not tally.tells_of_moves:
         return view.Flow(None, None, span_s)
     leaked = {cause: sum(one.leaked.get(cause, 0) for one in seconds) for cause in view.OUT}
     return view.Flow(
@@ -182,13 +182,14 @@ def _column(seconds: list[Second], begin: int) -> view.Column:
     )
 
 
-def _progress(standing: Standing, minute: list[Second]) -> view.Progress:
+def _progress(tally: Tally, standing: Standing, minute: list[Second]) -> view.Progress:
+    known = tally.tells_of_moves
     churn = standing.churn_ratio  # if that is not known, neither is any part of it
     still, longest = standing.still_ns, standing.longest_still_ns
     return view.Progress(
-        inflated_pages=standing.inflated,
-        deflated_pages=sum(standing.by_cause.values()),
-        by_cause=standing.by_cause,
+        inflated_pages=standing.inflated if known else None,
+        deflated_pages=sum(standing.by_cause.values()) if known else None,
+        by_cause=standing.by_cause if known else None,
         churn_ratio=churn,
         now_churn_ratio=None if churn is None else churn_of(one.part for one in minute),
         amplification=standing.amplification,

@@ -48,8 +48,15 @@ _MOMENT_NS = 1_500_000_000
 _LEAVES = frozenset(("remove", "freeze"))
 """Calls by which the driver leaves, and causes of what it gives back then."""
 
+MOVERS = ("fill", "leak")
+
 _HANDLED = frozenset(("target", "restore", "bind", *_LEAVES))
 """Kinds that end one stretch and begin another."""
+
+_MOVING = (*MOVERS, "migrate", "ack")
+"""Kinds of calls within which the kernel has counted pages that are told of later."""
+
+_NOT_TRACED: dict[str, Any] = {"driver_identity": 0, "seams": {}}
 
 _PAGED = frozenset(kind.name for kind in KINDS if kind.moves_pages)
 
@@ -83,7 +90,9 @@ class Tally:
         guest = section(header, "guest")
         page_bytes = int(guest.get("page_size") or BALLOON_PAGE_BYTES)
         self._unit = max(1, page_bytes // BALLOON_PAGE_BYTES)
-        size, exact = self._found(section(header, "vmstat_attach"))
+        # What of the begin is told later.
+        self._underway = any(section(header, "underway").get(kind) for kind in _MOVING)
+        size, exact = self._found(header)
         self.driver: Optional[str] = "attached" if section(header, "seams") else None
         repeat = bool(section(header, "watch"))
         self.episodes = Episodes(begin_ns, size, exact, repeat, self._unit)
@@ -105,6 +114,8 @@ class Tally:
         self._counters: dict[str, int] = {}
         self._agreement = Agreement(page_bytes)
         self._moves = self._looked_moves = self._drivers = 0
+        self._suspected_ns: Optional[int] = None  # since when pages seem to be under way
+        self._lacks = False  # events are missing
         self._left: dict[str, Sum] = {}  # when the driver that was traced before left
         self._attached(header)
         self._look(begin_ns, {})
@@ -126,13 +137,13 @@ class Tally:
         self.events += 1
         pages = 0 if done == UNKNOWN_PAGES or kind not in _PAGED else done
         second, row = self.second, kind
+        if kind in MOVERS:
+            self._moved(event[0])
         if kind == "fill":
-            self._moves += 1
             second.filled += pages
             self.inflated += pages
             self.episodes.move(t_ns, pages, False)
         elif kind == "leak":
-            self._moves += 1
             cause = decoding.cause(within)
             row = "leak " + cause
             second.leaked[cause] = second.leaked.get(cause, 0) + pages
@@ -195,8 +206,10 @@ class Tally:
             self.now_ns = ended_ns
         self._look(self.now_ns, {})
         counters = section(content, "counters")
-        if any(section(counters, kind).get(name) for kind in ("fill", "leak") for name in LOSSES):
+        if any(section(counters, kind).get(name) for kind in MOVERS for name in LOSSES):
             self.episodes.doubt(self.now_ns)
+        # What is under way was told before this.
+        self._lacks, self._underway, self._suspected_ns = True, False, None
         detach = section(content, "vmstat_detach")
         after = section(detach, "after")
         if after and section(detach, "before") == after:
@@ -205,6 +218,12 @@ class Tally:
                 self._agree(after)
 
     # ---- what it comes to ----
+
+    @property
+    def tells_of_moves(self) -> bool:
+        """Whether what moves is known: not where nothing was traced, and the kernel has no
+        counters."""
+        return not self.counted or bool(self._counters)
 
     def standing(self) -> Standing:
         """How things stand now."""
@@ -233,7 +252,9 @@ class Tally:
         known = {name: more for name, more in differences.items() if more is not None}
         if not known:
             return view.Agreement(None, "not yet compared with /proc/vmstat, the balloon moves")
-        if wrong := [f"{name} by {more:+,}" for name, more in known.items() if _is_wrong(more)]:
+        if wrong := [
+            f"{name} by {more:+,}" for name, more in known.items() if self._is_wrong(more)
+        ]:
             return view.Agreement(False, f"differs from /proc/vmstat: {', '.join(wrong)} pages")
         if underway := sum(known.values()):
             return view.Agreement(None, f"{-underway:,} pages are under way, or not told of")
@@ -259,6 +280,7 @@ class Tally:
         begin_ns = self.begin_ns + second.number * SECOND_NS
         self.now_ns = max(self.now_ns, begin_ns + SECOND_NS)
         second.stands_still = stretch.kind == TOWARD and stretch.last_ns <= begin_ns
+        second.stands_still &= not self.episodes.suspect
         second.part = self.episodes.next_part()
         second.standing = self.standing()
         self.seconds.append(second)
@@ -318,19 +340,20 @@ class Tally:
         state = content.get("state")
         if state in ("absent", "gone"):
             self.driver = state
+            self._traced = _NOT_TRACED
             self.episodes.leave(t_ns)
             self.episodes.gap()
             self._left = {row: Sum(0, 0, one.done, 0, []) for row, one in self.sums.items()}
             if state == "absent":
                 self.episodes.size = 0  # without a driver there is no balloon
         elif state == "untraceable":
-            self.driver = state
+            self.driver, self._traced = state, _NOT_TRACED
         elif state == "negotiated":
             self._negotiated(content)
         elif state == "attached":
             self.driver = state
             self._negotiated(content)
-            size, exact = self._found(section(content, "vmstat_attach"))
+            size, exact = self._found(content)
             self.episodes.found(size, exact)
             if self.episodes.stretch.kind != TOWARD:
                 self.episodes.come(t_ns)
@@ -347,13 +370,19 @@ class Tally:
         self._drivers += bool(seams)
         seams = {kind: seam for kind, seam in seams.items() if isinstance(seam, dict)}
         self._traced = {"driver_identity": self._drivers, "seams": seams}
-        attach = section(content, "vmstat_attach")
-        readings = {name: section(attach, name) for name in ("before", "after")}
-        self._agreement.attached(self._left, readings, self._traced)
+        self._agreement.attached(self._left, self._readings(content), self._traced)
 
-    def _found(self, attach: dict[str, Any]) -> tuple[Optional[int], bool]:
+    def _readings(self, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """`vmstat_attach` of a header or a driver that came. A call that was under way then, as
+        where a segment of `watch` begins, is told later, and counted in them already: so what stood
+        in them before what is told is not known."""
+        attach = section(content, "vmstat_attach")
+        before = {} if self._underway else section(attach, "before")
+        return {"before": before, "after": section(attach, "after")}
+
+    def _found(self, content: dict[str, Any]) -> tuple[Optional[int], bool]:
         """Balloon pages by /proc/vmstat after attaching, and whether it stood still meanwhile."""
-        before, after = section(attach, "before"), section(attach, "after")
+        before, after = self._readings(content).values()
         size = self._size_of(after)
         names = ("balloon_inflate", "balloon_deflate")
         stood = all(before.get(name) == after.get(name) for name in names)
@@ -368,8 +397,11 @@ class Tally:
     # ---- samples ----
 
     def _count(self, t_ns: int, vmstat: dict[str, int]) -> None:
-        """Moves by counters alone, whose causes are not known."""
-        now = {name: vmstat.get(f"balloon_{name}", 0) for name in ("inflate", "deflate")}
+        """Moves by counters alone, whose causes are not known. What was not read this time is in
+        the next reading."""
+        if self._size_of(vmstat) is None:
+            return
+        now = {name: vmstat[f"balloon_{name}"] for name in ("inflate", "deflate")}
         if self._counters:
             went_in, came_out = (
                 max(0, now[name] - self._counters[name]) * self._unit for name in now
@@ -405,16 +437,40 @@ class Tally:
         size is what it says then."""
         if self.counted or not vmstat:
             return
-        moved = self._moves != self._looked_moves
+        moved = self._moves != self._looked_moves or self._underway
         self._looked_moves = self._moves
         self._agreement.look(self.sums, vmstat, self._traced, moved)
         counted = self._size_of(vmstat)
-        differences = [self._agreement.differences[name] for name in ("inflate", "deflate")]
-        if moved or counted is None:
+        if moved or counted is None or self._traced is _NOT_TRACED:
             return
-        if any(map(_is_wrong, differences)) and counted != self.episodes.size:
+        differences = [self._agreement.differences[name] for name in ("inflate", "deflate")]
+        wrong = any(map(self._is_wrong, differences))
+        if not wrong and any(differences):
+            self._suspected_ns = self._suspected_ns or self.now_ns
+        self.episodes.suspect = self._suspected_ns is not None
+        if self.episodes.suspect:
+            return
+        self.episodes.count(self.now_ns, counted)
+        if wrong and counted != self.episodes.size:
             self.episodes.set_right(self.now_ns, counted)
         self.episodes.confirm()
+
+    def _moved(self, start_ns: int) -> None:
+        """A fill or leak is told of that began at a moment. What was taken for the pages of a call
+        under way was none, if this is the next one and it began later: one moves pages at a time
+        (balloon_lock in drivers/virtio/virtio_balloon.c)."""
+        self._moves += 1
+        self._underway = False
+        if self._suspected_ns is not None:
+            self._lacks |= start_ns > self._suspected_ns
+            self._suspected_ns, self.episodes.suspect = None, False
+
+    def _is_wrong(self, more: Optional[int]) -> bool:
+        """Whether so many pages more than the kernel counted show that events are missing: fewer
+        may be those of a call that has yet to return, as where the host answers late."""
+        if not more:
+            return False
+        return self._lacks or not -CHUNK_PAGES <= more < 0
 
     def _look(self, t_ns: int, sample: dict[str, Any]) -> None:
         """Let the triggers look."""
@@ -427,12 +483,6 @@ class Tally:
         moment = Moment(t_ns, self.sums, sample, episodes.size, target, there)
         self._triggers.fired(moment)
         self.findings.take(t_ns, (t_ns - self.begin_ns) / 1e9, self._triggers.holding, self)
-
-
-def _is_wrong(more: Optional[int]) -> bool:
-    """Whether so many pages more than the kernel counted are not those of a call that has yet to
-    return, as where the host answers late."""
-    return more is not None and not -CHUNK_PAGES <= more <= 0
 
 
 def _share(now_us: Optional[int], before_us: Optional[int], span_us: float) -> Optional[float]:

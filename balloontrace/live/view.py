@@ -83,7 +83,8 @@ class Graph:
 class Progress:
     """How the balloon came on (docs/concepts/metrics.md).
 
-    inflated_pages, deflated_pages, by_cause: since the stream began; churn_ratio: of what moved,
+    inflated_pages, deflated_pages, by_cause: since the stream began, None if not known;
+    churn_ratio: of what moved,
     the share that was undone within its episode; now_churn_ratio: the same of the last minute, as
     `report --since` has it; amplification: of the episode under way, pages moved toward the target
     for each that was gained, None if none was; no_progress_s: of the episode under way, for how
@@ -91,9 +92,9 @@ class Progress:
     none; longest_no_progress_s: of all episodes up to now.
     """
 
-    inflated_pages: int
-    deflated_pages: int
-    by_cause: Mapping[str, int]
+    inflated_pages: Optional[int]
+    deflated_pages: Optional[int]
+    by_cause: Optional[Mapping[str, int]]
     churn_ratio: Optional[float]
     now_churn_ratio: Optional[float]
     amplification: Optional[float]

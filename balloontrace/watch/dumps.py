@@ -56,8 +56,9 @@ class Dumps:
         path = self.path(why)
         try:
             with WholeFile(path) as fd:
-                for number, segment in enumerate(segments):
-                    copy(segment, fd, len(MAGIC) if number else 0)
+                os.write(fd, MAGIC)  # a segment that the power cut short may have none
+                for segment in segments:
+                    copy(segment, fd, len(MAGIC))
         except UserError:
             return [self._renamed(segment, why) for segment in segments]
         for segment in segments:

@@ -80,6 +80,7 @@ def _kept(options: dict[str, Any]) -> Kept | None:
     segments = Segments(options["directory"], keep)
     kept = Kept(segments, Dumps(options["directory"], keep.size), options["after_s"])
     kept.take_over(session.say)
+    kept.tidy(session.say)
     return kept
 
 

@@ -76,6 +76,9 @@ class Kept:
         first, *more = self.dumps.take_over(left, RESTART)
         also = f" and {len(more)} more, for the disk has no room for one of all" if more else ""
         say(f"what was kept before is in {first}{also}")
+
+    def tidy(self, say: Callable[[str], None]) -> None:
+        """Delete old recordings, if there are too many."""
         try:
             self.dumps.delete_old()
         except UserError as error:

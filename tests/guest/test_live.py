@@ -114,7 +114,7 @@ def test_a_busy_no_op_is_shown_while_it_happens(shrinker: Guest) -> None:
         view = pumped(session, lambda view: any(one.firing for one in view.findings))
         assert [one.id for one in view.findings if one.firing] == ["busy-no-op"]
         assert view.stream.state == "tracing"
-        assert view.progress.by_cause["shrinker"] > 0
+        assert (view.progress.by_cause or {})["shrinker"] > 0
         assert view.progress.churn_ratio
         assert {task.cause for task in view.tasks} == {"shrinker"}
 

@@ -13,6 +13,7 @@ import typer
 
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output
+from balloontrace.cli.host_views import host_views
 from balloontrace.cli.options import HOST, SINCE, UNTIL
 from balloontrace.errors import EXIT_USAGE, UserError
 
@@ -52,7 +53,7 @@ def command(
 ) -> None:
     """Write all that is in a recording in a format that other tools read."""
     dependencies.require("export", ("msgspec", "numpy", "pandas", _PACKAGES[form]), "export")
-    _refuse(file, form, out, kinds)
+    _refuse([file, *host_views(file, host)], form, out, kinds)
     from balloontrace.cli.window import read
 
     read_it = partial(read, file, since, until, host)
@@ -68,8 +69,8 @@ def command(
     output.status(f"wrote {'to stdout' if str(out) == '-' else out}: {said}")
 
 
-def _refuse(file: Path, form: Format, out: Path, kinds: List[str]) -> None:
-    """Raise UserError for what cannot be meant."""
+def _refuse(inputs: List[Path], form: Format, out: Path, kinds: List[str]) -> None:
+    """Raise UserError for what cannot be meant. inputs: the recording, and the host's view."""
     if form is Format.PERFETTO and kinds:
         raise UserError("--kind is for tables: parquet and csv", "leave it out", EXIT_USAGE)
     if str(out) == "-" and form is Format.PARQUET:
@@ -78,8 +79,10 @@ def _refuse(file: Path, form: Format, out: Path, kinds: List[str]) -> None:
         raise UserError(
             "stdout takes one table", "name it with --kind, or a directory with -o", EXIT_USAGE
         )
-    if out.exists() and file.exists() and os.path.samefile(file, out):
-        raise UserError(f"{out} is the recording itself", "name another with -o", EXIT_USAGE)
+    if out.exists() and any(read.exists() and os.path.samefile(read, out) for read in inputs):
+        raise UserError(
+            f"{out} is a recording that is read itself", "name another with -o", EXIT_USAGE
+        )
 
 
 def _to_stdout(read: Callable[[], Trace], form: Format, kinds: List[str]) -> tuple[Trace, str]:

@@ -54,7 +54,10 @@ def run(
     opened = _opened((source or [""])[0], stderr, screen)
     saved = Path(save) if save else None
     session = Session(opened, saved, keep=screen, duration_s=seconds, host=beside)
-    return _show(session, stderr) if screen else _print(session, json)
+    status = _show(session, stderr) if screen else _print(session, json)
+    if session.failure:
+        output.status(f"balloontrace: {session.failure}")
+    return status
 
 
 def _opened(name: str, stderr: Optional[IO[bytes]], screen: bool) -> Union[Pipe, GrowingFile]:

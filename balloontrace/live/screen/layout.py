@@ -312,7 +312,9 @@ def _title(text: str) -> Line:
 
 
 def _causes(view: View, _: str) -> list[Line]:
-    out = view.progress.by_cause
+    out, inflated = view.progress.by_cause, view.progress.inflated_pages
+    if out is None or inflated is None:
+        return [_title("what moves is not known: the kernel has no counters of it")]
     total = sum(out.values())
     head = _row(("cause", -12), ("pages out", 14), ("MiB", 12), ("share", 8))
     rows = [
@@ -329,7 +331,7 @@ def _causes(view: View, _: str) -> list[Line]:
         for cause in sorted(OUT, key=lambda cause: -out.get(cause, 0))
         if out.get(cause, 0)
     ]
-    into = (Part(f"in {view.progress.inflated_pages:,} pages", DIM),)
+    into = (Part(f"in {inflated:,} pages", DIM),)
     return [_title(head), *rows, into] if total else [_title("nothing went out so far"), into]
 
 

@@ -10,6 +10,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -287,6 +288,21 @@ def test_a_reader_that_went_away_is_the_end(recorded: Recorded) -> None:
     with pytest.raises(BrokenPipeError):
         recording.record(source, HostLog(Closed(20)), 0.001, 60, None, 2, recorded.said.append)
     assert source.intervals == [2, 7]
+
+
+def test_the_hypervisor_is_asked_while_the_guest_lets_us_in(
+    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "ssh"
+    program.write_text('#!/bin/sh\nfor command; do :; done\nsleep 2\neval "$command"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    source = FakeSource()
+    assert recorded.run(source, ssh="slow", interval_s=0.05, duration_s=2.5) == "duration"
+    answers = [answered for _, answered in source.asked]
+    assert answers[-1] - answers[0] > 2e9
+    assert max(later - earlier for earlier, later in pairwise(answers)) < 1e9
+    assert recorded.view().of("clock")
 
 
 def test_a_guest_that_ssh_does_not_reach(

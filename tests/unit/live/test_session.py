@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -200,6 +201,25 @@ def test_what_is_saved_from_the_begin_is_there_at_the_end(tmp_path: Path) -> Non
     assert done.returncode == 1
     assert b"exists" in done.stderr
     assert saved.read_bytes() == FOUNDING.read_bytes()
+
+
+def test_a_full_disk_ends_what_is_saved_and_not_what_is_seen(tmp_path: Path) -> None:
+    data, saved = FOUNDING.read_bytes(), tmp_path / "saved.btrace"
+    command = [sys.executable, "-m", "balloontrace", "live", "--plain", "--save", str(saved), "-"]
+    most = len(data) // 2
+
+    def limit() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+    done = subprocess.run(command, input=data, capture_output=True, check=False, preexec_fn=limit)
+    assert done.returncode == 1
+    last = done.stderr.decode().splitlines()[-1]
+    assert last.startswith(f"balloontrace: cannot go on writing {saved}: ")
+    assert last.endswith("what came before is kept")
+    assert b"Traceback" not in done.stderr
+    assert saved.read_bytes() == data[:most]
+    assert piped("--plain", data=data).stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
 
 
 def test_a_recording_is_not_saved_over_itself() -> None:

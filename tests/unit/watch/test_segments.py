@@ -212,17 +212,38 @@ def test_what_cannot_be_kept_is_said_and_stays(
     assert len(paths(tmp_path)) == 4
 
 
+def test_a_segment_that_was_not_begun_costs_none_of_the_others(
+    three: Watched, tmp_path: Path
+) -> None:
+    three.segments.release()
+    paths(tmp_path)[0].write_bytes(b"")
+    again, said = kept_in(tmp_path)
+    again.take_over(said.append)
+    (left,) = tmp_path.glob("dump-*")
+    assert numbers(read_recording(str(left))) == [*range(100, 220)]
+
+
+def test_what_killed_recorders_left_stays_however_much_it_is(tmp_path: Path) -> None:
+    for number in range(3):
+        watched = Watched(Segments(str(tmp_path), KEEP), written=number)
+        watched.write(10)
+        watched.segments.release()
+        left = Kept(Segments(str(tmp_path), Keep(size=1)), Dumps(str(tmp_path), 1), 0.0)
+        left.take_over(lambda _: None)
+        left.segments.release()
+    assert len([*tmp_path.glob("dump-*")]) == 3
+
+
 def test_recordings_that_cannot_be_deleted_do_not_keep_a_watcher_from_beginning(
-    three: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse() -> NoReturn:
         raise UserError("cannot tidy")
 
-    three.segments.release()
     again, said = kept_in(tmp_path)
     monkeypatch.setattr(again.dumps, "delete_old", refuse)
-    again.take_over(said.append)
-    assert said[1:] == ["cannot tidy"]
+    again.tidy(said.append)
+    assert said == ["cannot tidy"]
 
 
 def test_where_sums_were_not_known_at_either_end_they_are_not_known(tmp_path: Path) -> None:

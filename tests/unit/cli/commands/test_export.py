@@ -35,6 +35,18 @@ def export(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
     return int(ended.value.code or 0)
 
 
+@pytest.mark.parametrize("named", [True, False], ids=["named as it is", "given"])
+def test_the_host_s_view_is_not_overwritten(named: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("r.btrace").write_bytes(IDLE.read_bytes())
+    view = Path("r.host.jsonl" if named else "other.jsonl")
+    view.write_text('{"event": "begin", "t_ns": 1, "format": 1}\n')
+    before = view.read_bytes()
+    given = [] if named else ["--host", str(view)]
+    arguments = ("r.btrace", "--format", "perfetto", "-o", str(view), "-f", *given)
+    assert export(monkeypatch, *arguments) == EXIT_USAGE
+    assert view.read_bytes() == before
+
+
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
