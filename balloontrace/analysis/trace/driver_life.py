@@ -32,8 +32,10 @@ def arrivals(trace: Trace) -> list[int]:
     came = {gap.end_ns for gap in driver_gaps(trace) if not gap.open}
     came |= set(bound["start_ns"][bound["done"] != 0].tolist())
     came |= set(trace.calls("restore")["start_ns"].tolist())
+    if not (left := _left(trace)):
+        return sorted(came)
     told, work = np.array(sorted(came), dtype=np.int64), _work(trace)
-    for left_ns, next_ns in pairwise([*_left(trace), _FOREVER]):
+    for left_ns, next_ns in pairwise([*left, _FOREVER]):
         by_another = work[(work > left_ns) & (work < next_ns)]
         if len(by_another) and not ((told > left_ns) & (told < next_ns)).any():
             came.add(int(by_another[0]))
