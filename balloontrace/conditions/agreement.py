@@ -54,17 +54,28 @@ class Agreement:
             for name in after:
                 self._base(name, self._more(name, sums, after))
 
+    @property
+    def is_based(self) -> bool:
+        """Whether there is a reading that is compared with."""
+        return bool(self._bases)
+
+    def forget(self) -> None:
+        """The reading that is compared with had pages of a call that was under way: compare from
+        the next rest on."""
+        self._bases = {}
+
     def look(
         self, sums: dict[str, Sum], vmstat: dict[str, int], content: dict[str, Any], moved: bool
-    ) -> None:
-        """Compare, if neither moved since the last look. content: of the driver that is traced, as
-        a header has it; moved: whether the sums did, or a call is under way."""
+    ) -> bool:
+        """Compare, if neither moved since the last look; returns whether that was so. content: of
+        the driver that is traced, as a header has it; moved: whether the sums did, or a call is
+        under way."""
         now = _counted(vmstat)
         rests, self._last = now == self._last and not moved, now
         if content["driver_identity"] != self._identity:  # what moved meanwhile was not traced
             self._identity, self._bases = content["driver_identity"], {}
         if not self._identity or not rests:
-            return
+            return False
         for name, (_, kind) in COUNTERS.items():
             traced = (content["seams"].get(kind) or {}).get("rung")
             if name not in now or not traced:
@@ -72,6 +83,7 @@ class Agreement:
                 continue
             more = self._more(name, sums, now)
             self.differences[name] = more - self._base(name, more)
+        return True
 
     def _base(self, name: str, more: int) -> int:
         """What the sums had more than the kernel when the driver began to be traced: `more`, if it

@@ -181,6 +181,10 @@ class Episodes:
             self._exact = True
             self._found(t_ns, size)
 
+    def doubt_size(self) -> None:
+        """The size at the begin, or after a gap, is not known to the page."""
+        self._exact = False
+
     def _found(self, t_ns: int, size: int) -> None:
         self.size = size
         stretch = self.stretch

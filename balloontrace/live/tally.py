@@ -53,9 +53,6 @@ MOVERS = ("fill", "leak")
 _HANDLED = frozenset(("target", "restore", "bind", *_LEAVES))
 """Kinds that end one stretch and begin another."""
 
-_MOVING = (*MOVERS, "migrate", "ack")
-"""Kinds of calls within which the kernel has counted pages that are told of later."""
-
 _NOT_TRACED: dict[str, Any] = {"driver_identity": 0, "seams": {}}
 
 _PAGED = frozenset(kind.name for kind in KINDS if kind.moves_pages)
@@ -90,9 +87,7 @@ class Tally:
         guest = section(header, "guest")
         page_bytes = int(guest.get("page_size") or BALLOON_PAGE_BYTES)
         self._unit = max(1, page_bytes // BALLOON_PAGE_BYTES)
-        # What of the begin is told later.
-        self._underway = any(section(header, "underway").get(kind) for kind in _MOVING)
-        size, exact = self._found(header)
+        size, exact = self._found(section(header, "vmstat_attach"))
         self.driver: Optional[str] = "attached" if section(header, "seams") else None
         repeat = bool(section(header, "watch"))
         self.episodes = Episodes(begin_ns, size, exact, repeat, self._unit)
@@ -115,6 +110,7 @@ class Tally:
         self._agreement = Agreement(page_bytes)
         self._moves = self._looked_moves = self._drivers = 0
         self._suspected_ns: Optional[int] = None  # since when pages seem to be under way
+        self._based_ns: Optional[int] = None  # when what is compared with was read
         self._lacks = False  # events are missing
         self._left: dict[str, Sum] = {}  # when the driver that was traced before left
         self._attached(header)
@@ -208,8 +204,8 @@ class Tally:
         counters = section(content, "counters")
         if any(section(counters, kind).get(name) for kind in MOVERS for name in LOSSES):
             self.episodes.doubt(self.now_ns)
-        # What is under way was told before this.
-        self._lacks, self._underway, self._suspected_ns = True, False, None
+        if self._suspected_ns is not None:  # what is under way was told before this
+            self._lacks, self._suspected_ns = True, None
         detach = section(content, "vmstat_detach")
         after = section(detach, "after")
         if after and section(detach, "before") == after:
@@ -353,7 +349,7 @@ class Tally:
         elif state == "attached":
             self.driver = state
             self._negotiated(content)
-            size, exact = self._found(content)
+            size, exact = self._found(section(content, "vmstat_attach"))
             self.episodes.found(size, exact)
             if self.episodes.stretch.kind != TOWARD:
                 self.episodes.come(t_ns)
@@ -370,19 +366,14 @@ class Tally:
         self._drivers += bool(seams)
         seams = {kind: seam for kind, seam in seams.items() if isinstance(seam, dict)}
         self._traced = {"driver_identity": self._drivers, "seams": seams}
-        self._agreement.attached(self._left, self._readings(content), self._traced)
-
-    def _readings(self, content: dict[str, Any]) -> dict[str, dict[str, Any]]:
-        """`vmstat_attach` of a header or a driver that came. A call that was under way then, as
-        where a segment of `watch` begins, is told later, and counted in them already: so what stood
-        in them before what is told is not known."""
         attach = section(content, "vmstat_attach")
-        before = {} if self._underway else section(attach, "before")
-        return {"before": before, "after": section(attach, "after")}
+        readings = {name: section(attach, name) for name in ("before", "after")}
+        self._agreement.attached(self._left, readings, self._traced)
+        self._based_ns = self.now_ns if self._agreement.is_based else None
 
-    def _found(self, content: dict[str, Any]) -> tuple[Optional[int], bool]:
+    def _found(self, attach: dict[str, Any]) -> tuple[Optional[int], bool]:
         """Balloon pages by /proc/vmstat after attaching, and whether it stood still meanwhile."""
-        before, after = self._readings(content).values()
+        before, after = section(attach, "before"), section(attach, "after")
         size = self._size_of(after)
         names = ("balloon_inflate", "balloon_deflate")
         stood = all(before.get(name) == after.get(name) for name in names)
@@ -437,12 +428,14 @@ class Tally:
         size is what it says then."""
         if self.counted or not vmstat:
             return
-        moved = self._moves != self._looked_moves or self._underway
+        moved = self._moves != self._looked_moves
         self._looked_moves = self._moves
-        self._agreement.look(self.sums, vmstat, self._traced, moved)
+        rests = self._agreement.look(self.sums, vmstat, self._traced, moved)
         counted = self._size_of(vmstat)
-        if moved or counted is None or self._traced is _NOT_TRACED:
+        if not rests or counted is None:
             return
+        if self._based_ns is None:
+            self._based_ns = self.now_ns
         differences = [self._agreement.differences[name] for name in ("inflate", "deflate")]
         wrong = any(map(self._is_wrong, differences))
         if not wrong and any(differences):
@@ -460,10 +453,20 @@ class Tally:
         under way was none, if this is the next one and it began later: one moves pages at a time
         (balloon_lock in drivers/virtio/virtio_balloon.c)."""
         self._moves += 1
-        self._underway = False
-        if self._suspected_ns is not None:
-            self._lacks |= start_ns > self._suspected_ns
-            self._suspected_ns, self.episodes.suspect = None, False
+        if self._based_ns is not None and start_ns <= self._based_ns:
+            # What is compared with may have had its pages: as where a segment of `watch` begins
+            # while the host has not answered yet.
+            self._based_ns = None
+            self._agreement.forget()
+            self.episodes.doubt_size()
+        if self._suspected_ns is None:
+            return
+        if start_ns > self._suspected_ns:
+            self._lacks = True
+        else:  # it was under way: how much is missing is not known until the next rest
+            found = self._agreement.differences
+            found.update({name: None for name, more in found.items() if more})
+        self._suspected_ns, self.episodes.suspect = None, False
 
     def _is_wrong(self, more: Optional[int]) -> bool:
         """Whether so many pages more than the kernel counted show that events are missing: fewer

@@ -17,7 +17,7 @@ from balloontrace.errors import UserError
 from balloontrace.tracers.machine import capabilities
 from balloontrace.tracers.machine.c_modules import signal, socket
 from balloontrace.tracers.record import session
-from balloontrace.tracers.record.command import Command
+from balloontrace.tracers.record.command import Command, CommandError
 from balloontrace.tracers.record.recorder import Wakeups, loop
 from balloontrace.watch.dumps import Dumps
 from balloontrace.watch.segments import Keep, Segments
@@ -68,10 +68,15 @@ def _record(
     needed = capabilities.needed()
     session.announce(f"tracing the balloon, its last part into {path}", options["ready_file"])
     argv = options["command"]
-    command = Command(argv, old_score, options["output"]) if argv else None
-    session.drop_privileges(needed, kill=command is not None)
+    command: Command | None = None
+    failure: CommandError | None = None
     try:
+        if argv:
+            command = Command(argv, old_score, options["output"])
+        session.drop_privileges(needed, kill=command is not None)
         reason = loop(watcher, wakeups, command, end_s)
+    except CommandError as error:
+        reason, failure = "failed", error
     finally:
         ended = command.finish() if command else None
     watcher.finish(reason, ended)
@@ -81,6 +86,8 @@ def _record(
     session.say(f"{reason}: {size / 1024:,.0f} KiB")
     session.say(f"wrote {path}; next: balloontrace report {path}")
     watcher.detach()
+    if failure:
+        raise failure
     return 0
 
 
@@ -90,6 +97,7 @@ def main() -> int:
     try:
         return record(options)
     except UserError as error:
+        session.end_loader(options["loader"])
         session.leave_nothing(options)
         session.say(f"balloontrace: {error}")
         return error.exit_code

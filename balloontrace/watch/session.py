@@ -6,7 +6,6 @@ A process image of its own, as the recorder's (tracers/record/session.py), which
 
 from __future__ import annotations
 
-import os
 import time
 
 from balloontrace.conditions.triggers import Triggers
@@ -171,14 +170,6 @@ def main() -> int:
     try:
         return watch(options)
     except UserError as error:
-        _end_loader(options["loader"])
+        session.end_loader(options["loader"])
         session.say(f"balloontrace: {error}")
         return error.exit_code
-
-
-def _end_loader(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    except OSError:  # it has ended
-        pass

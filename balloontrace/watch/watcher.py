@@ -200,13 +200,13 @@ class Watcher:
 
     def _look(self, now_ns: int) -> None:
         """Take in what the sums and the sample say."""
+        waits = self._waits_for_the_host()  # before the sums, in which it is when it has returned
         raw = self._tracing.raw_sums()
         moved = raw != self._raw
         if moved:
             self._raw, self._sums = raw, sums.of_rows(raw)
         vmstat = self._sample.get("vmstat", {})
-        underway = moved or self._waits_for_the_host()
-        self._agreement.look(self._sums, vmstat, self._follower.content, underway)
+        self._agreement.look(self._sums, vmstat, self._follower.content, moved or waits)
         size = size_pages(vmstat)
         attached = self._follower.is_there
         if (target := self._tracing.target_pages()) is not None:

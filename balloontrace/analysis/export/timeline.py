@@ -292,7 +292,7 @@ def spans_of(trace: Trace) -> list[Span]:
     about = {key: value for key, value in about.items() if value is not None}
     spans = [Span("recording", name, trace.begin_ns, trace.end_ns, about)]
     for gap in driver_gaps(trace):
-        end_ns = None if gap.open else gap.end_ns
+        end_ns = None if gap.open and gap.end_ns == trace.entire.end_ns else gap.end_ns
         whys = {"why": visible("; ".join(gap.whys))} if gap.whys else {}
         spans.append(Span("driver", "no driver was traced", gap.start_ns, end_ns, whys))
     return spans

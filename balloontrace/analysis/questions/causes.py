@@ -68,11 +68,11 @@ class Causes(Question):
         names_of = np.where(actors == len(ACTORS), task_names, -1)
         rows = _rows(causes, actors, names_of, names, leaks)
         _name_cgroups(trace, rows, names_of, names, leaks)
-        unseen = moved_unseen(trace, DEFLATED)
-        lacks = f"not counted: {pages_between(unseen)} out while the driver was not traced"
-        return Result(
-            self.name, tables={self.name: rows}, notes=[lacks] if unseen != (0, 0) else []
-        )
+        notes = []
+        if (unseen := moved_unseen(trace, DEFLATED)) != (0, 0):
+            out = pages_between(unseen)
+            notes.append(f"not counted: {out} out while the driver was not traced")
+        return Result(self.name, tables={self.name: rows}, notes=notes)
 
 
 def _name_cgroups(

@@ -11,7 +11,7 @@ import pandas as pd
 from balloontrace.analysis.base import Question, Result, Section, not_recorded
 from balloontrace.analysis.fields import Field, Shape, Table, Unit
 from balloontrace.analysis.questions.guest import DRIVER_BUILD
-from balloontrace.analysis.trace.driver_life import arrivals, first_after
+from balloontrace.analysis.trace.driver_life import first_after, returns
 from balloontrace.analysis.trace.frozen import Frozen, frozen_of
 from balloontrace.analysis.trace.gaps import DEFLATED, INFLATED, driver_gaps
 from balloontrace.analysis.trace.trace import Trace, known_pages, section
@@ -186,8 +186,7 @@ def _failed(kind: str, done: int, is_open: bool, missed: bool) -> bool | None:
 
 def _back_s(trace: Trace, left_ns: int) -> float | None:
     """When a driver was there again after it had left, in what is looked at; traced or not."""
-    seen = (gap.seen_ns for gap in driver_gaps(trace.entire) if gap.seen_ns is not None)
-    came = first_after(sorted([*arrivals(trace.entire), *seen]), left_ns)
+    came = first_after(returns(trace.entire), left_ns)
     return None if came is None or came > trace.end_ns else trace.seconds(came)
 
 

@@ -211,7 +211,7 @@ def _size(trace: Trace, minutes: Minutes, sizes: Ints, ram: Ram | None) -> dict[
         "size_begin_pages": begin,
         "size_end_pages": end,
         "size_most_pages": most,
-        "size_most_share": _most_share(trace, minutes, sizes, ram),
+        "size_most_share": _most_share(trace, minutes, sizes, ram, most),
         "kernel_size_pages": counted,
         "kernel_size_difference_pages": None
         if counted is None or last is None
@@ -219,14 +219,18 @@ def _size(trace: Trace, minutes: Minutes, sizes: Ints, ram: Ram | None) -> dict[
     }
 
 
-def _most_share(trace: Trace, minutes: Minutes, sizes: Ints, ram: Ram | None) -> float | None:
-    """Of RAM as it was then, at most."""
+def _most_share(
+    trace: Trace, minutes: Minutes, sizes: Ints, ram: Ram | None, most: int | None
+) -> float | None:
+    """Of RAM as it was then, at most. most: pages."""
+    if not ram or most is None:
+        return None
+    if not ram.changes:
+        return most * BALLOON_PAGE_BYTES / ram.first
     times, pages = minutes.time_ns[sizes != UNREAD], sizes[sizes != UNREAD]
     if curve := known_curve(trace):
         times = np.concatenate((times, [trace.begin_ns], curve.time_ns))
         pages = np.concatenate((pages, [curve.base], curve.size))
-    if not ram or not len(pages):
-        return None
     return float((pages * BALLOON_PAGE_BYTES / ram.at(times)).max())
 
 

@@ -174,7 +174,7 @@ def _spans(trace: Trace, until_ns: int, last: dict[str, Any]) -> list[Span]:
     gaps = driver_gaps(trace)
     begins = [(trace.begin_ns, section(trace.header, "vmstat_attach"))]
     begins += [(gap.end_ns, gap.found) for gap in gaps if not gap.open]
-    ends = [(gap.noticed_ns, gap.left) for gap in gaps]
+    ends = [(gap.noticed_ns, gap.left) for gap in gaps if not gap.untraced_before]
     if gaps and gaps[0].absent:
         begins, ends = begins[1:], ends[1:]
     if not (gaps and gaps[-1].open):

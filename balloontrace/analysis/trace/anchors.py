@@ -95,7 +95,7 @@ def _counted(trace: Trace) -> tuple[Ints, Ints]:
     balloon_size.py has it), and at the end."""
     readings = [(trace.end_ns, section(trace.trailer, "vmstat_detach"))]
     for gap in driver_gaps(trace):
-        readings += [(gap.noticed_ns, gap.left), (gap.noticed_ns + 1, gap.found)]
+        readings += [(gap.noticed_ns, gap.left), (gap.found_ns, gap.found)]
     found = []
     for moment_ns, pair in readings:
         inflated, deflated = reading(pair, INFLATED), reading(pair, DEFLATED)

@@ -149,8 +149,7 @@ def size_curve(trace: Trace) -> SizeCurve | None:
         exact = exact and known
         # `curve` has none of the steps before this one yet.
         before = curve.size_after(curve.steps_until(gap.noticed_ns))
-        at_ns = gap.end_ns if gap.untraced_ns else gap.noticed_ns + 1
-        steps.append((at_ns, found - before - sum(pages for _, pages in steps)))
+        steps.append((gap.found_ns, found - before - sum(pages for _, pages in steps)))
     curve = replace(curve.stepped(steps), exact=exact)
     return _anchored(trace, curve) if trace.pages_missed else curve
 

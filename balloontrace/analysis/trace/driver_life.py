@@ -5,6 +5,7 @@ recorder said, and where the call that brought it was not seen, by the first wor
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -34,18 +35,25 @@ def arrivals(trace: Trace) -> list[int]:
     came |= set(trace.calls("restore")["start_ns"].tolist())
     if not (left := _left(trace)):
         return sorted(came)
-    told, work = np.array(sorted(came), dtype=np.int64), _work(trace)
+    told, work = sorted(came), _work(trace)
     for left_ns, next_ns in pairwise([*left, _FOREVER]):
-        by_another = work[(work > left_ns) & (work < next_ns)]
-        if len(by_another) and not ((told > left_ns) & (told < next_ns)).any():
-            came.add(int(by_another[0]))
+        again, known = first_after(work, left_ns), first_after(told, left_ns)
+        if again is not None and again < next_ns and (known is None or known >= next_ns):
+            came.add(again)
     return sorted(came)
 
 
-def first_after(moments: list[int], time_ns: int) -> int | None:
+@per_trace
+def returns(trace: Trace) -> list[int]:
+    """When a driver was there again, traced or not, each time, in order."""
+    seen = (gap.seen_ns for gap in driver_gaps(trace) if gap.seen_ns is not None)
+    return sorted([*arrivals(trace), *seen])
+
+
+def first_after(moments: Sequence[int] | Ints, time_ns: int) -> int | None:
     """The first of `moments`, which are in order, after this one."""
     place = bisect_right(moments, time_ns)
-    return moments[place] if place < len(moments) else None
+    return int(moments[place]) if place < len(moments) else None
 
 
 def _left(trace: Trace) -> list[int]:

@@ -23,7 +23,8 @@ class Gap:
     sign of the new probes, the recording's end if there is none (`open`); absent: there was no
     driver before; left, found: the readings {before, after} of /proc/vmstat at either end, between
     which the last and the first traced page moved; attached: what the new probes found, empty if
-    open; whys: why a driver that was there could not be traced; seen_ns: when that was said first.
+    open; whys: why a driver that was there could not be traced; seen_ns: when that was said first;
+    untraced_before: it begins as such a driver left.
     """
 
     start_ns: int
@@ -35,11 +36,18 @@ class Gap:
     attached: dict[str, Any] = field(default_factory=dict)
     whys: list[str] = field(default_factory=list)
     seen_ns: int | None = None
+    untraced_before: bool = False
 
     @property
     def untraced_ns(self) -> tuple[int, int] | None:
         """From when on and until when a driver was there that could not be traced; None: none."""
         return None if self.seen_ns is None else (self.seen_ns, self.end_ns)
+
+    @property
+    def found_ns(self) -> int:
+        """From when on the balloon has the size that was found: by a driver that was not traced it
+        was moved until the end."""
+        return self.noticed_ns + 1 if self.seen_ns is None else self.end_ns
 
     @property
     def open(self) -> bool:
@@ -78,7 +86,12 @@ def driver_gaps(trace: Trace) -> list[Gap]:
     for change in trace.driver_changes:
         state, now = change.get("state"), change["t_ns"]
         is_open = bool(gaps) and gaps[-1].open
-        if state in ("absent", "gone") and not is_open:
+        if state == "gone" and is_open and gaps[-1].seen_ns is not None:
+            # The driver that could not be traced left, too.
+            gaps[-1].end_ns, gaps[-1].found = now, section(change, "vmstat")
+            left = gaps[-1].found
+            gaps.append(Gap(now, now, trace.end_ns, False, left, untraced_before=True))
+        elif state in ("absent", "gone") and not is_open:
             since = gaps[-1].end_ns if gaps else trace.begin_ns
             start = since if state == "absent" else _left_ns(trace, since, now)
             left = section(change, "vmstat")

@@ -68,7 +68,7 @@ class Ram:
             np.array([change[which] for change in self.changes], dtype=np.int64) for which in (0, 1)
         )
         most: Ints = np.maximum(
-            sizes[np.searchsorted(after, time_ns, side="right")],
+            sizes[np.searchsorted(after, time_ns, side="left")],
             sizes[np.searchsorted(at, time_ns, side="right")],
         )
         return most

@@ -13,9 +13,9 @@ import typer
 
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output
-from balloontrace.cli.host_views import host_views
 from balloontrace.cli.options import HOST, SINCE, UNTIL
 from balloontrace.errors import EXIT_USAGE, UserError
+from balloontrace.recording.host_lines import named_as
 
 if TYPE_CHECKING:
     from balloontrace.analysis.trace.trace import Trace
@@ -53,7 +53,8 @@ def command(
 ) -> None:
     """Write all that is in a recording in a format that other tools read."""
     dependencies.require("export", ("msgspec", "numpy", "pandas", _PACKAGES[form]), "export")
-    _refuse([file, *host_views(file, host)], form, out, kinds)
+    view = host or named_as(file)
+    _refuse([file, view] if view else [file], form, out, kinds)
     from balloontrace.cli.window import read
 
     read_it = partial(read, file, since, until, host)

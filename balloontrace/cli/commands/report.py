@@ -13,7 +13,6 @@ import typer
 from balloontrace.analysis import dependencies
 from balloontrace.cli import output, pictures
 from balloontrace.cli.allocator import give_back_large_arrays
-from balloontrace.cli.host_views import host_views
 from balloontrace.cli.options import COLOR, HOST, SINCE, UNTIL
 from balloontrace.errors import EXIT_FAIL_ON, EXIT_FAILURE, EXIT_USAGE, UserError
 
@@ -64,8 +63,7 @@ def command(
     """
     dependencies.require("report")
     give_back_large_arrays()
-    inputs = [view for file in files for view in (file, *host_views(file, host))]
-    drawing = pictures.check(html, svg, inputs, force)
+    drawing = pictures.check(html, svg, [*files, *([host] if host else [])], force)
     from balloontrace.analysis.json import report_json
     from balloontrace.analysis.report import report_of
     from balloontrace.cli.window import read

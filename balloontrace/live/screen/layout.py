@@ -314,7 +314,7 @@ def _title(text: str) -> Line:
 def _causes(view: View, _: str) -> list[Line]:
     out, inflated = view.progress.by_cause, view.progress.inflated_pages
     if out is None or inflated is None:
-        return [_title("what moves is not known: the kernel has no counters of it")]
+        return [_title("what moves is not known: no counters of the balloon were read")]
     total = sum(out.values())
     head = _row(("cause", -12), ("pages out", 14), ("MiB", 12), ("share", 8))
     rows = [

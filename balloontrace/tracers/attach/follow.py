@@ -52,7 +52,9 @@ class Follower:
         self._content = given.content
         self._options, self._control, self._take = options, control, tell
         self._traced: int = given.content["driver_identity"]
-        self._refused = self._missed_before = 0
+        self._missed_before = 0
+        self._untraced = 0  # the driver that is there and cannot be traced
+        self._tries_again = False
         self._attaching: tuple[int, socket, int] | None = None
         self._negotiated = balloon.negotiated(balloon.device())
 
@@ -74,7 +76,7 @@ class Follower:
     @property
     def is_there(self) -> bool:
         """Whether a driver is there, traced or not."""
-        return bool(self._traced or self._refused or self._attaching)
+        return bool(self._traced or self._untraced or self._attaching)
 
     @property
     def content(self) -> dict[str, Any]:
@@ -133,18 +135,23 @@ class Follower:
         now = balloon.identity()
         if self._traced:
             self._tell_negotiated()
-        if self._attaching or now == self._traced:
+        if self._attaching:
             return
-        if self._traced:
+        if self._traced and now != self._traced:
             self._driver_gone(now)
-        if now and now != self._refused:
+        if self._untraced and now != self._untraced:
+            self._untraced, there = 0, balloon_counters()
+            self._tell("gone", {"vmstat": {"before": there, "after": there}})
+        if now and not self._traced and (not self._untraced or self._tries_again):
             self._begin_attaching(now)
 
     def _begin_attaching(self, identity: int) -> None:
         try:
             self._attaching = (*handover.in_child(self._attach), identity)
-        except UserError:  # no process more: at the next look there may be room for one
-            return
+        except UserError as error:  # no process more: at the next look there may be room for one
+            if not self._untraced:
+                self._tell("untraceable", {"why": str(error), "loader": 0})
+            self._untraced, self._tries_again = identity, True
 
     def detach(self) -> None:
         """Detach every probe, and unload its program."""
@@ -194,13 +201,13 @@ class Follower:
             if not given.content["driver_identity"]:  # it went while the probes were attached
                 return
             self._probes, self._programs = given.probes, given.programs
-            self._traced = given.content["driver_identity"]
+            self._traced, self._untraced = given.content["driver_identity"], 0
             self._content = {**self._content, **given.content}
             self._negotiated = balloon.negotiated(balloon.device())
             begun = self.begin()
         except UserError as error:
             self.detach()
-            self._traced, self._refused = 0, identity
+            self._traced, self._untraced, self._tries_again = 0, identity, False
             self._tell("untraceable", {"why": str(error), "loader": child})
             return
         finally:

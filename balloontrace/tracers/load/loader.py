@@ -80,6 +80,7 @@ def _attach(
     on one that is gone are none."""
     linked = code.linked(maps[definition.name] for definition in code.maps)
     while running and running.driver:
+        attached: attaching.Attachment | None = None
         try:
             attached = attaching.attach(linked, maps["layout"], running, settings, forced)
             attached.described["loader"] = os.getpid()
@@ -91,6 +92,7 @@ def _attach(
         else:
             if balloon.identity() == running.driver:
                 return attached
+        if attached:
             attached.held.close()
         running = Kernel()
     return attaching.nothing()

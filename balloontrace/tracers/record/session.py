@@ -245,6 +245,15 @@ def leave_nothing(options: dict[str, Any]) -> None:
         pass
 
 
+def end_loader(pid: int) -> None:
+    """End the loader, if it has not ended."""
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except OSError:
+        return
+
+
 def given_options() -> dict[str, Any]:
     """What this process image was told: its first argument is the descriptor of a file with its
     options, marshalled."""

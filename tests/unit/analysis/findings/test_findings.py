@@ -11,7 +11,7 @@ import pytest
 from balloontrace.analysis.report import Report, build
 from balloontrace.analysis.text.report import report_text
 from balloontrace.events import UNKNOWN_PAGES
-from tests.unit.builders import RECORDER_PID, Built, stock_like, vmstat
+from tests.unit.builders import RECORDER_PID, Built, ns, stock_like, vmstat
 
 MIB_PAGES = 256
 GIB_PAGES = 1 << 18
@@ -484,6 +484,21 @@ def test_a_driver_that_cannot_be_traced_is_there_and_fills_the_balloon(
     assert report.results["totals"].scalars["inflated_pages"] == 256
     (gap,) = report.results["driver"].tables["gaps"]
     assert (gap["back_s"], gap["open"]) == (11.0, not later)
+
+
+def test_one_that_could_not_be_traced_and_left_again_is_gone(tmp_path: Path) -> None:
+    built = untraceable(taken=1000)
+    built.gone(100, vmstat(1256, 1256)).ends(120, vmstat(1256, 1256))
+    for sample in built.samples:
+        if sample["t_ns"] > ns(100) and "vmstat" in sample:
+            sample["vmstat"] = vmstat(1256, 1256)
+    report = report_of(built, tmp_path)
+    first, second = report.results["driver"].tables["gaps"]
+    assert (first["end_s"], first["back_s"], second["back_s"]) == (100.0, 11.0, None)
+    evidence = found(built, tmp_path)["driver-gone"]["evidence"]
+    assert (evidence["start_s"], evidence["back"], evidence["away_s"]) == (100.0, False, 20.0)
+    assert report.results["memory"].scalars["size_end_pages"] == 0
+    assert report.results["reconciliation"].scalars["agrees"] is True
 
 
 def test_a_driver_whose_remove_was_not_seen(tmp_path: Path) -> None:

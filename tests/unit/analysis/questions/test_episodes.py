@@ -253,6 +253,7 @@ def test_an_episode_s_answers_equal_those_of_a_plain_loop(
     rows = episodes(built.ends(end), tmp_path_factory.mktemp("r"))
     if target == base:
         assert {one["kind"] for one in rows} <= {"after"}
+        assert sum(one["inflated_pages"] - one["deflated_pages"] for one in rows) == size - base
         return
     row, *after = rows
     assert [one["kind"] for one in after] == ["after"] * bool(reached and at > reached)

@@ -69,6 +69,11 @@ def test_shares_are_of_ram_as_it_was_then(tmp_path: Path) -> None:
     assert facts["available_least_share"] == pytest.approx(60 / 4096)
     assert facts["floor_bytes"] == int(0.1 * 4 * GIB)
 
+    few = at_rest(mib=0, features=("deflate_on_oom",), available_mib=1200)
+    for sample in few.samples[50:]:
+        sample["meminfo"] |= {"MemTotal": 64 * GIB, "MemAvailable": 60 * GIB}
+    assert memory(few, tmp_path)["available_least_share"] == pytest.approx(1200 / 4096)
+
     plugged = at_rest(mib=0, features=("deflate_on_oom",))
     for sample in plugged.samples[50:]:
         sample["meminfo"]["MemTotal"] = 16 * GIB

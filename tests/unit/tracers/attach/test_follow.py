@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 import pytest
 
+from balloontrace.errors import UserError
 from balloontrace.tracers.attach import attaching, follow
 from balloontrace.tracers.attach.follow import Follower
 from balloontrace.tracers.attach.handover import Handover, detach
@@ -141,14 +142,38 @@ def test_where_no_process_can_be_begun_it_is_tried_again(
     sysfs.driver.mkdir()
     with monkeypatch.context() as refusing:
         refusing.setattr(os, "fork", _refuse)
-        follower.check()
-    assert not follower.is_there
-    nothing = Handover(attaching.nothing().described, {}, [], [], [])
-    monkeypatch.setattr(Follower, "_attach", lambda _: nothing)
+        for _ in range(3):
+            follower.check()
+    assert (follower.is_there, follower.is_traced, states(told)) == (True, False, ["untraceable"])
+    described = attaching.nothing().described | {"driver_identity": balloon.identity()}
+    monkeypatch.setattr(follow, "balloon_counters", dict)
+    monkeypatch.setattr(Follower, "_attach", lambda _: Handover(described, {}, [], [], []))
     follower.check()
-    assert follower.is_there
     _await_child(follower)
-    follower.detach()
+    follower.check()
+    assert (follower.is_traced, states(told)) == (True, ["untraceable", "attached"])
+
+
+def test_one_that_could_not_be_traced_goes_too(
+    sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: Follower) -> NoReturn:
+        raise UserError("it has other functions")
+
+    told: list[dict[str, Any]] = []
+    sysfs.driver.rmdir()
+    follower = following(told)
+    monkeypatch.setattr(Follower, "_attach", refuse)
+    monkeypatch.setattr(follow, "balloon_counters", dict)
+    sysfs.driver.mkdir()
+    follower.check()
+    _await_child(follower)
+    for _ in range(3):
+        follower.check()
+    assert (follower.is_there, states(told)) == (True, ["untraceable"])
+    sysfs.driver.rmdir()
+    follower.check()
+    assert (follower.is_there, states(told)) == (False, ["untraceable", "gone"])
 
 
 def test_all_are_closed_where_there_can_be_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:

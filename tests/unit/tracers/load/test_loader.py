@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -22,12 +22,14 @@ from balloontrace.tracers.machine.bpf_calls import MapDefinition
 
 class Drivers:
     """One driver after the other, each by its number; 0: none. at: which is there now; refused:
-    numbers of those to which nothing can be attached; held: what is attached, by the driver."""
+    numbers of those to which nothing can be attached; silent: whose probes do not fire; held: what
+    is attached, by the driver."""
 
     def __init__(self, *identities: int) -> None:
         self._identities = identities
         self.at = 0
         self.refused: set[int] = set()
+        self.silent: set[int] = set()
         self.held: dict[int, Held] = {}
 
     def identity(self) -> int:
@@ -39,7 +41,7 @@ class Drivers:
         self.at = min(self.at + 1, len(self._identities) - 1)
         if running.driver in self.refused:
             raise UserError("cannot trace the balloon")
-        seams = {"proof": {"rung": None}}
+        seams = {"proof": {"rung": "proof" if running.driver in self.silent else None}}
         held = self.held[running.driver] = Held([os.open(os.devnull, os.O_RDONLY)], [])
         return Attachment({"seams": seams, "driver_identity": running.driver}, held)
 
@@ -69,7 +71,7 @@ def drivers(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def attached(drivers: Drivers) -> dict[str, Any]:
     """What is attached in the end."""
     running: Any = _Running(drivers)
-    done = loader._attach(Compiled((), {}), {"layout": 0}, running, {}, Forced())
+    done = loader._attach(Compiled((), {}), {"layout": 0, "control": 0}, running, {}, Forced())
     return done.described
 
 
@@ -85,6 +87,19 @@ def test_one_that_is_loaded_again_meanwhile_is_attached_to_again(
     drivers: Drivers, refused: set[int]
 ) -> None:
     drivers.refused = refused
+    assert attached(drivers)["driver_identity"] == 8
+    assert drivers.attached_to == [8]
+
+
+@pytest.mark.parametrize("drivers", [(7, 8, 8)], indirect=True)
+def test_probes_of_one_that_is_gone_do_not_fire_and_do_not_stay(
+    drivers: Drivers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(_: int) -> NoReturn:
+        raise UserError("the probes do not fire")
+
+    monkeypatch.setattr(loader, "Control", silent)
+    drivers.silent = {7}
     assert attached(drivers)["driver_identity"] == 8
     assert drivers.attached_to == [8]
 

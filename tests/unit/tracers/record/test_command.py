@@ -27,8 +27,8 @@ Begin = Callable[[str], Command]
 def begin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Begin]:
     """Begins one, of a shell's script; none outlives the test."""
     own = os.open(tmp_path / "recording", os.O_CREAT | os.O_WRONLY)
-    monkeypatch.setattr(command_of, "GRACE_S", 0.1)
-    monkeypatch.setattr(command_of, "KILLED_S", 0.1)
+    monkeypatch.setattr(command_of, "GRACE_S", 60.0)
+    monkeypatch.setattr(command_of, "KILLED_S", 60.0)
     kill, begun = os.kill, []
 
     def of_script(script: str) -> Command:
@@ -63,14 +63,15 @@ def test_one_that_may_not_be_killed_is_left_running(
     def refuse(*_: int) -> NoReturn:
         raise PermissionError
 
-    command = begin("sleep 1000")
+    command = begin("exec sleep 1000")
+    monkeypatch.setattr(command_of, "GRACE_S", 0.1)
+    monkeypatch.setattr(command_of, "KILLED_S", 0.1)
     monkeypatch.setattr(os, "kill", refuse)
-    assert command.finish() == {"argv": ("sh", "-c", "sleep 1000"), "status": None}
+    assert command.finish() == {"argv": ("sh", "-c", "exec sleep 1000"), "status": None}
     assert not command.ended()
 
 
-def test_whoever_asks_again_waits_no_longer(begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command_of, "GRACE_S", 1000.0)
+def test_whoever_asks_again_waits_no_longer(begin: Begin) -> None:
     command = begin("trap '' TERM; while :; do sleep 1000; done")
     while len(_family(command._pid)) < 2:
         assert not command.ended()
@@ -80,7 +81,7 @@ def test_whoever_asks_again_waits_no_longer(begin: Begin, monkeypatch: pytest.Mo
 
 
 def test_a_process_of_the_same_id_later_is_another_one(begin: Begin) -> None:
-    command = begin("sleep 1000")
+    command = begin("exec sleep 1000")
     ending = command_of._Ending(0.0)
     ending._family = {command._pid: "1", os.getpid(): "1"}
     assert ending.left() == []

@@ -7,6 +7,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,14 +66,17 @@ def test_nobody_who_hears_it_is_no_reason_to_end(tmp_path: Path, stderr: str) ->
     assert read_recording(str(path)).complete
 
 
-def test_a_directory_that_cannot_be_read_takes_a_recording(tmp_path: Path) -> None:
-    directory = tmp_path / "theirs"
-    directory.mkdir()
-    directory.chmod(0o733)
-    for parent in (directory, *directory.parents)[1:-1]:
-        if not parent.stat().st_mode & 0o001:
-            parent.chmod(parent.stat().st_mode | 0o011)
-    path = directory / "x.btrace"
+@pytest.fixture
+def unreadable() -> Iterator[Path]:
+    """A directory that others may write to, and not read; where they come to it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:
+        Path(directory).chmod(0o333)
+        yield Path(directory)
+        Path(directory).chmod(0o700)
+
+
+def test_a_directory_that_cannot_be_read_takes_a_recording(unreadable: Path) -> None:
+    path = unreadable / "x.btrace"
     command = [sys.executable, "-m", "balloontrace", "record", "--counters", "--sync", "-d", "1s"]
     done = subprocess.run(
         [*command, "-o", str(path)], capture_output=True, text=True, check=False, **NOBODY
