@@ -71,6 +71,10 @@ def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 1 << 16
 
 
+_PAUSE_S = 1.0
+"""Where there is no descriptor for one client more."""
+
+
 class Server:
     """Answers HTTP clients whenever the loop calls."""
 
@@ -82,6 +86,7 @@ class Server:
         self._epoll = select.epoll()
         self._epoll.register(self._listener.fileno(), select.EPOLLIN)
         self._connections: dict[int, _Connection] = {}
+        self._resumes_s = float("inf")
 
     @property
     def port(self) -> int:
@@ -103,11 +108,18 @@ class Server:
         self._page = b""
 
     def expire(self, now: float) -> None:
-        """Drop clients whose time is up. now: of time.monotonic(). To be called once a second."""
+        """Drop clients whose time is up. now: of time.monotonic(). To be called at `due_s`."""
         for connection in list(self._connections.values()):
             if connection.deadline_s <= now:
                 self._drop(connection)
+        self._resumes_s = float("inf")
         self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
+
+    @property
+    def due_s(self) -> float:
+        """When `expire` has something to do next, of time.monotonic(); infinite: never."""
+        deadlines = (connection.deadline_s for connection in self._connections.values())
+        return min([self._resumes_s, *deadlines])
 
     def close(self) -> None:
         """Hang up on everybody, and listen no more."""
@@ -125,6 +137,7 @@ class Server:
             except OSError:
                 # No descriptors, most likely. It would be ready again at once: not before `expire`.
                 self._epoll.modify(self._listener.fileno(), 0)
+                self._resumes_s = time.monotonic() + _PAUSE_S
                 return
             self._add(_Connection(descriptor))
 

@@ -111,6 +111,11 @@ class _Outlets:
         """Whether tasks that wait for memory ended the last wait."""
         return self._pressure.descriptor in wakeups.ready
 
+    def due_s(self) -> float:
+        """When `serve` has something to do next by the clock, of time.monotonic()."""
+        written_s = self._written_s + TEXTFILE_S if self._directory else float("inf")
+        return min(written_s, self.server.due_s) if self.server else written_s
+
     def serve(self) -> None:
         """Do what is due, and return at once."""
         now_s = time.monotonic()
@@ -160,7 +165,7 @@ def loop(watcher: Watcher, outlets: _Outlets, wakeups: Wakeups) -> str:
 
 def _patience(until_s: float, outlets: _Outlets) -> float:
     """How long to sleep at most."""
-    left_s = until_s - time.monotonic()
+    left_s = min(until_s, outlets.due_s()) - time.monotonic()
     return left_s if outlets.notify.interval_s is None else min(left_s, outlets.notify.interval_s)
 
 

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the documents point to is there."""
+"""What the documents point to is there, and what they show is so."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import duckdb
 import pytest
+from typer.testing import CliRunner
+
+from balloontrace.cli.app import app
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]
@@ -54,3 +58,21 @@ def test_prose_is_within_100_columns() -> None:
                 document,
                 line,
             )
+
+
+def test_the_example_of_export_gives_what_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The two commands, and the table below them."""
+    text = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    example = re.search(r'\$ (balloontrace export .*)\n\$ duckdb -c "([^"]*)"', text)
+    assert example
+    command, query = example.groups()
+    shown = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \| ([\d.]+) \|$", text, re.M)
+    source = ROOT / "tests" / "data" / "6.1-tour.btrace"
+    given = [str(source) if word.endswith(".btrace") else word for word in command.split()[1:]]
+    monkeypatch.chdir(tmp_path)
+    assert CliRunner().invoke(app, given).exit_code == 0
+    with duckdb.connect() as database:
+        rows = database.execute(query).fetchall()
+    assert [tuple(map(str, row)) for row in rows] == shown

@@ -143,10 +143,12 @@ def _fail(reports: List[Report], fail_on: List[FailOn]) -> None:
     """End with EXIT_FAIL_ON if one of the reports is one of these."""
     for report in reports:
         recording = report.recording.scalars
+        reconciled = report.results["reconciliation"].scalars
+        lacks = not recording["complete"] or bool(recording["lost_events"])
         met = {
             FailOn.FINDING: bool(report.results["findings"].tables["findings"]),
-            FailOn.LOSS: not recording["complete"] or bool(recording["lost_events"]),
-            FailOn.DISAGREE: report.results["reconciliation"].scalars["agrees"] is False,
+            FailOn.LOSS: lacks or reconciled["sums_agree"] is False,
+            FailOn.DISAGREE: reconciled["agrees"] is False,
         }
         if any(met[what] for what in fail_on):
             raise typer.Exit(EXIT_FAIL_ON)

@@ -24,6 +24,7 @@ from balloontrace.analysis.text.report import report_text
 from balloontrace.cli.app import app
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.escape import plain, visible
+from balloontrace.sums import SLOTS
 from tests.unit.builders import Built, ns, shrinker_like, stock_like
 from tests.unit.command_line import balloontrace
 
@@ -413,6 +414,16 @@ def test_loss_and_disagreement_fail_a_pipeline(tmp_path: Path) -> None:
     path = wrong.ends(9, {"balloon_inflate": 1, "balloon_deflate": 1}).write(tmp_path / "r.btrace")
     for what in ("loss", "disagree"):
         assert CliRunner().invoke(app, ["report", path, "--fail-on", what]).exit_code == 5
+
+
+def test_events_that_are_not_those_that_were_summed_up_are_a_loss(tmp_path: Path) -> None:
+    built = stock_like()
+    assert built.trailer is not None
+    row = {"calls": 1_000, "asked": 0, "done": 7, "ns": 0, "slots": [0] * SLOTS}
+    built.trailer["sums"] = {"fill": row}
+    path = built.write(tmp_path / "r.btrace")
+    assert "EVENTS MISSING" in CliRunner().invoke(app, ["report", path]).stdout
+    assert CliRunner().invoke(app, ["report", path, "--fail-on", "loss"]).exit_code == 5
 
 
 def test_the_guest_s_wall_clock_is_told(tmp_path: Path) -> None:
