@@ -5,6 +5,7 @@ belong. Its first column names the guest; the others are labels."""
 from __future__ import annotations
 
 import csv
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +31,7 @@ class Labels:
 def read_labels(path: Path) -> Labels:
     """Read a file of labels. Raises UserError, which names the line, if it is none, or says two
     things of one guest."""
-    if path.exists() and not path.is_file():
+    if os.path.exists(path) and not os.path.isfile(path):
         raise UserError(f"{path} is no file", "", EXIT_USAGE)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:

@@ -37,6 +37,8 @@ _STARTS = 3
 _LAST_WORDS = 400
 """Bytes of what it wrote that are looked at."""
 
+_WORKER = "balloontrace.fleet.worker"
+
 _ENVIRONMENT = {
     **{f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "ARROW")},
     "MALLOC_ARENA_MAX": "2",
@@ -132,7 +134,8 @@ class Worker:
         path = os.pathsep.join(filter(None, (package, os.environ.get("PYTHONPATH"))))
         self._said.truncate(0)
         return subprocess.Popen(
-            [sys.executable, "-m", "balloontrace.fleet.worker", str(self._limits.memory_bytes)],
+            # -P: nothing is imported from the current directory, which may be others' to write to.
+            [sys.executable, "-P", "-m", _WORKER, str(self._limits.memory_bytes)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._said,

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import IO, Any, Protocol
 
+from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.recording.host_lines import CLOCK, HostLog
 
 EVERY_S = 60.0
@@ -55,16 +56,24 @@ class OverSsh:
     """Such a process in a guest that ssh knows by a name."""
 
     def __init__(self, guest: str) -> None:
+        """Raises UserError if there is no ssh."""
         command = f"exec python3 -u -c '{IN_GUEST}'"
         argv = ["ssh", "-oBatchMode=yes", "-T", "--", guest, command]
         pipe = subprocess.PIPE
-        self._process = subprocess.Popen(
-            argv,
-            stdin=pipe,
-            stdout=pipe,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,  # Ctrl-C is not for it: there is a last pair to be had
-        )
+        try:
+            self._process = subprocess.Popen(
+                argv,
+                stdin=pipe,
+                stdout=pipe,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C is not for it: there is a last pair to be had
+            )
+        except OSError as error:
+            raise UserError(
+                f"cannot run ssh: {error.strerror}",
+                "install it (openssh-client), or leave --ssh out",
+                EXIT_UNSUPPORTED,
+            ) from None
 
     @property
     def stdin(self) -> IO[bytes]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.host.source import Facts, Reading, Statistics, inside
 
+_PROC = Path("/proc")
 _PID_FILES = Path("/run/libvirt/qemu")
 _TIMEOUT_S = 30.0
 _KIB = 1024
@@ -60,7 +61,8 @@ class Libvirt:
         polled = balloon.find("stats")
         self._interval_s = _whole(polled.get("period", "")) if polled is not None else 0
         version = re.search(r"library: libvirt (\S+)", self._virsh("version"))
-        told = pid if pid is not None else _pid_of(xml.findtext("name", ""))
+        found = _pid_of(xml.findtext("name", ""), xml.findtext("uuid", ""))
+        told = pid if pid is not None else found
         self._facts = Facts("libvirt", version[1] if version else "", self._memory, told)
 
     @property
@@ -141,9 +143,12 @@ def _whole(digits: str) -> int:
     return int(digits) if re.fullmatch(r"\d{1,18}", digits, re.A) else 0
 
 
-def _pid_of(name: str) -> int | None:
-    """Of the process that runs a domain; None if it cannot be read (only root can)."""
+def _pid_of(name: str, uuid: str) -> int | None:
+    """Of the process that runs a domain; None if it cannot be read (only root can), or runs another
+    one of that name: virsh may talk to the libvirt of another machine, or of a session."""
     try:
-        return int((_PID_FILES / f"{name}.pid").read_text(encoding="ascii"))
+        pid = int((_PID_FILES / f"{name}.pid").read_text(encoding="ascii"))
+        words = (_PROC / str(pid) / "cmdline").read_bytes()
     except (OSError, ValueError):
         return None
+    return pid if uuid and uuid.encode() in words else None

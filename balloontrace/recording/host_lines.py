@@ -10,6 +10,7 @@ that could not be seen. Standard library only, Python 3.9: `live` reads it in gu
 from __future__ import annotations
 
 import json
+import os
 import threading
 import time
 from dataclasses import dataclass, field
@@ -216,7 +217,7 @@ def named_as(recording: Path) -> Path | None:
     if recording.suffix != RECORDING:
         return None
     named = recording.with_suffix(SUFFIX)
-    return named if named.is_file() else None
+    return named if os.path.isfile(named) else None  # a name that is too long is none
 
 
 def resident_bytes(line: dict[str, Any]) -> int | None:

@@ -390,18 +390,20 @@ class _Both:
             for line in self._view.lines.of(VCPUS)
             if {"cpu_ns", "waited_ns"} <= line.keys() and self._is_meanwhile(line["t_ns"])
         ]
-        pair = (lines[0], lines[-1]) if len(lines) > 1 else None
+        # A processor that was plugged or unplugged takes what it ran with it.
+        pairs = [pair for pair in pairwise(lines) if len({one.get("threads") for one in pair}) == 1]
+        known = bool(pairs) and len(pairs) == len(lines) - 1
         stops = [
             (min(end, self._view.last_ns()) - start) / 1e9
             for start, end in self._view.clock.stops
             if self._is_meanwhile(start) and self._is_meanwhile(end)
         ]
         # Without a common clock they may all be of before and after the recording.
-        known = self._view.lines.tells("state") and not (stops and not self._view.clock.pairs)
+        told = self._view.lines.tells("state") and not (stops and not self._view.clock.pairs)
         return {
-            "vcpus_ran_s": pair and _grown_s(pair, "cpu_ns"),
-            "vcpus_waited_s": pair and _grown_s(pair, "waited_ns"),
-            "stopped_s": sum(stops) if known else None,
+            "vcpus_ran_s": _grown_s(pairs, "cpu_ns") if known else None,
+            "vcpus_waited_s": _grown_s(pairs, "waited_ns") if known else None,
+            "stopped_s": sum(stops) if told else None,
             "unanswered_s": self._unanswered_s(),
             "driver_absent_s": _absent_s(self._trace),
         }
@@ -457,8 +459,8 @@ def _reached(curve: SizeCurve, steps: slice, pages: int, unit: int) -> int | Non
     return int(curve.time_ns[steps][there[0]]) if len(there) else None
 
 
-def _grown_s(pair: tuple[dict[str, Any], dict[str, Any]], name: str) -> float:
-    return float(max(0, pair[1][name] - pair[0][name])) / 1e9
+def _grown_s(pairs: list[tuple[dict[str, Any], dict[str, Any]]], name: str) -> float:
+    return float(sum(max(0, later[name] - earlier[name]) for earlier, later in pairs)) / 1e9
 
 
 def _absences(trace: Trace) -> list[tuple[int, int]]:

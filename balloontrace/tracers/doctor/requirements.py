@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import os
 import struct
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -102,9 +103,10 @@ def configuration() -> dict[str, str | None]:
         try:
             read = gzip.decompress if path.suffix == ".gz" else bytes
             text = read(path.read_bytes()).decode(errors="replace")
-        except OSError:
+        except (OSError, EOFError, zlib.error):  # or one that was cut off
             continue
-        values = dict(line.split("=", 1) for line in text.splitlines() if line[:7] == "CONFIG_")
+        lines = (line for line in text.splitlines() if line[:7] == "CONFIG_" and "=" in line)
+        values = dict(line.split("=", 1) for line in lines)
         return {"source": str(path), **{option: values.get(option) for option in _OPTIONS}}
     return {}
 

@@ -103,8 +103,15 @@ def _os_release() -> Mapping[str, str]:
         except OSError:
             continue
         pairs = (line.split("=", 1) for line in lines if re.match(r"[A-Z0-9_]+=", line))
-        return {name: "".join(shlex.split(value)) for name, value in pairs}
+        return {name: _unquoted(value) for name, value in pairs}
     return {}
+
+
+def _unquoted(value: str) -> str:
+    try:
+        return "".join(shlex.split(value))
+    except ValueError:  # a quotation mark alone
+        return value
 
 
 def _venv_note() -> str:

@@ -15,7 +15,7 @@ from balloontrace.errors import UserError
 from balloontrace.fleet import engine, work
 from balloontrace.fleet.batches import Batch, batches_of
 from balloontrace.fleet.dataset import Dataset
-from balloontrace.fleet.processes import Lost, Processes
+from balloontrace.fleet.processes import Lost, Processes, Worker
 from balloontrace.fleet.schema import TABLES
 from balloontrace.fleet.sources import Source
 from balloontrace.fleet.work import Limits, Summary
@@ -150,6 +150,19 @@ def test_a_disk_that_is_full_ends_the_run(tmp_path: Path) -> None:
     (dataset.directory / "guest").write_text("in the way")
     with pytest.raises(UserError, match="cannot write the dataset"):
         run(dataset, found)
+
+
+def test_what_lies_beside_the_recordings_is_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = sources_in(fleet(tmp_path, 1))
+    (tmp_path / "resource.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    worker = Worker(Dataset.made(tmp_path / "out"), LIMITS)
+    (batch,) = batches_of(found, BY)
+    summary = worker.read(batch)
+    assert (summary.files, summary.failures) == (1, [])
+    worker.end()
 
 
 def test_a_worker_that_cannot_begin_says_why(tmp_path: Path) -> None:

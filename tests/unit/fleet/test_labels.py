@@ -54,6 +54,11 @@ def test_a_bad_file_is_one_line(tmp_path: Path, content: bytes, said: str) -> No
     assert "\n" not in str(refused.value)
 
 
+def test_a_name_that_no_file_can_have() -> None:
+    with pytest.raises(UserError, match="File name too long"):
+        read_labels(Path("a" * 300))
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot read"):
         read_labels(tmp_path / "none.csv")

@@ -51,6 +51,17 @@ def test_what_is_left_becomes_what_is_inside(source: CloudHypervisor) -> None:
     assert told.state == "running"
 
 
+def test_memory_in_zones_and_plugged_in_counts(
+    server: Answers, source: CloudHypervisor, tmp_path: Path
+) -> None:
+    info = server.resources["/api/v1/vm.info"]
+    zone = {"id": "m", "size": GIB, "hotplugged_size": GIB}
+    info["config"]["memory"] = {"size": 0, "zones": [zone]}
+    info["memory_actual_size"] = 2 * GIB - GIB // 4
+    assert source.read(statistics=True).actual_bytes == GIB // 4
+    assert CloudHypervisor(str(tmp_path / "api"), None).facts.memory_bytes == 2 * GIB
+
+
 def test_a_guest_without_a_balloon(server: Answers, source: CloudHypervisor) -> None:
     del server.resources["/api/v1/vm.info"]["config"]["balloon"]
     assert source.read(statistics=True).target_bytes is None

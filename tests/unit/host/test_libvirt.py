@@ -5,6 +5,8 @@ real one)."""
 from __future__ import annotations
 
 import contextlib
+import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -71,6 +73,20 @@ class Virsh:
 def virsh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Virsh:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     return Virsh(tmp_path)
+
+
+def test_the_process_is_that_of_the_domain(
+    virsh: Virsh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the same name may run here while virsh asks another machine."""
+    uuid = "c7a5fdbd-edaf-9455-926a-d65c16db1809"
+    virsh.xml.write_text(XML.replace("<name>", f"<uuid>{uuid}</uuid><name>"))
+    monkeypatch.setattr("balloontrace.host.libvirt._PID_FILES", tmp_path)
+    with subprocess.Popen(["sh", "-c", "read line", "-uuid", uuid], stdin=subprocess.PIPE) as ours:
+        for pid, known in ((os.getpid(), False), (ours.pid, True)):
+            (tmp_path / "seen.pid").write_text(f"{pid}\n")
+            assert Libvirt("seen", None).facts.pid == (pid if known else None)
+        ours.communicate()
 
 
 def test_facts(virsh: Virsh) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from balloontrace.errors import UserError
+from balloontrace.errors import EXIT_UNSUPPORTED, UserError
 from balloontrace.host import record as recording
 from balloontrace.host.source import Facts, Reading, Statistics
 from balloontrace.recording.host_lines import (
@@ -303,6 +303,13 @@ def test_the_hypervisor_is_asked_while_the_guest_lets_us_in(
     assert answers[-1] - answers[0] > 2e9
     assert max(later - earlier for earlier, later in pairwise(answers)) < 1e9
     assert recorded.view().of("clock")
+
+
+def test_a_host_without_ssh(recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    with pytest.raises(UserError, match="cannot run ssh: No such file") as caught:
+        recorded.run(FakeSource(), ssh="guest")
+    assert caught.value.exit_code == EXIT_UNSUPPORTED
 
 
 def test_a_guest_that_ssh_does_not_reach(

@@ -290,6 +290,14 @@ def test_a_guest_that_the_host_does_not_run(tmp_path: Path) -> None:
     assert "11.0 s" in starved["summary"]
 
 
+def test_processors_that_were_unplugged_are_no_host_that_does_not_run_it(tmp_path: Path) -> None:
+    host = ordinary().add("vcpus", 0.5, cpu_ns=400 * 10**9, waited_ns=4 * 10**9, threads=4)
+    host.add("vcpus", 9.5, cpu_ns=320 * 10**9, waited_ns=16 * 10**9, threads=2)
+    report = both(tmp_path, stock_like(), host)
+    assert side(report)[0]["vcpus_ran_s"] is None
+    assert "host-not-running-guest" not in found(report)
+
+
 def test_a_busy_host_that_lets_it_run_is_none(tmp_path: Path) -> None:
     host = ordinary().add("vcpus", 0.5, cpu_ns=0, waited_ns=0, threads=2)
     host.add("vcpus", 9.5, cpu_ns=12_000_000_000, waited_ns=5_000_000_000, threads=2)

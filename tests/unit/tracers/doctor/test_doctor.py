@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import subprocess
@@ -193,6 +194,23 @@ def test_the_package_of_this_distribution_only(
 ) -> None:
     monkeypatch.setattr(sys, "prefix", sys.base_prefix)
     assert packages.how_to_install("bcc", release) == command
+
+
+def test_a_quotation_mark_alone_in_os_release(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "ID=debian\nPRETTY_NAME=Joe's appliance\n"
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: text)
+    assert packages.how_to_install("bcc").startswith("apt install python3-bpfcc")
+
+
+@pytest.mark.parametrize("torn", [b"CONFIG_PSI=y\nCONFIG_SND_HDA", b""])
+def test_a_configuration_that_was_cut_off(torn: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read(path: Path) -> bytes:
+        return gzip.compress(b"CONFIG_PSI=n\n" * 99)[:-20] if path.suffix == ".gz" else torn
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    found = requirements.configuration()
+    assert found["source"] == f"/boot/config-{os.uname().release}"
+    assert found["CONFIG_PSI"] == ("y" if torn else None)
 
 
 @pytest.mark.parametrize("module", packages.PACKAGES)
