@@ -25,12 +25,13 @@ with open("/proc/self/status") as status:
     fields = dict(line.split(":", 1) for line in status)
 resource.setrlimit(resource.RLIMIT_DATA, (int(fields["VmData"].split()[0]) * 1024,) * 2)
 grabbed = []
-for size in (1 << 20, 1 << 16, 1 << 12):
+for size in (1 << 20, 1 << 16):
     try:
         while True:
             grabbed.append(bytes(size))
     except MemoryError:
         pass
+grabbed.pop()  # as is left in the heap of who has written for a while; zlib wants four times that
 for number in range(3):
     writer.events(span, sample_follows=True)
     writer.sample({"t_ns": number, "vmstat": {"balloon_inflate": number}})
