@@ -102,7 +102,8 @@ class Recorder:
         begun = self._follower.begin()
         self._netlink = netlink
         if netlink:
-            content["tasks"]["netlink"] = netlink.pid or None
+            if netlink.pid:
+                content["tasks"]["netlink"] = netlink.pid
             netlink.request(content["tasks"]["kswapd"])
         self._next_request_s = time.monotonic() + REQUEST_INTERVAL_S
         self._marks, self._begun_ns = marks, time.monotonic_ns()

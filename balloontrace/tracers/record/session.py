@@ -246,11 +246,12 @@ def leave_nothing(options: dict[str, Any]) -> None:
 
 
 def end_loader(pid: int) -> None:
-    """End the loader, if it has not ended."""
+    """End the loader, if it has not ended. Once it was waited for its number may be another's."""
     try:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    except OSError:
+        if os.waitpid(pid, os.WNOHANG) == (0, 0):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    except ChildProcessError:
         return
 
 
