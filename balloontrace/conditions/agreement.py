@@ -59,10 +59,11 @@ class Agreement:
         """Whether there is a reading that is compared with."""
         return bool(self._bases)
 
-    def forget(self) -> None:
-        """The reading that is compared with had pages of a call that was under way: compare from
-        the next rest on."""
-        self._bases = {}
+    def forget(self, *names: str) -> None:
+        """The reading that is compared with had pages of a call that was under way: compare these
+        counters, or all, from the next rest on."""
+        for name in names or COUNTERS:
+            self._bases.pop(name, None)
 
     def look(
         self, sums: dict[str, Sum], vmstat: dict[str, int], content: dict[str, Any], moved: bool

@@ -135,6 +135,8 @@ class Tally:
         second, row = self.second, kind
         if kind in MOVERS:
             self._moved(event[0])
+        elif kind == "migrate" and self._based_ns is not None and event[0] <= self._based_ns:
+            self._agreement.forget("migrate")  # as in _moved
         if kind == "fill":
             second.filled += pages
             self.inflated += pages
@@ -344,6 +346,7 @@ class Tally:
                 self.episodes.size = 0  # without a driver there is no balloon
         elif state == "untraceable":
             self.driver, self._traced = state, _NOT_TRACED
+            self.episodes.size = None  # it moves pages that nobody tells of
         elif state == "negotiated":
             self._negotiated(content)
         elif state == "attached":

@@ -112,8 +112,9 @@ class Server:
         for connection in list(self._connections.values()):
             if connection.deadline_s <= now:
                 self._drop(connection)
-        self._resumes_s = float("inf")
-        self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
+        if self._resumes_s <= now:
+            self._resumes_s = float("inf")
+            self._epoll.modify(self._listener.fileno(), select.EPOLLIN)
 
     @property
     def due_s(self) -> float:

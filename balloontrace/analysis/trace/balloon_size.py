@@ -135,7 +135,10 @@ def size_curve(trace: Trace) -> SizeCurve | None:
     attach = section(trace.header, "vmstat_attach")
     base, exact = _base(trace, moves, attach, (-1, ends_ns[0]))
     if gaps and gaps[0].absent:
-        base, exact = 0, True  # without a driver there is no balloon
+        # Without a driver there is no balloon; one that cannot be traced may have filled it.
+        there = gaps[0].seen_ns is not None
+        base = (_counted_size(trace, section(gaps[0].left, "after")) or 0) if there else 0
+        exact = True
     if base is None:
         return None
     curve = SizeCurve(base, exact, time_ns, change, cause, base + np.cumsum(change))

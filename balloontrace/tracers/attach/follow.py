@@ -54,6 +54,7 @@ class Follower:
         self._traced: int = given.content["driver_identity"]
         self._missed_before = 0
         self._untraced = 0  # the driver that is there and cannot be traced
+        self._why: dict[str, Any] = {}
         self._tries_again = False
         self._attaching: tuple[int, socket, int] | None = None
         self._negotiated = balloon.negotiated(balloon.device())
@@ -104,10 +105,12 @@ class Follower:
         return {"vmstat_attach": {"before": before, "after": self.counters}}
 
     def tell_absent(self) -> None:
-        """Say so, if the driver is not there at the start."""
+        """Say so, if no driver is traced at the start, and why, if one is there."""
         if not self._traced:
             now = balloon_counters()
             self._tell("absent", {"vmstat": {"before": now, "after": now}})
+        if self._untraced:
+            self._tell("untraceable", self._why)
 
     def note(self, vmstat: dict[str, int]) -> None:
         """Keep the balloon's counters of a sample in mind."""
@@ -150,7 +153,7 @@ class Follower:
             self._attaching = (*handover.in_child(self._attach), identity)
         except UserError as error:  # no process more: at the next look there may be room for one
             if not self._untraced:
-                self._tell("untraceable", {"why": str(error), "loader": 0})
+                self._cannot_be_traced(error, 0)
             self._untraced, self._tries_again = identity, True
 
     def detach(self) -> None:
@@ -208,12 +211,16 @@ class Follower:
         except UserError as error:
             self.detach()
             self._traced, self._untraced, self._tries_again = 0, identity, False
-            self._tell("untraceable", {"why": str(error), "loader": child})
+            self._cannot_be_traced(error, child)
             return
         finally:
             channel.close()
             os.waitpid(child, 0)
         self._tell("attached", {**given.content, **begun})
+
+    def _cannot_be_traced(self, error: UserError, loader: int) -> None:
+        self._why = {"why": str(error), "loader": loader}
+        self._tell("untraceable", self._why)
 
     def _tell(self, state: str, content: dict[str, Any]) -> None:
         self._take({"t_ns": time.monotonic_ns(), "driver": {"state": state, **content}})

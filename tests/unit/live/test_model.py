@@ -412,6 +412,32 @@ def test_a_recording_that_begins_while_the_balloon_moves(tmp_path: Path, answers
     assert (view.agreement.agrees, view.size_pages) == (True, 1256 + 1024)
 
 
+def test_a_migration_that_was_under_way_at_the_begin_is_no_difference(tmp_path: Path) -> None:
+    counters = vmstat(1000, 0, 501)
+    recording = Built(base=1000)
+    recording.header["vmstat_attach"] = {"before": counters, "after": counters}
+    recording.header |= {"watch": {"fired": []}, "underway": {"migrate": 1, "ack": 1}}
+    recording.call("migrate", -0.01, 0.03, 1, 1).fill(0.5, 0.1, 256)
+    for second in range(2, 9):
+        recording.sample(second, vmstat(1256, 0, 501))
+    model = fed(built(recording.ends(9.0, vmstat(1256, 0, 501)), tmp_path))
+    assert all(model.view(0.0, at=at).agreement.agrees is not False for at in range(9))
+    assert model.view(0.0).agreement.agrees is True
+
+
+def test_the_size_under_a_driver_that_cannot_be_traced_is_not_known(tmp_path: Path) -> None:
+    recording = Built()
+    here = vmstat(1000)
+    recording.header |= {"seams": {}, "vmstat_attach": {"before": here, "after": here}}
+    recording.driver(0.1, "absent", vmstat={"before": here, "after": here})
+    recording.driver(0.2, "untraceable", why="it has other functions")
+    for second in range(1, 5):
+        recording.sample(second, vmstat(1000 + 100 * second))
+    recording.trailer = None
+    view = fed(built(recording, tmp_path)).view(0.0)
+    assert (view.driver, view.size_pages) == ("untraceable", None)
+
+
 def test_a_call_that_was_late_is_not_missing_at_an_end_in_the_middle(tmp_path: Path) -> None:
     recording = Built().target(0.5, 5000, 0).fill(1.0, 0.01, 256)
     for second in range(2, 20):

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import errno
+import select
 import socket
 import time
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -51,6 +53,27 @@ def test_the_textfile_is_written_in_time_although_the_guest_rests(
 
 def test_where_nothing_is_due_it_sleeps_until_it_looks_again() -> None:
     assert session._patience(time.monotonic() + 30.0, outlets()) > 29.0
+
+
+def test_where_there_is_no_descriptor_for_a_client_it_does_not_spin(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    there = outlets(listen=("127.0.0.1", 0))
+    server = there.server
+    assert server
+
+    def none(*_: object) -> NoReturn:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with socket.create_connection(("127.0.0.1", server.port)):
+        monkeypatch.setattr(server._listener, "_accept", none, raising=False)
+        while server.due_s == float("inf"):
+            there.serve()
+        assert select.select([server], [], [], 0.0)[0] == []
+        assert 0 < server.due_s - time.monotonic() <= 1.0
+        server.expire(server.due_s)
+        assert select.select([server], [], [], 10.0)[0] == [server]
+    server.close()
 
 
 def test_a_client_that_takes_its_time_is_hung_up_on_in_time(

@@ -501,6 +501,20 @@ def test_one_that_could_not_be_traced_and_left_again_is_gone(tmp_path: Path) -> 
     assert report.results["reconciliation"].scalars["agrees"] is True
 
 
+def test_a_segment_that_begins_with_one_that_cannot_be_traced(tmp_path: Path) -> None:
+    built, here = Built(), vmstat(1000)
+    built.header |= {"seams": {}, "vmstat_attach": {"before": here, "after": here}}
+    built.driver(0.1, "absent", vmstat={"before": here, "after": here})
+    built.driver(0.1, "untraceable", why="it has other functions")
+    for at in range(1, 10):
+        built.sample(at, vmstat(1000 + 100 * (at > 5)))
+    report = report_of(built.ends(10, vmstat(1100)), tmp_path)
+    memory = report.results["memory"].scalars
+    assert (memory["size_begin_pages"], memory["size_end_pages"]) == (1000, 1100)
+    (gap,) = report.results["driver"].tables["gaps"]
+    assert gap["untraceable"] == "it has other functions"
+
+
 def test_a_driver_whose_remove_was_not_seen(tmp_path: Path) -> None:
     counters = {"balloon_inflate": 0, "balloon_deflate": 0, "balloon_migrate": 0}
     built = Built().gone(4, counters).attached(7, counters).ends(10)

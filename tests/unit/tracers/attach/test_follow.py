@@ -171,6 +171,10 @@ def test_one_that_could_not_be_traced_goes_too(
     for _ in range(3):
         follower.check()
     assert (follower.is_there, states(told)) == (True, ["untraceable"])
+    follower.tell_absent()  # as where another segment begins
+    assert states(told) == ["untraceable", "absent", "untraceable"]
+    assert told[2]["driver"]["why"] == "it has other functions"
+    del told[1:]
     sysfs.driver.rmdir()
     follower.check()
     assert (follower.is_there, states(told)) == (False, ["untraceable", "gone"])
