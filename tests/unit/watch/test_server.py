@@ -381,6 +381,8 @@ def test_without_descriptors_it_rests_until_the_loop_comes_by(server: Server) ->
             server.serve()
             assert not has_work(server)  # else the loop would do nothing but this
             server.expire(time.monotonic())
+            assert not has_work(server)
+            server.expire(server.due_s)
             assert has_work(server)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
