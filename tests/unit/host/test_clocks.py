@@ -76,7 +76,8 @@ def test_pairs_are_repeated(path: Path, log: HostLog) -> None:
         assert clocks.await_first(20)
         while len(view(path).of(CLOCK)) < 4:
             assert clocks._thread.is_alive()
-    assert len(view(path).of(CLOCK)) >= 5
+    # The last of them may have been taken just before the end: then there is no other.
+    assert len(view(path).of(CLOCK)) >= 4
 
 
 SLOW_BUT_ONCE = f"""
