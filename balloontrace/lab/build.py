@@ -99,7 +99,7 @@ def _builder_command(kernel: Kernel, work: Path) -> list[str]:
         tool("mmdebstrap"), "--variant=extract", "--format=directory", "--include=?essential",
         debian.include(kernel, kernel.headers, *packages),
         *_pins(kernel),
-        f'--extract-hook={shlex.join(hook)} "$1" {kernel.source}',
+        f'--extract-hook={shlex.join(hook)} "$1" {kernel.source} {kernel.headers}',
         kernel.builder_suite, work / "builder", *kernel.builder_sources,
     ])  # fmt: skip
 
