@@ -290,13 +290,23 @@ def test_a_reader_that_went_away_is_the_end(recorded: Recorded) -> None:
     assert source.intervals == [2, 7]
 
 
-def test_the_hypervisor_is_asked_while_the_guest_lets_us_in(
-    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = tmp_path / "ssh"
-    program.write_text('#!/bin/sh\nfor command; do :; done\nsleep 2\neval "$command"\n')
-    program.chmod(0o755)
+@pytest.fixture
+def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a shell's script in place of ssh."""
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    program = tmp_path / "ssh"
+
+    def does(script: str) -> None:
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    return does
+
+
+def test_the_hypervisor_is_asked_while_the_guest_lets_us_in(
+    recorded: Recorded, ssh: Callable[[str], None]
+) -> None:
+    ssh('for command; do :; done\nsleep 2\neval "$command"')
     source = FakeSource()
     assert recorded.run(source, ssh="slow", interval_s=0.05, duration_s=2.5) == "duration"
     answers = [answered for _, answered in source.asked]
@@ -312,13 +322,8 @@ def test_a_host_without_ssh(recorded: Recorded, monkeypatch: pytest.MonkeyPatch)
     assert caught.value.exit_code == EXIT_UNSUPPORTED
 
 
-def test_a_guest_that_ssh_does_not_reach(
-    recorded: Recorded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = tmp_path / "ssh"
-    program.write_text("#!/bin/sh\nexit 255\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+def test_a_guest_that_ssh_does_not_reach(recorded: Recorded, ssh: Callable[[str], None]) -> None:
+    ssh("exit 255")
     source = FakeSource()
     with pytest.raises(UserError, match="`ssh nobody python3` does not tell the guest's clocks"):
         recorded.run(source, ssh="nobody", poll_s=2)
